@@ -1,0 +1,205 @@
+"""Every default of the method in one place: frozen dataclasses, and the paper's tables as named presets.
+
+Importing this module imports neither torch nor numpy. A preset is a whole `Config`; the command line starts from the one
+that `--preset` names and replaces what the user types.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class MLP:
+    """Residual MLP denoiser: the CPU default (ours; the paper has the U-Net only)."""
+
+    width: int = 512
+    """Width of every hidden layer."""
+    blocks: int = 3
+    """Residual blocks, one hidden layer each."""
+    embed_dim: int = 64
+    """Size of the time embedding."""
+
+
+@dataclass(frozen=True)
+class UNet:
+    """1-D temporal U-Net with FiLM conditioning (paper, Appendix A, Tables 6 and 7)."""
+
+    down_dims: tuple[int, ...] = (512, 1024, 2048)
+    """Channels of each level; every level but the last halves the horizon."""
+    embed_dim: int = 128
+    """Size of the time embedding (`diffusion_step_embed_dim` in the tables)."""
+    kernel_size: int = 5
+    """Kernel of the temporal convolutions."""
+    groups: int = 8
+    """Groups of the group normalisation."""
+
+
+Network = MLP | UNet
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """The noise schedule (EDM; paper, section 2.2 and Appendix B.1)."""
+
+    sigma_min: float = 0.02
+    """Smallest noise level: time 0 of the method."""
+    sigma_max: float = 80.0
+    """Largest noise level T."""
+    rho: float = 7.0
+    """Warp of the schedule: larger puts more bins at low noise."""
+    bins: int = 80
+    """Discretisation bins (B.1)."""
+    sigma_data: float = 0.5
+    """Scale of the data that the preconditioning assumes."""
+    p_mean: float = -1.2
+    """Mean of ln sigma in the DSM loss (EDM)."""
+    p_std: float = 1.2
+    """Standard deviation of ln sigma in the DSM loss (EDM)."""
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How one stage is optimised."""
+
+    steps: int
+    """Optimiser steps."""
+    batch_size: int = 256
+    """Samples per step, over all processes."""
+    learning_rate: float = 3e-4
+    """Peak learning rate of AdamW, reached after the warm-up and then decayed along a cosine to zero."""
+    warmup_steps: int = 500
+    """Steps of linear warm-up."""
+    weight_decay: float = 1e-5
+    """Decoupled weight decay."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    ema: float = 0.999
+    """Decay of the weights' moving average, which is what gets used; 0 uses the weights themselves."""
+
+
+@dataclass(frozen=True)
+class ReturnModel:
+    """The return-to-go model R(s, a) (paper, section 3.3, Table 8 and B.2)."""
+
+    layers: tuple[int, ...] = (32, 64, 128, 256)
+    """Widths of the Linear + Mish layers (Table 8)."""
+    gamma: float | None = None
+    """Discount; by default the paper's for hopper, walker2d and halfcheetah (B.2), else 0.99."""
+    termination_penalty: float = -100.0
+    """Added to the reward at an early termination (B.2); 0 switches it off. Timeouts are no termination."""
+    validation_share: float = 0.05
+    """Share of the episodes held out to measure the model's error."""
+    optimization: Optimization = field(default_factory=lambda: Optimization(steps=10_000, batch_size=1024, learning_rate=1e-3))
+    """How it is trained."""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The diffusion teacher (eq. 4)."""
+
+    network: Network = field(default_factory=MLP)
+    """The denoiser's backbone."""
+    optimization: Optimization = field(default_factory=lambda: Optimization(steps=20_000))
+    """How it is trained."""
+
+
+Anchor = Literal["dsm", "ctm", "ode"]
+
+
+@dataclass(frozen=True)
+class Student:
+    """The one-step student (eq. 5 to 9)."""
+
+    network: Network | None = None
+    """The student's backbone; by default the teacher's."""
+    ctm_weight: float = 1.0
+    """alpha of eq. 9."""
+    dsm_weight: float = 1.0
+    """beta of eq. 9."""
+    reward_weight: float | Literal["auto"] = "auto"
+    """sigma of eq. 9, for returns in units of their standard deviation; `auto` holds the reward gradient on the one-step
+    sample at `reward_share` of the data gradient there; 0 is plain distillation."""
+    reward_share: float = 0.5
+    """What `auto` aims at; below 1 the data term can always hold the sample."""
+    normalize_returns: bool = True
+    """Divide the return estimate by the dataset's standard deviation of returns-to-go; False is the paper's raw scale."""
+    bound_weight: float = 1.0
+    """Penalty on actions outside the bounds, which the return model never sees."""
+    ode_steps: int = 1
+    """The teacher's solver goes at most so many bins from t to u (eq. 6)."""
+    anchor: Anchor = "dsm"
+    """What holds the one-step sample: `dsm` (eq. 7 over all noise levels), `ctm` (eq. 7 on g(x, t, t)), `ode` (the
+    teacher's few-step sample from the same noise)."""
+    optimization: Optimization = field(default_factory=lambda: Optimization(steps=8_000))
+    """How it is trained; its EMA is the stop-gradient copy of eq. 5 and 6 and the policy."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How policies are scored in an environment."""
+
+    episodes: int = 100
+    """Episodes of the final evaluation of each policy."""
+    execute: int = 1
+    """Actions of each sequence that are executed before the next is sampled; 1 is closed loop (paper, 4.1)."""
+    select: Literal["online", "last"] = "online"
+    """`online` keeps the student's best checkpoint by evaluations during training (the paper's protocol), `last` the last."""
+    checkpoints: int = 8
+    """Evaluations during the student's training for `online`."""
+    checkpoint_episodes: int = 20
+    """Episodes of each of those; their seeds are never those of the final evaluation."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run: what is trained, how, and how it is judged."""
+
+    horizon: int = 4
+    """Actions predicted at once (c). The paper's is 16; in closed loop only the first is executed, so a CPU preset takes 4."""
+    history: int = 1
+    """Observations the policy sees (h)."""
+    seed: int = 0
+    """Seeds weights, batches, noise and environments."""
+    diffusion: Diffusion = field(default_factory=Diffusion)
+    return_model: ReturnModel = field(default_factory=ReturnModel)
+    teacher: Teacher = field(default_factory=Teacher)
+    student: Student = field(default_factory=Student)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+
+
+def _unet_preset(horizon: int, network: UNet) -> Config:
+    optimization = Optimization(steps=200_000, batch_size=256, learning_rate=1e-4, warmup_steps=1_000, ema=0.9999)
+    return Config(
+        horizon=horizon,
+        return_model=ReturnModel(optimization=Optimization(steps=50_000, batch_size=1024, learning_rate=1e-3)),
+        teacher=Teacher(network=network, optimization=optimization),
+        student=Student(optimization=replace(optimization, steps=100_000)),
+    )
+
+
+PRESETS: dict[str, Config] = {
+    "cpu": Config(),
+    "mujoco": _unet_preset(16, UNet(down_dims=(512, 1024, 2048), embed_dim=128)),  # Table 7
+    "maze2d-umaze": _unet_preset(128, UNet(down_dims=(256, 512, 1024), embed_dim=256)),  # Table 6
+    "maze2d-medium": _unet_preset(256, UNet(down_dims=(512, 1024, 2048), embed_dim=256)),  # Table 6
+    "maze2d-large": _unet_preset(384, UNet(down_dims=(256, 512, 1024, 2048), embed_dim=256)),  # Table 6
+}
+
+# Table 9: (CTM, DSM, reward) weights, on the raw scale of the returns.
+TABLE_9: dict[str, tuple[float, float, float]] = {
+    "hopper-medium-replay": (1.0, 1.0, 1.0),
+    "hopper-medium": (1.0, 1.0, 3.0),
+    "hopper-medium-expert": (1.0, 1.0, 0.0),
+    "walker2d-medium-replay": (1.0, 1.0, 1.0),
+    "walker2d-medium": (1.0, 1.0, 0.4),
+    "walker2d-medium-expert": (1.0, 1.0, 0.2),
+    "halfcheetah-medium-replay": (1.0, 1.0, 1.0),
+    "halfcheetah-medium": (1.0, 1.0, 0.5),
+    "halfcheetah-medium-expert": (1.0, 1.0, 0.0),
+}
+
+# Appendix B.2: the discount of each environment.
+GAMMA: dict[str, float] = {"hopper": 0.997, "walker2d": 0.99, "halfcheetah": 0.9}
+DEFAULT_GAMMA = 0.99
