@@ -1,0 +1,20 @@
+"""Environments: vectorised stepping, evaluation, D4RL scores. Importing it imports no simulator and no torch."""
+
+from __future__ import annotations
+
+from ractd.envs.evaluate import ActionSequencePolicy, Evaluation, evaluate
+from ractd.envs.scores import family, normalized_score, reference
+from ractd.envs.vector import VectorEnv, envpool_vector, gymnasium_vector, make_vector
+
+__all__ = [
+    "ActionSequencePolicy",
+    "Evaluation",
+    "VectorEnv",
+    "envpool_vector",
+    "evaluate",
+    "family",
+    "gymnasium_vector",
+    "make_vector",
+    "normalized_score",
+    "reference",
+]

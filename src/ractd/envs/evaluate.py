@@ -1,0 +1,251 @@
+"""Score a policy: many episodes at once, each counted from its reset to its end and not a step further."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ractd.envs.scores import SOURCE, normalized_score, reference
+from ractd.envs.vector import MakeVector, VectorEnv, make_vector
+from ractd.errors import RactdError
+
+MAX_BATCH = 256
+"""Episodes at once, unless `num_envs` says otherwise: more gain no speed and cost memory."""
+MAX_STEPS = 100_000
+"""Where an episode of an environment without a time limit is given up."""
+
+Progress = Callable[[int, int, int], None]
+
+
+class ActionSequencePolicy(Protocol):
+    """What is scored: observations [B, h, O] float32, oldest first -> actions [B, c, A] in the environment's units."""
+
+    def __call__(self, observations: NDArray[np.float32], /) -> NDArray[Any]:
+        """The next c actions for each row."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of `evaluate`: one entry an episode (E in all), times over all of them."""
+
+    env_id: str
+    backend: str
+    """`envpool` or `gymnasium`."""
+    execute: int
+    history: int
+    seed: int
+    """Episode i ran in an environment seeded with `seed + i`."""
+    returns: NDArray[np.float64]
+    """Undiscounted return, [E]."""
+    lengths: NDArray[np.int64]
+    """Steps, [E]."""
+    terminated: NDArray[np.bool_]
+    """True where the environment ended the episode, False where its time limit did, [E]."""
+    scores: NDArray[np.float64] | None
+    """D4RL-normalised returns, [E]; None where there is no reference."""
+    policy_seconds: float
+    """Wall time inside the policy."""
+    total_seconds: float
+    """Wall time of policy, simulation and bookkeeping, without making the environments."""
+
+    @property
+    def episodes(self) -> int:
+        """Number of episodes E."""
+        return len(self.returns)
+
+    @property
+    def env_steps(self) -> int:
+        """Environment steps (actions executed) over all episodes."""
+        return int(self.lengths.sum())
+
+    @property
+    def mean_return(self) -> float:
+        """Mean undiscounted return."""
+        return float(self.returns.mean())
+
+    @property
+    def return_se(self) -> float:
+        """Standard error of the mean return; NaN for one episode."""
+        return _standard_error(self.returns)
+
+    @property
+    def mean_score(self) -> float | None:
+        """Mean normalised score, None without a reference."""
+        return None if self.scores is None else float(self.scores.mean())
+
+    @property
+    def score_se(self) -> float | None:
+        """Standard error of the mean score, None without a reference."""
+        return None if self.scores is None else _standard_error(self.scores)
+
+    @property
+    def mean_length(self) -> float:
+        """Mean steps of an episode."""
+        return float(self.lengths.mean())
+
+    @property
+    def seconds_per_action(self) -> float:
+        """Wall time inside the policy per executed action, in the batches that were run (not batch 1)."""
+        return self.policy_seconds / self.env_steps
+
+    @property
+    def total_seconds_per_action(self) -> float:
+        """Wall time of everything per executed action."""
+        return self.total_seconds / self.env_steps
+
+    @property
+    def steps_per_second(self) -> float:
+        """Environment steps per second of total wall time."""
+        return self.env_steps / self.total_seconds
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON types (NaN as null), per-episode returns and lengths included."""
+        bounds = reference(self.env_id)
+        return {
+            "env_id": self.env_id,
+            "backend": self.backend,
+            "episodes": self.episodes,
+            "execute": self.execute,
+            "history": self.history,
+            "seed": self.seed,
+            "mean_return": self.mean_return,
+            "return_se": _finite(self.return_se),
+            "mean_score": self.mean_score,
+            "score_se": _finite(self.score_se),
+            "reference": None if bounds is None else {"min": bounds[0], "max": bounds[1], "source": SOURCE},
+            "mean_length": self.mean_length,
+            "terminated_share": float(self.terminated.mean()),
+            "env_steps": self.env_steps,
+            "seconds_per_action": self.seconds_per_action,
+            "total_seconds_per_action": self.total_seconds_per_action,
+            "steps_per_second": self.steps_per_second,
+            "returns": self.returns.tolist(),
+            "lengths": self.lengths.tolist(),
+        }
+
+
+def evaluate(
+    policy: ActionSequencePolicy,
+    env_id: str,
+    *,
+    episodes: int = 100,
+    execute: int = 1,
+    history: int = 1,
+    seed: int = 0,
+    progress: Progress | None = None,
+    num_envs: int | None = None,
+    make: MakeVector = make_vector,
+) -> Evaluation:
+    """Run `episodes` whole episodes of `policy` and return what they scored (protocol: paper, section 4.1).
+
+    The policy sees the last `history` observations of the episodes that still run, plans every `execute` steps, and
+    the first `execute` actions of its sequence are executed, clipped to the environment's bounds. Episode i gets an
+    environment of its own, seeded with `seed + i`. `progress(done, total, step)` is called after every plan. Raises
+    `RactdError` for an unknown environment, a sequence shorter than `execute` and actions that are not finite.
+    """
+    for name, value in (("episodes", episodes), ("execute", execute), ("history", history)):
+        if value < 1:
+            raise RactdError(f"{name} is {value}; it has to be at least 1")
+    batch = min(episodes, MAX_BATCH if num_envs is None else max(1, num_envs))
+    totals = _Totals(episodes)
+    backend = ""
+    for first in range(0, episodes, batch):
+        # Fresh environments for every wave: an episode depends on its own seed, not on how many ran beside it.
+        env = make(env_id, min(batch, episodes - first), seed + first)
+        backend = env.backend
+        try:
+            start = time.perf_counter()
+            _run_wave(policy, env, first, execute, history, totals, progress)
+            totals.seconds += time.perf_counter() - start
+        finally:
+            env.close()
+    return Evaluation(
+        env_id=env_id,
+        backend=backend,
+        execute=execute,
+        history=history,
+        seed=seed,
+        returns=totals.returns,
+        lengths=totals.lengths,
+        terminated=totals.terminated,
+        scores=normalized_score(env_id, totals.returns),
+        policy_seconds=totals.policy_seconds,
+        total_seconds=totals.seconds,
+    )
+
+
+class _Totals:
+    def __init__(self, episodes: int) -> None:
+        self.returns = np.zeros(episodes, np.float64)
+        self.lengths = np.zeros(episodes, np.int64)
+        self.terminated = np.zeros(episodes, np.bool_)
+        self.policy_seconds = 0.0
+        self.seconds = 0.0
+
+
+def _run_wave(
+    policy: ActionSequencePolicy,
+    env: VectorEnv,
+    first: int,
+    execute: int,
+    history: int,
+    totals: _Totals,
+    progress: Progress | None,
+) -> None:
+    rows = np.arange(env.num_envs)  # the environments whose episode still runs
+    seen = np.repeat(env.reset()[:, None], history, axis=1)
+    limit = env.max_episode_steps or MAX_STEPS
+    step = 0
+    while rows.size:
+        start = time.perf_counter()
+        plan = np.asarray(policy(seen[rows]))
+        totals.policy_seconds += time.perf_counter() - start
+        _check_plan(plan, rows.size, env.action_low.size, execute, step)
+        plan = np.clip(plan, env.action_low, env.action_high)
+        planned = np.arange(rows.size)  # the row of `plan` that belongs to each of `rows`
+        for k in range(execute):
+            observations, rewards, terminated, truncated = env.step(plan[planned, k], rows)
+            step += 1
+            totals.returns[first + rows] += rewards
+            totals.lengths[first + rows] += 1
+            totals.terminated[first + rows] = terminated
+            if history > 1:
+                seen[rows, :-1] = seen[rows, 1:]
+            seen[rows, -1] = observations
+            ended = terminated | truncated
+            if ended.any():
+                rows, planned = rows[~ended], planned[~ended]
+                if not rows.size:
+                    break
+        if rows.size and step >= limit:
+            raise RactdError(f"{rows.size} episodes did not end within {limit} steps; give the environment a limit")
+        if progress is not None:
+            progress(first + env.num_envs - rows.size, len(totals.returns), step)
+    if not np.isfinite(totals.returns[first : first + env.num_envs]).all():
+        raise RactdError("the environment gave a reward that is not finite; the simulation diverged under this policy")
+
+
+def _check_plan(plan: NDArray[Any], batch: int, action_dim: int, execute: int, step: int) -> None:
+    if plan.ndim != 3 or plan.shape[0] != batch or plan.shape[2] != action_dim:
+        raise RactdError(
+            f"the policy gave actions of shape {list(plan.shape)} for {batch} observations; "
+            f"the environment takes [{batch}, c, {action_dim}]"
+        )
+    if execute > plan.shape[1]:
+        raise RactdError(f"execute is {execute}, but the policy predicts only {plan.shape[1]} actions")
+    if not np.isfinite(plan).all():
+        rows = int((~np.isfinite(plan).all(axis=(1, 2))).sum())
+        raise RactdError(f"the policy gave NaN or infinite actions at step {step}, in {rows} of {batch} episodes")
+
+
+def _standard_error(values: NDArray[np.float64]) -> float:
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and np.isfinite(value) else None

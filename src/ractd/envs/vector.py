@@ -1,0 +1,224 @@
+"""Many copies of one environment behind one small interface, on EnvPool or Gymnasium.
+
+Both backends step only the environments that the caller names and never reset one by themselves, so nothing that
+happens after an episode's end can reach its return.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ractd.errors import RactdError
+
+Step = tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]
+Rows = NDArray[np.integer[Any]]
+
+
+class VectorEnv(Protocol):
+    """`num_envs` environments; environment i is seeded with `seed + i` and independent of the others."""
+
+    backend: str
+    """`envpool` or `gymnasium`."""
+    num_envs: int
+    observation_dim: int
+    """Entries of a flattened observation (as `gymnasium.spaces.flatten` orders them)."""
+    action_low: NDArray[np.float32]
+    """Lower action bounds, [A]."""
+    action_high: NDArray[np.float32]
+    """Upper action bounds, [A]."""
+    max_episode_steps: int | None
+    """The time limit, None without one."""
+
+    def reset(self, rows: Rows | None = None) -> NDArray[np.float32]:
+        """Begin an episode in the named environments (all by default): observations [len(rows), O]."""
+
+    def step(self, actions: NDArray[np.floating[Any]], rows: Rows | None = None) -> Step:
+        """One step of the named environments (all by default), actions [len(rows), A]: observations, rewards,
+        terminated, truncated. An ended environment has to be reset before its next step."""
+
+    def close(self) -> None:
+        """Free the simulators."""
+
+
+MakeVector = Callable[[str, int, int], VectorEnv]
+
+
+def make_vector(env_id: str, num_envs: int, seed: int = 0) -> VectorEnv:
+    """`num_envs` environments, on EnvPool where it has the id and else on Gymnasium; unknown ids raise `RactdError`."""
+    return (envpool_vector if env_id in _envpool_ids() else gymnasium_vector)(env_id, num_envs, seed)
+
+
+def envpool_vector(env_id: str, num_envs: int, seed: int = 0) -> VectorEnv:
+    """The environments in EnvPool: C++, all cores, one call per step."""
+    if env_id not in _envpool_ids():
+        raise RactdError(f"EnvPool has no environment {env_id!r}{_close_matches(env_id, _envpool_ids())}")
+    return _EnvPool(env_id, num_envs, seed)
+
+
+def gymnasium_vector(env_id: str, num_envs: int, seed: int = 0) -> VectorEnv:
+    """The environments in this process on Gymnasium, for ids that EnvPool lacks."""
+    return _Gymnasium(env_id, num_envs, seed)
+
+
+class _EnvPool:
+    backend = "envpool"
+
+    def __init__(self, env_id: str, num_envs: int, seed: int) -> None:
+        import envpool
+
+        threads = min(num_envs, _cores())
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # EnvPool's own spaces warn about their float64 bounds
+                self._env = envpool.make(
+                    env_id, env_type="gymnasium", num_envs=num_envs, seed=seed, num_threads=threads
+                )
+                spaces = self._env.observation_space, self._env.action_space
+        except Exception as error:
+            raise RactdError(f"EnvPool could not make {env_id}: {error}") from error
+        self.num_envs = num_envs
+        self.action_low, self.action_high = _bounds(env_id, spaces[1])
+        self.observation_dim = _flat_size(env_id, spaces[0])
+        limit = self._env.config.get("max_episode_steps")
+        self.max_episode_steps: int | None = int(limit) if limit else None
+        self._all = np.arange(num_envs, dtype=np.int32)
+        self._action_shape, self._action_dtype = spaces[1].shape, spaces[1].dtype
+
+    def reset(self, rows: Rows | None = None) -> NDArray[np.float32]:
+        observations, _ = self._env.reset(self._all if rows is None else rows.astype(np.int32))
+        return _flatten(observations)
+
+    def step(self, actions: NDArray[np.floating[Any]], rows: Rows | None = None) -> Step:
+        ids = self._all if rows is None else rows.astype(np.int32)
+        # EnvPool reads past a row of the wrong size without a word.
+        if actions.shape != (len(ids), self.action_low.size):
+            raise RactdError(f"actions are {list(actions.shape)}, expected {[len(ids), self.action_low.size]}")
+        shaped = actions.reshape(len(ids), *self._action_shape).astype(self._action_dtype, copy=False)
+        observations, rewards, terminated, truncated, _ = self._env.step(shaped, ids)
+        return _flatten(observations), rewards.astype(np.float64), terminated, truncated
+
+    def close(self) -> None:
+        self._env.close()
+
+
+class _Gymnasium:
+    backend = "gymnasium"
+
+    def __init__(self, env_id: str, num_envs: int, seed: int) -> None:
+        gymnasium = _gymnasium()
+        self._envs = [_make_gymnasium(gymnasium, env_id) for _ in range(num_envs)]
+        first = self._envs[0]
+        self.num_envs = num_envs
+        self.action_low, self.action_high = _bounds(env_id, first.action_space)
+        self._space = first.observation_space
+        self.observation_dim = _flat_size(env_id, self._space)
+        limit = getattr(first.spec, "max_episode_steps", None)
+        self.max_episode_steps: int | None = int(limit) if limit else None
+        self._seeds: list[int | None] = [seed + i for i in range(num_envs)]
+        self._action_shape, self._action_dtype = first.action_space.shape, first.action_space.dtype
+
+    def reset(self, rows: Rows | None = None) -> NDArray[np.float32]:
+        indices = range(self.num_envs) if rows is None else rows.tolist()
+        observations = np.empty((len(indices), self.observation_dim), np.float32)
+        for k, i in enumerate(indices):
+            observation, _ = self._envs[i].reset(seed=self._seeds[i])
+            observations[k] = _flatten_one(self._space, observation)
+            self._seeds[i] = None  # Gymnasium's convention: seed once, later episodes draw on
+        return observations
+
+    def step(self, actions: NDArray[np.floating[Any]], rows: Rows | None = None) -> Step:
+        indices = range(self.num_envs) if rows is None else rows.tolist()
+        count = len(indices)
+        if actions.shape != (count, self.action_low.size):
+            raise RactdError(f"actions are {list(actions.shape)}, expected {[count, self.action_low.size]}")
+        shaped = actions.reshape(count, *self._action_shape).astype(self._action_dtype, copy=False)
+        observations = np.empty((count, self.observation_dim), np.float32)
+        rewards = np.empty(count, np.float64)
+        terminated, truncated = np.empty(count, np.bool_), np.empty(count, np.bool_)
+        for k, i in enumerate(indices):
+            observation, rewards[k], terminated[k], truncated[k], _ = self._envs[i].step(shaped[k])
+            observations[k] = _flatten_one(self._space, observation)
+        return observations, rewards, terminated, truncated
+
+    def close(self) -> None:
+        for env in self._envs:
+            env.close()
+
+
+def _gymnasium() -> Any:
+    try:
+        import gymnasium
+    except ImportError:
+        raise RactdError(
+            'environments need EnvPool or Gymnasium, and neither is installed: pip install "ractd[envs]"'
+        ) from None
+    if importlib.util.find_spec("gymnasium_robotics") is not None:
+        gymnasium.register_envs(importlib.import_module("gymnasium_robotics"))
+    return gymnasium
+
+
+def _make_gymnasium(gymnasium: Any, env_id: str) -> Any:
+    try:
+        return gymnasium.make(env_id)
+    except gymnasium.error.UnregisteredEnv:
+        known = {*gymnasium.registry, *_envpool_ids()}
+        raise RactdError(f"no environment is called {env_id!r}{_close_matches(env_id, known)}") from None
+    except Exception as error:
+        raise RactdError(f"Gymnasium could not make {env_id}: {error}") from error
+
+
+def _envpool_ids() -> frozenset[str]:
+    try:
+        import envpool
+    except ImportError:
+        return frozenset()
+    return frozenset(envpool.list_all_envs())
+
+
+def _close_matches(env_id: str, known: frozenset[str] | set[str]) -> str:
+    by_lower = {name.lower(): name for name in sorted(known)}
+    close = [by_lower[name] for name in difflib.get_close_matches(env_id.lower(), list(by_lower), n=3)]
+    if close:
+        return f"; did you mean {' or '.join(close)}?"
+    return "; give the id of a registered Gymnasium environment"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _bounds(env_id: str, space: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    if not hasattr(space, "low") or np.dtype(space.dtype).kind != "f":
+        raise RactdError(f"{env_id} has the action space {space}; ractd needs continuous actions (a float Box)")
+    return space.low.reshape(-1).astype(np.float32), space.high.reshape(-1).astype(np.float32)
+
+
+def _flat_size(env_id: str, space: Any) -> int:
+    if hasattr(space, "spaces") and isinstance(space.spaces, Mapping):
+        return sum(_flat_size(env_id, part) for part in space.spaces.values())
+    if not hasattr(space, "low"):
+        raise RactdError(f"{env_id} has the observation space {space}; ractd needs Box or a Dict of Box")
+    return int(np.prod(space.shape))
+
+
+def _flatten(observations: Any) -> NDArray[np.float32]:
+    """EnvPool's observations to [E, O]; dictionaries by sorted key, as Gymnasium's spaces of these ids are."""
+    if isinstance(observations, Mapping):
+        return np.concatenate([_flatten(observations[key]) for key in sorted(observations)], axis=1)
+    return np.asarray(observations, np.float32).reshape(len(observations), -1)
+
+
+def _flatten_one(space: Any, observation: Any) -> NDArray[np.float32]:
+    """One observation to [O], dictionaries in the order of their space: `gymnasium.spaces.flatten` for Box leaves."""
+    if hasattr(space, "spaces"):
+        return np.concatenate([_flatten_one(part, observation[key]) for key, part in space.spaces.items()])
+    return np.asarray(observation, np.float32).reshape(-1)
