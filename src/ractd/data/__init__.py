@@ -1,0 +1,30 @@
+"""Datasets: a string in, contiguous arrays and episode ends out. Importing this imports neither torch nor h5py."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ractd.data.dataset import OfflineDataset, Statistics, return_to_go
+    from ractd.data.inspect import summarize
+    from ractd.data.registry import list_datasets, load_dataset
+    from ractd.data.validate import validate
+
+__all__ = ["OfflineDataset", "Statistics", "list_datasets", "load_dataset", "return_to_go", "summarize", "validate"]
+
+_HOMES = {
+    "OfflineDataset": "dataset",
+    "Statistics": "dataset",
+    "list_datasets": "registry",
+    "load_dataset": "registry",
+    "return_to_go": "dataset",
+    "summarize": "inspect",
+    "validate": "validate",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"ractd.data.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'ractd.data' has no attribute {name!r}")

@@ -1,0 +1,194 @@
+"""D4RL's published files by their names, downloaded once into D4RL's own cache folder."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import tempfile
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ractd.data.dataset import OfflineDataset
+from ractd.data.fields import Finding, Source, load
+from ractd.data.hdf5 import open_hdf5
+from ractd.errors import RactdError
+
+BASE_URL = "http://rail.eecs.berkeley.edu/datasets/offline_rl"
+"""Where D4RL publishes its files; `$RACTD_D4RL_URL` names a mirror."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One D4RL dataset: its file below the base URL, the environment of today that fits it, and its step limit."""
+
+    file: str
+    env_id: str | None
+    episode_limit: int
+
+
+def _locomotion() -> Iterator[tuple[str, Entry]]:
+    # Ant has no environment here: D4RL's observation has 111 dimensions, Ant-v5's has 105.
+    environments = {"hopper": "Hopper-v5", "halfcheetah": "HalfCheetah-v5", "walker2d": "Walker2d-v5", "ant": None}
+    for robot, env_id in environments.items():
+        old = {"medium-replay": "walker_mixed" if robot == "walker2d" else f"{robot}_mixed"}
+        old |= {kind: f"{robot}_{kind.replace('-', '_')}" for kind in ("random", "medium", "expert", "medium-expert")}
+        if robot == "ant":
+            old["random-expert"] = "ant_random_expert"
+        for kind, file in old.items():
+            yield f"{robot}-{kind}-v0", Entry(f"gym_mujoco/{file}.hdf5", env_id, 1000)
+        for version in ("v1", "v2"):
+            for kind in ("random", "medium", "expert", "medium-replay", "full-replay", "medium-expert"):
+                file = f"gym_mujoco_{version}/{robot}_{kind.replace('-', '_')}-{version}.hdf5"
+                yield f"{robot}-{kind}-{version}", Entry(file, env_id, 1000)
+
+
+def _maze2d() -> Iterator[tuple[str, Entry]]:
+    # No environment: PointMaze's observation has the goal in it, D4RL's has position and velocity only.
+    for dense in (False, True):
+        infix, kind = ("-dense", "dense") if dense else ("", "sparse")
+        yield f"maze2d-open{infix}-v0", Entry(f"maze2d/maze2d-open-{kind}.hdf5", None, 150)
+        for size, limit in (("umaze", 300), ("medium", 600), ("large", 800)):
+            yield f"maze2d-{size}{infix}-v1", Entry(f"maze2d/maze2d-{size}-{kind}-v1.hdf5", None, limit)
+            file = f"maze2d/maze2d-eval-{size}-{kind}-v1.hdf5"
+            yield f"maze2d-eval-{size}{infix}-v1", Entry(file, None, limit)
+
+
+def _antmaze() -> Iterator[tuple[str, Entry]]:
+    folders = {"v0": "ant_maze_new", "v1": "ant_maze_v1", "v2": "ant_maze_v2"}
+    mazes = {"umaze": ("u-maze", "umaze"), "medium": ("big-maze", "medium"), "large": ("hardest-maze", "large")}
+    for version, folder in folders.items():
+        for size, (old, new) in mazes.items():
+            for kind in ("", "-diverse") if size == "umaze" else ("-play", "-diverse"):
+                starts, goals = size != "umaze" or kind == "-diverse", kind == "-diverse"
+                maze = new if version == "v1" else old
+                file = f"Ant_maze_{maze}_noisy_multistart_{starts}_multigoal_{goals}_sparse"
+                file += "_fixed.hdf5" if version == "v2" else ".hdf5"
+                limit = 700 if size == "umaze" else 1000
+                yield f"antmaze-{size}{kind}-{version}", Entry(f"{folder}/{file}", None, limit)
+
+
+def _adroit_and_kitchen() -> Iterator[tuple[str, Entry]]:
+    old = {"human": "{}-v0_demos_clipped", "cloned": "{}-demos-v0-bc-combined", "expert": "{}-v0_expert_clipped"}
+    for task, limit in (("pen", 100), ("hammer", 200), ("relocate", 200), ("door", 200)):
+        env_id = f"AdroitHand{task.capitalize()}-v1"
+        for kind, pattern in old.items():
+            yield f"{task}-{kind}-v0", Entry(f"hand_dapg/{pattern.format(task)}.hdf5", env_id, limit)
+            yield f"{task}-{kind}-v1", Entry(f"hand_dapg_v1/{task}-{kind}-v1.hdf5", env_id, limit)
+    # No environment: FrankaKitchen-v1's observation is not D4RL's.
+    for kind, file in {
+        "complete": "mini_kitchen_microwave_kettle_light_slider",
+        "partial": "kitchen_microwave_kettle_light_slider",
+        "mixed": "kitchen_microwave_kettle_bottomburner_light",
+    }.items():
+        yield f"kitchen-{kind}-v0", Entry(f"kitchen/{file}-v0.hdf5", None, 280)
+
+
+DATASETS: dict[str, Entry] = dict([*_locomotion(), *_maze2d(), *_antmaze(), *_adroit_and_kitchen()])
+"""Every locomotion, maze2d, antmaze, Adroit and kitchen dataset that D4RL publishes, by D4RL's name."""
+
+
+def url_of(entry: Entry) -> str:
+    """Return the address of an entry's file, on `$RACTD_D4RL_URL` where that is set."""
+    return f"{os.environ.get('RACTD_D4RL_URL', BASE_URL).rstrip('/')}/{entry.file}"
+
+
+def cache_path(entry: Entry) -> Path:
+    """Return where D4RL itself keeps the file: `$D4RL_DATASET_DIR`, else `~/.d4rl/datasets`."""
+    folder = os.environ.get("D4RL_DATASET_DIR")
+    return (Path(folder).expanduser() if folder else Path.home() / ".d4rl" / "datasets") / Path(entry.file).name
+
+
+def read_d4rl(name: str) -> OfflineDataset:
+    """Load a D4RL dataset by name, downloading it the first time; raises RactdError with the address if it fails."""
+    return load(open_d4rl(name))
+
+
+def open_d4rl(name: str) -> Source:
+    """List what a D4RL dataset holds, downloading it the first time; raises RactdError with the address if it fails."""
+    entry = DATASETS[name]
+    path = cache_path(entry)
+    if not path.is_file():
+        download(url_of(entry), path)
+    try:
+        source = open_hdf5(path, name)
+    except RactdError as error:
+        raise RactdError(
+            f"{error}; this is the cached {name}: delete the file and it will be downloaded again"
+        ) from error
+    source = replace(
+        source,
+        env_id=source.env_id or entry.env_id,
+        recipe=source.recipe or f"D4RL {name}",
+        episode_limit=entry.episode_limit,
+    )
+    if "timeouts" in source.fields:
+        return source
+    note = Finding(
+        "warning",
+        f"{path}: no field 'timeouts'; an episode is taken to end at a terminal or after {entry.episode_limit} steps, "
+        "as D4RL's own reader does",
+    )
+    return replace(source, notes=(note,))
+
+
+def download(url: str, path: Path, timeout: float = 30.0) -> None:
+    """Download an HDF5 file with a progress bar; it appears at `path` whole and readable, or not at all.
+
+    `timeout` is in seconds without an answer. Raises RactdError with the address, what happened and what to do.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    advice = f"try again later, or put the file at {path} yourself"
+    try:
+        received, expected = _fetch(url, Path(temporary), path.name, timeout)
+        if expected is not None and received != expected:
+            raise RactdError(f"{url}: the download stopped after {received:,} of {expected:,} bytes; {advice}")
+        try:
+            open_hdf5(temporary)
+        except RactdError as error:
+            reason = str(error).removeprefix(f"{temporary}: ")
+            raise RactdError(f"{url}: what came is {reason}; {advice}") from error
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except urllib.error.HTTPError as error:
+        raise RactdError(f"{url}: the server answered {error.code} {error.reason}; {advice}") from error
+    except urllib.error.URLError as error:
+        raise RactdError(f"{url}: can't be reached ({error.reason}); {advice}") from error
+    except http.client.IncompleteRead as error:
+        raise RactdError(f"{url}: the download stopped after {len(error.partial):,} bytes; {advice}") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise RactdError(f"{url}: the download failed ({error or type(error).__name__}); {advice}") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _fetch(url: str, target: Path, label: str, timeout: float) -> tuple[int, int | None]:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    request = urllib.request.Request(url, headers={"User-Agent": "ractd"})
+    with urllib.request.urlopen(request, timeout=timeout) as response, open(target, "wb") as file:
+        length = response.headers.get("Content-Length")
+        expected = int(length) if length is not None else None
+        received = 0
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            task = progress.add_task(f"Downloading {label}", total=expected)
+            while block := response.read(1 << 18):
+                file.write(block)
+                received += len(block)
+                progress.update(task, completed=received)
+        file.flush()
+        os.fsync(file.fileno())
+    return received, expected

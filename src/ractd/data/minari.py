@@ -1,0 +1,143 @@
+"""Minari datasets by id: the local ones, and remote ones that Minari downloads."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from typing import Any
+
+import numpy as np
+
+from ractd.data.dataset import OfflineDataset
+from ractd.data.fields import Array, Field, Finding, Source, field_of, load
+from ractd.errors import RactdError
+
+
+def local_ids() -> list[str]:
+    """Return the ids of the local Minari datasets, sorted; none where Minari is not installed."""
+    if importlib.util.find_spec("minari") is None:
+        return []
+    from minari.storage.datasets_root_dir import get_dataset_path
+
+    root = get_dataset_path()
+    return sorted(
+        path.parent.relative_to(root).as_posix() for path in root.rglob("data") if (path / "metadata.json").is_file()
+    )
+
+
+def folder_of(dataset_id: str) -> str:
+    """Return the folder of a local dataset."""
+    from minari.storage.datasets_root_dir import get_dataset_path
+
+    return str(get_dataset_path(dataset_id))
+
+
+def read_minari(dataset_id: str) -> OfflineDataset:
+    """Load a Minari dataset, local or remote; raises RactdError where it can't be found, downloaded or used."""
+    return load(open_minari(dataset_id))
+
+
+def open_minari(dataset_id: str) -> Source:
+    """Read a Minari dataset's episodes as D4RL's fields.
+
+    Dict and tuple observations are flattened in the order of `gymnasium.spaces.flatten` (keys sorted). The observation
+    after an episode's last action is dropped. Terminations become terminals, truncations timeouts, and an episode that
+    has neither on its last step a timeout there.
+    """
+    data = _open(dataset_id)
+    where = f"Minari {dataset_id}"
+    observation_space, action_space = data.observation_space, data.action_space
+    if type(action_space).__name__ != "Box":
+        raise RactdError(f"{where}: the action space is {action_space}, expected a Box (continuous actions)")
+    steps = int(data.total_steps)
+    fields: dict[str, Array] = {
+        "rewards": np.empty(steps, np.float32),
+        "terminals": np.zeros(steps, np.bool_),
+        "timeouts": np.zeros(steps, np.bool_),
+    }
+    at = 0
+    for episode in data.iterate_episodes():
+        length = len(episode.rewards)
+        if length == 0:
+            continue
+        rows = {
+            "observations": flatten(observation_space, episode.observations, where)[:length],
+            "actions": np.asarray(episode.actions).reshape(length, -1),
+            "rewards": episode.rewards,
+            "terminals": episode.terminations,
+            "timeouts": episode.truncations,
+        }
+        if at + length > steps:
+            raise RactdError(
+                f"{where}: its episodes have more steps than the {steps:,} of its metadata; download it again"
+            )
+        for name, values in rows.items():
+            if name not in fields:
+                fields[name] = np.empty((steps, values.shape[1]), np.float32)
+            fields[name][at : at + length] = values
+        at += length
+        fields["timeouts"][at - 1] |= not fields["terminals"][at - 1]
+    if at != steps:
+        raise RactdError(f"{where}: its episodes have {at:,} of the {steps:,} steps of its metadata; download it again")
+    found: dict[str, Field] = {name: field_of(array) for name, array in fields.items()}
+    env_spec = getattr(data.spec, "env_spec", None)
+    notes: tuple[Finding, ...] = ()
+    if type(observation_space).__name__ != "Box":
+        notes = (
+            Finding("warning", f"{where}: observations are flattened in gymnasium's order, from {observation_space}"),
+        )
+    return Source(
+        where=where,
+        name=dataset_id,
+        fields=found,
+        env_id=env_spec.id if env_spec is not None else None,
+        recipe=f"Minari {dataset_id}",
+        notes=notes,
+    )
+
+
+def _open(dataset_id: str) -> Any:
+    try:
+        import minari
+    except ImportError as error:
+        message = (
+            f"{dataset_id!r} looks like a Minari id, but Minari is not installed: run `pip install 'ractd[minari]'`"
+        )
+        raise RactdError(message) from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if dataset_id not in local_ids():
+            try:
+                minari.download_dataset(dataset_id)
+            except ValueError as error:
+                message = f"Minari has no dataset {dataset_id!r}: {error} (`minari list remote` shows all)"
+                raise RactdError(message) from error
+            except Exception as error:
+                # Minari's storage backends raise whatever their HTTP client does.
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                what = f"Minari could not download {dataset_id!r} ({type(error).__name__}: {reason})"
+                raise RactdError(f"{what}; it is not local and needs the network") from error
+        try:
+            return minari.load_dataset(dataset_id)
+        except Exception as error:
+            advice = f"download it again with `minari download --force {dataset_id}`"
+            raise RactdError(f"Minari {dataset_id}: can't be opened ({error}); {advice}") from error
+
+
+def flatten(space: Any, values: Any, where: str = "observation") -> Array:
+    """Flatten T observations of a Gymnasium space to [T, dimensions], as `gymnasium.spaces.flatten` does one."""
+    kind = type(space).__name__
+    if kind == "Dict":
+        parts = [flatten(part, values[key], where) for key, part in space.spaces.items()]
+    elif kind == "Tuple":
+        parts = [flatten(part, values[position], where) for position, part in enumerate(space.spaces)]
+    elif kind == "Box" or kind == "MultiBinary":
+        return np.asarray(values).reshape(len(values), -1)
+    elif kind == "Discrete":
+        one_hot: Array = np.eye(int(space.n), dtype=np.float32)[np.asarray(values).reshape(-1) - int(space.start)]
+        return one_hot
+    else:
+        raise RactdError(
+            f"{where}: observations of {space} can't be flattened to numbers, expected Box, Discrete, Dict or Tuple"
+        )
+    return np.concatenate(parts, axis=1)

@@ -1,0 +1,102 @@
+"""NumPy archives with D4RL's keys, read as a stream so that a float64 file needs no second copy in memory."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from ractd.data.dataset import BLOCK_ROWS, OfflineDataset
+from ractd.data.fields import DAMAGE, Array, Field, Source, load
+from ractd.errors import RactdError
+
+
+def read_npz(path: str | Path, name: str | None = None) -> OfflineDataset:
+    """Load an `.npz` with D4RL's keys; raises RactdError where it can't be used. Pickled objects are never opened."""
+    return load(open_npz(path, name))
+
+
+def open_npz(path: str | Path, name: str | None = None) -> Source:
+    """List what an `.npz` holds from its arrays' headers; raises RactdError if it is no whole archive."""
+    path = Path(path)
+    fields: dict[str, Field] = {}
+    text: dict[str, str] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.namelist():
+                key = member.removesuffix(".npy")
+                with archive.open(member) as stream:
+                    shape, fortran, dtype = _header(stream)
+                    if key in ("env_id", "recipe") and dtype.kind == "U" and shape == ():
+                        text[key] = (
+                            stream.read().decode("utf-32-le" if dtype.byteorder != ">" else "utf-32-be").rstrip("\0")
+                        )
+                        continue
+                fields[key] = Field(shape, dtype, _blocks(path, member, shape, dtype, fortran))
+    except FileNotFoundError as error:
+        raise RactdError(f"{path}: no such file") from error
+    except PermissionError as error:
+        raise RactdError(f"{path}: not readable by this user") from error
+    except DAMAGE as error:
+        message = f"{path}: not a whole .npz archive ({error}); save it with numpy.savez or copy it again"
+        raise RactdError(message) from error
+    return Source(
+        where=str(path),
+        name=name or path.stem,
+        fields=fields,
+        env_id=text.get("env_id") or None,
+        recipe=text.get("recipe", ""),
+    )
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(stream)
+
+
+def _blocks(path: Path, member: str, shape: tuple[int, ...], dtype: np.dtype[Any], fortran: bool) -> Any:
+    def blocks() -> Iterator[Array]:
+        with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
+            _header(stream)
+            if fortran and len(shape) > 1:
+                # Column by column on disk: rows can't be streamed.
+                yield np.frombuffer(stream.read(), dtype).reshape(shape, order="F")
+                return
+            row = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
+            for start in range(0, shape[0], BLOCK_ROWS):
+                rows = min(BLOCK_ROWS, shape[0] - start)
+                data = stream.read(rows * row)
+                yield np.frombuffer(data, dtype).reshape(-1, *shape[1:])
+            # The archive's checksum is compared at the end of the member only.
+            stream.read(1)
+
+    return blocks
+
+
+def write_npz(path: str | Path, dataset: OfflineDataset) -> None:
+    """Write a dataset as a compressed `.npz` with D4RL's keys; the file appears whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".npz")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez_compressed(
+                file,
+                observations=dataset.observations,
+                actions=dataset.actions,
+                rewards=dataset.rewards,
+                terminals=dataset.terminals,
+                timeouts=dataset.timeouts,
+                env_id=np.array(dataset.env_id or ""),
+                recipe=np.array(dataset.recipe),
+            )
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
