@@ -1,0 +1,1 @@
+"""The mathematics of the method: pure functions of networks, samples and times."""

@@ -1,0 +1,138 @@
+"""The student's mathematics: jumps along the PF-ODE, their losses and the reward (paper, sections 2.3 and 3.3).
+
+A *student network* is a callable `g(x, t, condition, s) -> [B, c, D]` that returns clean sequences (preconditioned as the
+teacher is). Everything here is a pure function of networks, samples and times; what to draw is decided by the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ractd.config import Diffusion
+from ractd.diffusion.edm import Denoiser, distance, draw_sigma, dsm_loss, expand, loss_weight, sigma_schedule, warp
+from ractd.diffusion.samplers import heun, heun_step
+
+StudentNetwork = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+ReturnFunction = Callable[[Tensor, Tensor], Tensor]
+
+ODE_ANCHOR_BINS = 6
+"""Bins of the teacher's few-step sample that anchors the one-step sample."""
+UPPER_RANGE = 0.7
+"""The student's data term draws from the first 70% of the warped schedule (design: what holds the one-step sample)."""
+
+
+def jump(g: StudentNetwork, x: Tensor, t: Tensor, s: Tensor, condition: Tensor) -> Tensor:
+    """Return `G(x, t, s) = (s/t) x + (1 - s/t) g(x, t, s)`: from times `t` to times `s <= t`, both `[B]` (paper, section 2.3).
+
+    `G(x, t, t) = x`; `G(x, t, 0) = g(x, t, 0)`, which is `x` itself at `sigma_min`.
+    """
+    ratio = expand(s / t, x)
+    return ratio * x + (1 - ratio) * g(x, t, condition, s)
+
+
+def to_clean(g: StudentNetwork) -> Denoiser:
+    """Return the student's jump to time 0, `(x, t, condition) -> G(x, t, 0)`."""
+    return lambda x, t, condition: g(x, t, condition, torch.zeros_like(t))
+
+
+def draw_times(uniform: Tensor, ode_steps: int, diffusion: Diffusion) -> tuple[Tensor, Tensor, Tensor]:
+    """Map uniform draws `[B, 3]` to schedule indices of t > u >= k, each `[B]` (eq. 5 and 6; index 0 is `sigma_max`).
+
+    t is any bin but the last, u one to `ode_steps` bins below it, k uniform from u down to `sigma_min`.
+    """
+    last = diffusion.bins - 1
+    t = (uniform[:, 0] * last).long()
+    u = (t + 1 + (uniform[:, 1] * ode_steps).long()).clamp(max=last)
+    k = u + (uniform[:, 2] * (last - u + 1)).long()
+    return t, u, k
+
+
+def solve(teacher: Denoiser, x: Tensor, t: Tensor, u: Tensor, condition: Tensor, sigmas: Tensor, ode_steps: int) -> Tensor:
+    """Follow the teacher's PF-ODE from schedule indices `t` to `u`, each `[B]`, one Heun step per bin (eq. 6, `Solver`)."""
+    for _ in range(ode_steps):
+        below = torch.minimum(t + 1, u)
+        x = heun_step(teacher, x, sigmas[t], sigmas[below], condition)
+        t = below
+    return x
+
+
+def ctm_loss(
+    g: StudentNetwork,
+    g_target: StudentNetwork,
+    teacher: Denoiser,
+    x0: Tensor,
+    noise: Tensor,
+    times: tuple[Tensor, Tensor, Tensor],
+    condition: Tensor,
+    sigmas: Tensor,
+    ode_steps: int,
+) -> Tensor:
+    """Return the consistency trajectory loss of each sample, `[B]` (eq. 5 and 6).
+
+    Both paths from x_t to time k are mapped to time 0 by the stop-gradient student `g_target`; gradient flows only
+    through `G(x_t, t, k)`.
+    """
+    t, u, k = times
+    sigma_t, sigma_u, sigma_k = sigmas[t], sigmas[u], sigmas[k]
+    x_t = x0 + expand(sigma_t, x0) * noise
+    zero = torch.zeros_like(sigma_k)
+    with torch.no_grad():
+        x_u = solve(teacher, x_t, t, u, condition, sigmas, ode_steps)
+        x_k_target = jump(g_target, x_u, sigma_u, sigma_k, condition)
+        clean_target = jump(g_target, x_k_target, sigma_k, zero, condition)
+    x_k = jump(g, x_t, sigma_t, sigma_k, condition)
+    return distance(jump(g_target, x_k, sigma_k, zero, condition), clean_target)
+
+
+def student_sigma(normal: Tensor, uniform: Tensor, share_at_T: float, diffusion: Diffusion) -> Tensor:
+    """Map draws `[B]` to the noise levels of the student's data term: half the teacher's ln-normal, half high noise.
+
+    The upper half is uniform in the warped index over its first 70%, with `share_at_T` of it exactly at T: what holds
+    the one-step sample in the data.
+    """
+    upper = (2 * uniform - 1).clamp(min=0)
+    ramp = UPPER_RANGE * ((upper - share_at_T) / (1 - share_at_T)).clamp(min=0)
+    return torch.where(uniform < 0.5, draw_sigma(normal, diffusion), warp(diffusion, ramp))
+
+
+def dsm_to_zero(g: StudentNetwork, x0: Tensor, noise: Tensor, t: Tensor, condition: Tensor, diffusion: Diffusion) -> Tensor:
+    """Return the student's data term of each sample, `[B]`, as eq. 7 has it: `w(t) d(x0, G(x_t, t, 0))`."""
+    return dsm_loss(to_clean(g), x0, noise, t, condition, diffusion)
+
+
+def dsm_in_place(g: StudentNetwork, x0: Tensor, noise: Tensor, t: Tensor, condition: Tensor, diffusion: Diffusion) -> Tensor:
+    """Return CTM's own form of the data term, `[B]`: `w(t) d(x0, g(x_t, t, t))`, which leaves the jumps free."""
+    return dsm_loss(lambda x, t, condition: g(x, t, condition, t), x0, noise, t, condition, diffusion)
+
+
+def ode_loss(teacher: Denoiser, sample: Tensor, noise: Tensor, condition: Tensor, diffusion: Diffusion) -> Tensor:
+    """Return the mean distance of one-step samples to the teacher's few-step ODE samples from the same noise.
+
+    A quarter of the batch is compared: the teacher's sample costs `2 (ODE_ANCHOR_BINS - 1)` evaluations.
+    """
+    rows = slice(0, max(len(sample) // 4, 1))
+    sigmas = sigma_schedule(diffusion, ODE_ANCHOR_BINS).to(sample)
+    with torch.no_grad():
+        target = heun(teacher, sigmas[0] * noise[rows], sigmas, condition[rows])
+    return loss_weight(sigmas[0], diffusion) * distance(target, sample[rows]).mean()
+
+
+def one_step(g: StudentNetwork, noise: Tensor, condition: Tensor, diffusion: Diffusion) -> Tensor:
+    """Return the one-step sample `G(x_T, T, 0)` from standard normal `noise` (paper, section 2.3)."""
+    T = torch.full((len(noise),), diffusion.sigma_max, device=noise.device, dtype=noise.dtype)
+    return to_clean(g)(diffusion.sigma_max * noise, T, condition)
+
+
+def reward_loss(return_to_go: ReturnFunction, observation: Tensor, sample: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `-R(s_n, a_n)` and the excess of the actions over the bounds, each `[B]` (eq. 8).
+
+    `a_n` is the first action of `sample`, in [-1, 1] where the data is. R never saw anything outside and extrapolates
+    there, so it gets the clipped action, and the excess `sum relu(|a| - 1)^2` is returned to be penalised.
+    """
+    action = sample[:, 0]
+    clipped = action.clamp(-1, 1)
+    excess = (action.abs() - 1).clamp(min=0).square().sum(1)
+    return -return_to_go(observation, clipped), excess

@@ -1,0 +1,30 @@
+"""Plain networks: nothing here knows about training, data or files."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ractd.config import MLP, Network
+from ractd.models.mlp import MLPDenoiser
+from ractd.models.returns import ReturnNetwork
+from ractd.models.unet import UNetDenoiser
+
+__all__ = ["MLPDenoiser", "ReturnNetwork", "UNetDenoiser", "build_network", "copy_matching"]
+
+
+def build_network(network: Network, horizon: int, dim: int, condition_dim: int, jumps: bool) -> nn.Module:
+    """Build the denoiser of a configuration: `(x [B, c, D], t [B], condition [B, K], s [B] | None) -> [B, c, D]`.
+
+    `jumps` adds the target time s as an input (the student); raises `RactdError` where a U-Net can't halve the horizon.
+    """
+    if isinstance(network, MLP):
+        return MLPDenoiser(horizon, dim, condition_dim, network, jumps)
+    return UNetDenoiser(horizon, dim, condition_dim, network, jumps)
+
+
+def copy_matching(source: nn.Module, target: nn.Module) -> list[str]:
+    """Copy every weight whose name and shape agree from `source` to `target`; return the names that did not."""
+    weights, own = source.state_dict(), target.state_dict()
+    agree = {name: weights[name] for name, value in own.items() if name in weights and weights[name].shape == value.shape}
+    target.load_state_dict(agree, strict=False)
+    return [name for name in own if name not in agree]

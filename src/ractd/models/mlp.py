@@ -1,0 +1,46 @@
+"""The residual MLP denoiser: the CPU's backbone."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ractd.config import MLP
+from ractd.models.embedding import JumpEmbedding
+
+
+class Block(nn.Module):
+    """`h + W silu(FiLM(norm(h), embedding))`: one hidden layer, modulated by the noise level."""
+
+    def __init__(self, width: int, embed_dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.film = nn.Linear(embed_dim, 2 * width)
+        self.inner = nn.Linear(width, width)
+        nn.init.zeros_(self.film.weight)
+        nn.init.zeros_(self.film.bias)
+
+    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+        scale, shift = self.film(embedding).chunk(2, dim=1)
+        return h + self.inner(nn.functional.silu(torch.addcmul(shift, self.norm(h), 1 + scale)))  # type: ignore[no-any-return]
+
+
+class MLPDenoiser(nn.Module):
+    """Denoise `x [B, c, D]` at times `t [B]` given `condition [B, K]` (and target times `s [B]`, for a student)."""
+
+    def __init__(self, horizon: int, dim: int, condition_dim: int, config: MLP, jumps: bool) -> None:
+        super().__init__()
+        self.embedding = JumpEmbedding(config.embed_dim, 2 * config.embed_dim, nn.SiLU, jumps)
+        self.input = nn.Linear(horizon * dim + condition_dim + config.embed_dim, config.width)
+        self.blocks = nn.ModuleList(Block(config.width, config.embed_dim) for _ in range(config.blocks))
+        self.norm = nn.LayerNorm(config.width)
+        self.output = nn.Linear(config.width, horizon * dim)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor, s: Tensor | None = None) -> Tensor:
+        embedding = self.embedding(t, s)
+        h = self.input(torch.cat([x.flatten(1), condition, embedding], dim=1))
+        for block in self.blocks:
+            h = block(h, embedding)
+        return self.output(nn.functional.silu(self.norm(h))).view_as(x)  # type: ignore[no-any-return]

@@ -1,0 +1,86 @@
+"""The 1-D temporal U-Net with FiLM conditioning (paper, Appendix A; the architecture of Chi et al., 2023)."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from ractd.config import UNet
+from ractd.errors import RactdError
+from ractd.models.embedding import JumpEmbedding
+
+
+class ConvBlock(nn.Sequential):
+    """Convolution over time, group normalisation, Mish: `[B, C_in, c] -> [B, C_out, c]`."""
+
+    def __init__(self, channels_in: int, channels_out: int, config: UNet) -> None:
+        super().__init__(
+            nn.Conv1d(channels_in, channels_out, config.kernel_size, padding=config.kernel_size // 2),
+            nn.GroupNorm(config.groups, channels_out),
+            nn.Mish(),
+        )
+
+
+class ResidualBlock(nn.Module):
+    """Two convolution blocks around a FiLM modulation by the condition, and a skip."""
+
+    def __init__(self, channels_in: int, channels_out: int, condition_dim: int, config: UNet) -> None:
+        super().__init__()
+        self.first = ConvBlock(channels_in, channels_out, config)
+        self.film = nn.Sequential(nn.Mish(), nn.Linear(condition_dim, 2 * channels_out))
+        self.second = ConvBlock(channels_out, channels_out, config)
+        self.skip = nn.Conv1d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        scale, bias = self.film(condition).unsqueeze(2).chunk(2, dim=1)
+        return self.second(scale * self.first(x) + bias) + self.skip(x)  # type: ignore[no-any-return]
+
+
+class UNetDenoiser(nn.Module):
+    """Denoise `x [B, c, D]` at times `t [B]` given `condition [B, K]` (and target times `s [B]`, for a student).
+
+    Every level but the last halves the horizon; raises `RactdError` for a horizon that doesn't divide.
+    """
+
+    def __init__(self, horizon: int, dim: int, condition_dim: int, config: UNet, jumps: bool) -> None:
+        super().__init__()
+        factor = 2 ** (len(config.down_dims) - 1)
+        if horizon % factor:
+            nearest = sorted({max(horizon // factor, 1) * factor, (horizon // factor + 1) * factor})
+            raise RactdError(
+                f"horizon {horizon} can't be halved {len(config.down_dims) - 1} times by the U-Net {config.down_dims}: "
+                f"use {' or '.join(map(str, nearest))}"
+            )
+        for width in config.down_dims:
+            if width % config.groups:
+                raise RactdError(f"U-Net width {width} is not a multiple of the {config.groups} groups of its normalisation")
+        self.embedding = JumpEmbedding(config.embed_dim, 4 * config.embed_dim, nn.Mish, jumps)
+        widths, total = config.down_dims, config.embed_dim + condition_dim
+
+        def pair(channels_in: int, channels_out: int) -> nn.ModuleList:
+            return nn.ModuleList(
+                [ResidualBlock(channels_in, channels_out, total, config), ResidualBlock(channels_out, channels_out, total, config)]
+            )
+
+        self.down = nn.ModuleList(pair(i, o) for i, o in pairwise((dim, *widths)))
+        self.shrink = nn.ModuleList(nn.Conv1d(width, width, 3, stride=2, padding=1) for width in widths[:-1])
+        self.middle = pair(widths[-1], widths[-1])
+        self.up = nn.ModuleList(pair(2 * o, i) for i, o in reversed(list(pairwise(widths))))
+        self.grow = nn.ModuleList(nn.ConvTranspose1d(width, width, 4, stride=2, padding=1) for width in reversed(widths[:-1]))
+        self.output = nn.Sequential(ConvBlock(widths[0], widths[0], config), nn.Conv1d(widths[0], dim, 1))
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor, s: Tensor | None = None) -> Tensor:
+        condition = torch.cat([self.embedding(t, s), condition], dim=1)
+        h, skips = x.transpose(1, 2), []
+        for level, (first, second) in enumerate(self.down):  # type: ignore[misc]
+            h = second(first(h, condition), condition)
+            skips.append(h)
+            if level < len(self.shrink):
+                h = self.shrink[level](h)
+        for block in self.middle:
+            h = block(h, condition)
+        for (first, second), grow in zip(self.up, self.grow, strict=True):  # type: ignore[misc]
+            h = grow(second(first(torch.cat([h, skips.pop()], dim=1), condition), condition))
+        return self.output(h).transpose(1, 2)  # type: ignore[no-any-return]

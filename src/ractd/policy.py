@@ -1,0 +1,194 @@
+"""The product: observation in, actions out; saved as safetensors and JSON that can run no code when opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ractd.config import Diffusion, Network
+from ractd.diffusion.ctm import to_clean
+from ractd.diffusion.samplers import SAMPLERS
+from ractd.errors import RactdError
+from ractd.models import ReturnNetwork, build_network
+from ractd.models.normalizer import Normalizer
+from ractd.serialize import from_json, to_json
+from ractd.training.checkpoint import load_weights, read_json, read_tensors, write_json, write_tensors
+from ractd.training.student import student_network
+from ractd.training.teacher import denoiser
+
+FORMAT_VERSION = 1
+WEIGHTS, CONTRACT = "policy.safetensors", "config.json"
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """Everything about a policy that is not a weight; `config.json` of a policy file."""
+
+    observation_dim: int
+    action_dim: int
+    horizon: int
+    history: int
+    network: Network
+    jumps: bool
+    """True for a student, whose network takes a target time."""
+    sampler: str
+    """A name in `ractd.diffusion.samplers.SAMPLERS`."""
+    steps: int
+    """Steps of the sampler."""
+    return_layers: tuple[int, ...]
+    """Layers of the return model that ranks candidates."""
+    return_mean: float
+    """Mean of the dataset's returns-to-go: the return model's zero."""
+    return_std: float
+    """Standard deviation of the dataset's returns-to-go: the return model's unit."""
+    candidates: int = 1
+    """Samples drawn for each action, of which the return model's favourite is executed."""
+    diffusion: Diffusion = field(default_factory=Diffusion)
+    env_id: str | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """Where it comes from: dataset, training, scores, versions."""
+
+
+class Policy(nn.Module):
+    """A policy that acts on raw observations and returns raw actions.
+
+    `act` and `act_chunk` take one observation `[O]`, a batch `[B, O]`, or histories `[h, O]`, `[B, h, O]` where h > 1.
+    Same seed, same actions: noise comes from the policy's own generator, see `reset`.
+    """
+
+    def __init__(self, spec: PolicySpec, network: nn.Module, return_network: ReturnNetwork, normalizer: Normalizer) -> None:
+        super().__init__()
+        self.spec, self.network, self.return_network, self.normalizer = spec, network, return_network, normalizer
+        self.generator = torch.Generator().manual_seed(0)
+        self.requires_grad_(False)
+        self.eval()
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations for one action sequence (NFE)."""
+        return SAMPLERS[self.spec.sampler].evaluations(self.spec.steps)
+
+    def configured(self, *, steps: int | None = None, candidates: int | None = None) -> Policy:
+        """Return the same policy with other sampling steps or candidates; raises `RactdError` below the possible."""
+        spec = replace(
+            self.spec,
+            steps=self.spec.steps if steps is None else steps,
+            candidates=self.spec.candidates if candidates is None else candidates,
+        )
+        least = 1 if self.spec.jumps else 2
+        if not least <= spec.steps <= 1000:
+            raise RactdError(f"steps is {spec.steps}, expected {least} to 1000 for the {self.spec.sampler} sampler")
+        if not 1 <= spec.candidates <= 4096:
+            raise RactdError(f"candidates is {spec.candidates}, expected 1 to 4096")
+        return Policy(spec, self.network, self.return_network, self.normalizer)
+
+    def reset(self, seed: int = 0) -> Self:
+        """Restart the noise from a seed."""
+        self.generator.manual_seed(seed)
+        return self
+
+    def draw_noise(self, batch: int) -> Tensor:
+        """Return the standard normal draws of one call, `[draws, batch * candidates, c, A]`."""
+        spec = self.spec
+        shape = (SAMPLERS[spec.sampler].draws(spec.steps), batch * spec.candidates, spec.horizon, spec.action_dim)
+        return torch.randn(shape, generator=self.generator).to(self.normalizer.action_low.device)
+
+    def sample(self, observations: Tensor, noise: Tensor) -> Tensor:
+        """Return raw action sequences `[B, c, A]` for raw observations `[B, h, O]`, a pure function of both inputs.
+
+        With N candidates, `noise` has N rows per observation and the sequence whose first action the return model likes
+        best is returned.
+        """
+        spec = self.spec
+        if spec.candidates > 1:
+            observations = observations.repeat_interleave(spec.candidates, 0)
+        observation = self.normalizer.observation(observations)
+        if spec.jumps:
+            denoise = to_clean(student_network(self.network, spec.diffusion))
+        else:
+            denoise = denoiser(self.network, spec.diffusion)
+        x = SAMPLERS[spec.sampler].sample(denoise, noise, observation.flatten(1), spec.diffusion, spec.steps)
+        if spec.candidates > 1:
+            returns = self.return_network(observation[:, -1], x[:, 0].clamp(-1, 1)).view(-1, spec.candidates)
+            x = x.unflatten(0, (-1, spec.candidates))
+            x = x[torch.arange(len(x), device=x.device), returns.argmax(1)]
+        return self.normalizer.raw_action(x)
+
+    @torch.inference_mode()
+    def act_chunk(self, observation: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the next c actions, `[c, A]` or `[B, c, A]`; raises `RactdError` for a wrong shape or NaN."""
+        batch, single = self._batch(observation)
+        actions = self.sample(batch, self.draw_noise(len(batch))).cpu().numpy()
+        return actions[0] if single else actions  # type: ignore[no-any-return]
+
+    def act(self, observation: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the action to execute now, `[A]` or `[B, A]`; raises `RactdError` for a wrong shape or NaN."""
+        return self.act_chunk(observation)[..., 0, :]  # type: ignore[no-any-return]
+
+    @torch.inference_mode()
+    def estimate_return(self, observation: NDArray[Any], action: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the return model's estimate of the return-to-go of `action [B, A]` at `observation [B, O]`."""
+        device = self.normalizer.action_low.device
+        s = self.normalizer.observation(torch.as_tensor(observation, dtype=torch.float32, device=device))
+        a = self.normalizer.action(torch.as_tensor(action, dtype=torch.float32, device=device))
+        return (self.return_network(s, a) * self.spec.return_std + self.spec.return_mean).cpu().numpy()  # type: ignore[no-any-return]
+
+    def _batch(self, observation: NDArray[Any]) -> tuple[Tensor, bool]:
+        spec = self.spec
+        array = np.asarray(observation, dtype=np.float32)
+        one = (spec.observation_dim,) if spec.history == 1 else (spec.history, spec.observation_dim)
+        single = array.shape == one
+        full = (spec.history, spec.observation_dim)
+        if not single and array.shape[1:] not in (one, full):
+            raise RactdError(f"observation has shape {list(array.shape)}, expected {list(one)} or a batch {['B', *one]}")
+        if not np.isfinite(array).all():
+            raise RactdError("observation holds NaN or infinite values")
+        device = self.normalizer.action_low.device
+        return torch.from_numpy(array).to(device).reshape(-1, *full), single
+
+    def save(self, directory: str | Path) -> Path:
+        """Write `policy.safetensors` and `config.json` into a directory, each by atomic rename."""
+        directory = Path(directory)
+        write_tensors(directory / WEIGHTS, self.state_dict(), {"format_version": FORMAT_VERSION})
+        write_json(directory / CONTRACT, {"format": "ractd-policy", "format_version": FORMAT_VERSION, **to_json(self.spec)})
+        return directory
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Policy:
+        """Open a policy directory, or a run directory (its student).
+
+        No code from the files is run. Raises `RactdError` for a missing, damaged or newer file, or weights that don't fit.
+        """
+        directory = Path(path)
+        if not (directory / CONTRACT).exists() or (directory / "policy").is_dir():
+            directory = directory / "policy" / "student"
+        if not directory.is_dir():
+            raise RactdError(f"{path}: no policy here (expected {CONTRACT} and {WEIGHTS}, or a run with policy/student)")
+        contract = read_json(directory / CONTRACT)
+        if not isinstance(contract, dict) or contract.pop("format", None) != "ractd-policy":
+            raise RactdError(f"{directory / CONTRACT}: not a ractd policy")
+        version = contract.pop("format_version", None)
+        if version != FORMAT_VERSION:
+            hint = "install a newer ractd" if isinstance(version, int) and version > FORMAT_VERSION else "the file is damaged"
+            raise RactdError(f"{directory / CONTRACT}: format version {version!r}, this ractd reads {FORMAT_VERSION}; {hint}")
+        spec = from_json(PolicySpec, contract, directory / CONTRACT)
+        if spec.sampler not in SAMPLERS:
+            raise RactdError(f"{directory / CONTRACT}: unknown sampler {spec.sampler!r}, expected one of {sorted(SAMPLERS)}")
+        tensors, _ = read_tensors(directory / WEIGHTS)
+        network = build_network(
+            spec.network, spec.horizon, spec.action_dim, spec.history * spec.observation_dim, spec.jumps
+        )
+        policy = cls(
+            spec,
+            network,
+            ReturnNetwork(spec.observation_dim, spec.action_dim, spec.return_layers),
+            Normalizer(spec.observation_dim, spec.action_dim),
+        )
+        load_weights(policy, tensors, directory / WEIGHTS)
+        return policy.to(device)

@@ -1,0 +1,1 @@
+"""Training: one loop, and one short file per thing that is trained."""

@@ -1,0 +1,36 @@
+"""What the return model minimises (paper, section 3.3; Appendix B.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ractd.config import Optimization
+from ractd.data.windows import Windows
+from ractd.models import ReturnNetwork
+from ractd.models.normalizer import Normalizer
+
+
+class ReturnObjective(nn.Module):
+    """Squared error of R(s_n, a_n) against the return-to-go, in standard deviations of the dataset's returns-to-go."""
+
+    def __init__(
+        self, network: ReturnNetwork, normalizer: Normalizer, windows: Windows, targets: Tensor, rows: Tensor
+    ) -> None:
+        super().__init__()
+        self.network, self.normalizer, self.windows = network, normalizer, windows
+        self.targets, self.rows = targets, rows
+
+    def draw(self, generator: torch.Generator, optimization: Optimization) -> dict[str, Tensor]:
+        """Draw the global batch: positions in `rows` (the training episodes' transitions), `[B]`."""
+        return {"row": torch.randint(len(self.rows), (optimization.batch_size,), generator=generator)}
+
+    def forward(self, draws: dict[str, Tensor]) -> dict[str, Tensor]:
+        index = self.rows[draws["row"]]
+        loss = (self.predict(index) - self.targets[index]).square().mean()
+        return {"loss": loss, "return_mse": loss.detach()}
+
+    def predict(self, index: Tensor) -> Tensor:
+        """Return the model's estimate for transitions `index [B]`, in standard deviations."""
+        observations, actions = self.windows.gather(index)
+        return self.network(self.normalizer.observation(observations[:, -1]), self.normalizer.action(actions[:, 0]))  # type: ignore[no-any-return]

@@ -1,0 +1,126 @@
+"""What the student minimises: CTM + data + reward (eq. 5 to 9), and what keeps the reward in bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ractd.config import Anchor, Diffusion, Optimization, Student
+from ractd.data.windows import Windows
+from ractd.diffusion import ctm
+from ractd.diffusion.edm import distance, loss_weight, precondition, sigma_schedule
+from ractd.models import ReturnNetwork
+from ractd.models.normalizer import Normalizer
+from ractd.training.teacher import denoiser
+
+SHARE_AT_T = 0.25
+"""Of the data term's high-noise half, the share exactly at T."""
+WEIGHT_MEMORY = 0.99
+"""Decay of the averages that the automatic reward weight is computed from."""
+
+
+ANCHORS: dict[Anchor, Callable[..., Tensor]] = {
+    "dsm": ctm.dsm_to_zero,
+    "ctm": ctm.dsm_in_place,
+    "ode": ctm.dsm_in_place,
+}
+
+
+def student_network(network: nn.Module, diffusion: Diffusion) -> ctm.StudentNetwork:
+    """Return `g(x, t, condition, s)` of a student's network."""
+    return lambda x, t, condition, s: precondition(lambda y: network(y, t, condition, s), x, t, diffusion)
+
+
+class StudentObjective(nn.Module):
+    """Reward-aware consistency trajectory distillation; with reward weight 0, plain consistency distillation."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        average: nn.Module,
+        teacher: nn.Module,
+        return_network: ReturnNetwork,
+        normalizer: Normalizer,
+        windows: Windows,
+        diffusion: Diffusion,
+        config: Student,
+        return_scale: float,
+        mean_over_processes: Callable[[Tensor], Tensor] = lambda x: x,
+    ) -> None:
+        super().__init__()
+        self.network, self.average, self.teacher, self.return_network = network, average, teacher, return_network
+        self.normalizer, self.windows, self.diffusion, self.config = normalizer, windows, diffusion, config
+        self.return_scale = 1.0 if config.normalize_returns else return_scale
+        self.mean_over_processes = mean_over_processes
+        self.sigmas: Tensor
+        self.gradients: Tensor
+        self.register_buffer("sigmas", sigma_schedule(diffusion), persistent=False)
+        self.register_buffer("gradients", torch.zeros(2))  # running means: data, reward
+        for frozen in (average, teacher, return_network, normalizer):
+            frozen.requires_grad_(False)
+
+    def draw(self, generator: torch.Generator, optimization: Optimization) -> dict[str, Tensor]:
+        """Draw the global batch: transitions, noises and times of the three losses."""
+        B, shape = optimization.batch_size, (self.windows.horizon, self.windows.actions.shape[1])
+        return {
+            "index": self.windows.draw(B, generator),
+            "noise": torch.randn(B, 3, *shape, generator=generator),
+            "normal": torch.randn(B, generator=generator),
+            "uniform": torch.rand(B, 4, generator=generator),
+        }
+
+    def forward(self, draws: dict[str, Tensor]) -> dict[str, Tensor]:
+        config, diffusion = self.config, self.diffusion
+        observations, actions = self.windows.gather(draws["index"])
+        observation = self.normalizer.observation(observations)
+        condition, x0 = observation.flatten(1), self.normalizer.action(actions)
+        noise_ctm, noise_dsm, noise_T = draws["noise"].unbind(1)
+        g, g_target = student_network(self.network, diffusion), student_network(self.average, diffusion)
+        D = denoiser(self.teacher, diffusion)
+
+        times = ctm.draw_times(draws["uniform"][:, :3], config.ode_steps, diffusion)
+        ctm_loss = ctm.ctm_loss(g, g_target, D, x0, noise_ctm, times, condition, self.sigmas, config.ode_steps).mean()
+
+        sample = ctm.one_step(g, noise_T, condition, diffusion)
+        t = ctm.student_sigma(draws["normal"], draws["uniform"][:, 3], SHARE_AT_T, diffusion)
+        dsm_loss = ANCHORS[config.anchor](g, x0, noise_dsm, t, condition, diffusion).mean()
+        if config.anchor == "ode":
+            dsm_loss = dsm_loss + ctm.ode_loss(D, sample, noise_T, condition, diffusion)
+
+        negative_return, excess = ctm.reward_loss(self.return_network, observation[:, -1], sample)
+        reward_loss, bound_loss = self.return_scale * negative_return.mean(), excess.mean()
+        weight = self.reward_weight(x0, sample, negative_return)
+
+        loss = config.ctm_weight * ctm_loss + config.dsm_weight * dsm_loss + weight * reward_loss
+        loss = loss + config.bound_weight * bound_loss
+        return {
+            "loss": loss,
+            "ctm": ctm_loss.detach(),
+            "dsm": dsm_loss.detach(),
+            "reward": reward_loss.detach(),
+            "bound": bound_loss.detach(),
+            "reward_weight": weight.detach(),
+            "estimated_return": -negative_return.detach().mean(),
+            "out_of_bounds": (sample.detach().abs() > 1).float().mean(),
+        }
+
+    def reward_weight(self, x0: Tensor, sample: Tensor, negative_return: Tensor) -> Tensor:
+        """Return sigma of eq. 9: as configured, or `reward_share` times the data gradient over the reward gradient.
+
+        Both are norms of gradients at the one-step sample, averaged over the batch and over time.
+        """
+        if self.config.reward_weight != "auto":
+            return torch.as_tensor(self.config.reward_weight, device=sample.device)
+        T = sample.new_tensor([self.diffusion.sigma_max])
+        detached = sample.detach().requires_grad_()
+        data = self.config.dsm_weight * loss_weight(T, self.diffusion) * distance(x0, detached)
+        data_gradient = torch.autograd.grad(data.sum(), detached)[0].flatten(1).norm(dim=1).mean()
+        reward = torch.autograd.grad(negative_return.sum(), sample, retain_graph=True)[0]
+        reward_gradient = self.return_scale * reward.flatten(1).norm(dim=1).mean()
+        now = self.mean_over_processes(torch.stack([data_gradient, reward_gradient]))
+        if self.training:
+            self.gradients.lerp_(now, 1 - WEIGHT_MEMORY)
+        data_mean, reward_mean = self.gradients
+        return self.config.reward_share * data_mean / reward_mean.clamp(min=1e-12)
