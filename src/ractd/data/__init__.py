@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from ractd.data.dataset import OfflineDataset, Statistics, return_to_go
     from ractd.data.inspect import summarize
     from ractd.data.registry import list_datasets, load_dataset
-    from ractd.data.validate import validate
+    from ractd.data.validation import validate
 
 __all__ = ["OfflineDataset", "Statistics", "list_datasets", "load_dataset", "return_to_go", "summarize", "validate"]
 
@@ -20,7 +20,7 @@ _HOMES = {
     "load_dataset": "registry",
     "return_to_go": "dataset",
     "summarize": "inspect",
-    "validate": "validate",
+    "validate": "validation",
 }
 
 

@@ -55,7 +55,7 @@ class OfflineDataset:
     """Transitions in the order they were logged; row n is one step, an episode is a run of rows.
 
     `observations` [N, O], `actions` [N, A] and `rewards` [N] are C-contiguous float32; `terminals` (the environment
-    ended the episode) and `timeouts` (a time limit did) are bool [N]. Arrays of that form are kept without a copy, others
+    ended the episode) and `timeouts` (a time limit did) are bool [N]. Such arrays are kept without a copy, others
     are converted. Raises RactdError for an empty dataset, a wrong rank or different lengths.
     """
 

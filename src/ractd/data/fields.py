@@ -29,6 +29,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "terminals": ("terminal", "dones", "done", "terminations", "terminated", "is_terminal"),
     "timeouts": ("timeout", "truncations", "truncation", "truncated", "is_truncated"),
 }
+FORMS = tuple(ALIASES)
+"""The fields that are read; others are ignored."""
 REQUIRED = ("observations", "actions", "rewards", "terminals")
 MATRICES = ("observations", "actions")
 FLAGS = ("terminals", "timeouts")
@@ -97,17 +99,21 @@ def load(source: Source) -> OfflineDataset:
 
 
 def read(source: Source) -> tuple[OfflineDataset | None, list[Finding]]:
-    """Read a source and return the dataset, None if it has errors, with everything found on the way."""
+    """Read a source and return the dataset, None if its layout does not allow one, with everything found on the way.
+
+    A dataset with numbers that are not finite is returned, for whoever goes on looking; the findings say so.
+    """
     findings = [*source.notes, *check_layout(source)]
-    unreadable = {name for name in ALIASES if name in source.fields and any(_layout_of(source, name))}
+    sound = not any(finding.level == "error" for finding in findings)
     arrays: dict[str, Array] = {}
-    for name in ALIASES:
-        if name in source.fields and name not in unreadable:
+    for name in FORMS:
+        if name in source.fields and not any(_layout_of(source, name)):
             array, found = read_field(source, name)
             findings += found
             if array is not None:
                 arrays[name] = array
-    if any(finding.level == "error" for finding in findings):
+            sound = sound and array is not None
+    if not sound:
         return None, findings
     if "timeouts" not in arrays:
         arrays["timeouts"] = _implied_timeouts(arrays["terminals"], source.episode_limit)
@@ -120,7 +126,7 @@ def read(source: Source) -> tuple[OfflineDataset | None, list[Finding]]:
 def check_layout(source: Source) -> Iterator[Finding]:
     """Yield what is wrong with names, ranks, types and lengths; reads no data."""
     listed = ", ".join(repr(name) for name in sorted(source.fields)) or "nothing"
-    for name in ALIASES:
+    for name in FORMS:
         if name in source.fields:
             yield from _layout_of(source, name)
             continue
@@ -137,7 +143,7 @@ def check_layout(source: Source) -> Iterator[Finding]:
                 "if a time limit ended some, add it (bool, one a row)",
             )
     lengths = {
-        name: source.fields[name].shape[0] for name in ALIASES if name in source.fields and source.fields[name].shape
+        name: source.fields[name].shape[0] for name in FORMS if name in source.fields and source.fields[name].shape
     }
     if 0 in lengths.values():
         yield Finding(

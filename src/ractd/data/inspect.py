@@ -1,0 +1,81 @@
+"""The facts about a dataset that decide how it will train."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ractd.data import d4rl
+from ractd.data.dataset import BLOCK_ROWS, OfflineDataset, describe, return_to_go
+from ractd.data.validation import constant_dimensions
+
+QUANTILES = {"min": 0.0, "q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q90": 0.9, "max": 1.0}
+SATURATED = 0.999
+"""Actions beyond this share of their range, scaled to [-1, 1], count as saturated."""
+
+
+def summarize(dataset: OfflineDataset, gamma: float | None = None) -> dict[str, Any]:
+    """Return the facts about a dataset as numbers, strings, lists and dicts that JSON can hold.
+
+    Distributions (`return`, `score`, `length`, `reward`, with `gamma` also `return_to_go`) are dicts of mean, std and
+    quantiles; `score` is D4RL-normalised, None without references; `saturated_share` is the share of action numbers at
+    the edge of their dimension's range. Raises RactdError for a gamma outside [0, 1].
+    """
+    returns = dataset.episode_returns()
+    statistics = dataset.statistics()
+    score = _score(dataset, returns)
+    last = dataset.episode_ends - 1
+    terminal, timeout = dataset.terminals[last], dataset.timeouts[last] & ~dataset.terminals[last]
+    facts = {
+        **describe(dataset),
+        "memory_bytes": sum(
+            array.nbytes
+            for array in (dataset.observations, dataset.actions, dataset.rewards, dataset.terminals, dataset.timeouts)
+        ),
+        "return": distribution(returns),
+        "score": None if score is None else distribution(score),
+        "length": distribution(dataset.episode_lengths),
+        "reward": distribution(dataset.rewards),
+        "ends": {
+            "terminal": int(terminal.sum()),
+            "timeout": int(timeout.sum()),
+            "cut_off": int((~(terminal | timeout)).sum()),
+        },
+        "action_low": dataset.actions.min(axis=0).tolist(),
+        "action_high": dataset.actions.max(axis=0).tolist(),
+        "saturated_share": _saturated(dataset, statistics.action_low, statistics.action_high),
+        "constant_observations": constant_dimensions(dataset.observations).tolist(),
+        "constant_actions": constant_dimensions(dataset.actions).tolist(),
+    }
+    if gamma is not None:
+        facts["return_to_go"] = {"gamma": gamma, **distribution(return_to_go(dataset, gamma))}
+    return facts
+
+
+def distribution(values: NDArray[Any]) -> dict[str, float]:
+    """Return mean, std and the quantiles of a flat array, as floats."""
+    quantiles = np.quantile(values, list(QUANTILES.values()))
+    return {
+        "mean": float(values.mean(dtype=np.float64)),
+        "std": float(values.std(dtype=np.float64)),
+        **{name: float(value) for name, value in zip(QUANTILES, quantiles, strict=True)},
+    }
+
+
+def _score(dataset: OfflineDataset, returns: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    from ractd.envs.scores import normalized_score
+
+    if dataset.env_id is not None:
+        return normalized_score(dataset.env_id, returns)
+    # A file's own name says nothing about its rewards, D4RL's names do.
+    return normalized_score(dataset.name, returns) if dataset.name in d4rl.DATASETS else None
+
+
+def _saturated(dataset: OfflineDataset, low: NDArray[np.float32], high: NDArray[np.float32]) -> float:
+    count = 0
+    for start in range(0, dataset.num_transitions, BLOCK_ROWS):
+        scaled = 2 * (dataset.actions[start : start + BLOCK_ROWS] - low) / (high - low) - 1
+        count += int((np.abs(scaled) > SATURATED).sum())
+    return count / dataset.actions.size
