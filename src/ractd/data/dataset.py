@@ -177,7 +177,8 @@ def _mean_and_std(values: Floats) -> tuple[Floats, Floats]:
     return mean.astype(np.float32), std.astype(np.float32)
 
 
-SHORT_EPISODE = 1024
+PIECE = 1024
+"""Rows that `return_to_go` sums as one."""
 
 
 def return_to_go(dataset: OfflineDataset, gamma: float, termination_penalty: float = 0.0) -> Floats:
@@ -191,26 +192,27 @@ def return_to_go(dataset: OfflineDataset, gamma: float, termination_penalty: flo
     if not np.isfinite(termination_penalty):
         raise RactdError(f"termination penalty is {termination_penalty}, expected a finite number (0 switches it off)")
     rewards, out = dataset.rewards, np.empty_like(dataset.rewards)
-    last = dataset.episode_ends - 1
-    penalty = np.where(dataset.terminals[last], float(termination_penalty), 0.0)
+    ends = dataset.episode_ends
+    # Episodes are cut into pieces that all step back together and are then joined, so that neither a million short
+    # episodes nor one of a million steps is a Python loop of that length.
+    counts = -(-dataset.episode_lengths // PIECE)
+    number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    starts = np.repeat(dataset.episode_starts, counts) + PIECE * number
+    stops = np.append(starts[1:], dataset.num_transitions)
 
-    # Two ways to do the same sum, so that neither a million short episodes nor one of a million steps is a Python loop
-    # of that length: short episodes step back together, a long one is a first-order filter along its reversed rewards.
-    short = dataset.episode_lengths <= SHORT_EPISODE
-    rows, left, total = last[short], dataset.episode_lengths[short], rewards[last[short]] + penalty[short]
-    while len(rows):
-        out[rows] = total
-        going = left > 1
-        rows, left = rows[going] - 1, left[going] - 1
-        total = rewards[rows] + gamma * total[going]
-    if not short.all():
-        from scipy.signal import lfilter
+    head = rewards[stops - 1] + np.where(dataset.terminals[stops - 1], float(termination_penalty), 0.0)
+    piece, row = np.arange(len(starts)), stops - 1
+    while len(piece):
+        out[row] = head[piece]
+        going = row > starts[piece]
+        piece, row = piece[going], row[going] - 1
+        head[piece] = rewards[row] + gamma * head[piece]
 
-        for episode in np.flatnonzero(~short):
-            start, end = dataset.episode_starts[episode], dataset.episode_ends[episode]
-            backward = rewards[start:end][::-1].astype(np.float64)
-            backward[0] += penalty[episode]
-            out[start:end] = lfilter([1.0], [1.0, -gamma], backward)[::-1]
+    discounts = gamma ** np.arange(PIECE, 0, -1, dtype=np.float64)
+    for joined in np.flatnonzero(~np.isin(stops, ends))[::-1]:
+        tail = discounts[-(stops[joined] - starts[joined]) :] * head[joined + 1]
+        out[starts[joined] : stops[joined]] += tail
+        head[joined] += tail[0]
     return out
 
 

@@ -1,0 +1,50 @@
+"""Small datasets for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ractd.data.dataset import OfflineDataset
+
+
+def arrays(
+    lengths: Sequence[int] = (5, 3, 7),
+    obs: int = 3,
+    act: int = 2,
+    terminal: Sequence[bool] | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Random fields; episode e ends by a terminal if `terminal[e]`, else by a timeout (they alternate by default)."""
+    rng = np.random.default_rng(seed)
+    rows = sum(lengths)
+    last = np.cumsum(lengths) - 1
+    ended = np.arange(len(lengths)) % 2 == 0 if terminal is None else np.asarray(terminal, dtype=bool)
+    terminals, timeouts = np.zeros(rows, bool), np.zeros(rows, bool)
+    terminals[last[ended]] = True
+    timeouts[last[~ended]] = True
+    return {
+        "observations": rng.normal(size=(rows, obs)).astype(np.float32),
+        "actions": rng.uniform(-1, 1, size=(rows, act)).astype(np.float32),
+        "rewards": rng.normal(size=rows).astype(np.float32),
+        "terminals": terminals,
+        "timeouts": timeouts,
+    }
+
+
+def make(
+    lengths: Sequence[int] = (5, 3, 7), name: str = "toy", env_id: str | None = None, **options: Any
+) -> OfflineDataset:
+    return OfflineDataset(name=name, env_id=env_id, recipe="random numbers", **arrays(lengths, **options))
+
+
+FIELDS = ("observations", "actions", "rewards", "terminals", "timeouts")
+
+
+def assert_same(a: OfflineDataset, b: OfflineDataset) -> None:
+    for field in FIELDS:
+        np.testing.assert_array_equal(getattr(a, field), getattr(b, field), err_msg=field)
+        assert getattr(a, field).dtype == getattr(b, field).dtype
+    assert a.fingerprint == b.fingerprint
