@@ -1,0 +1,195 @@
+"""HDF5, npz and Minari: what is written is what is read, and nothing half-written appears."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from dataset_factory import FIELDS, arrays, assert_same, make
+
+from ractd.data import hdf5 as hdf5_module
+from ractd.data import load_dataset
+from ractd.data.hdf5 import read_hdf5, write_hdf5
+from ractd.data.npz import read_npz, write_npz
+from ractd.errors import RactdError
+
+
+def save_h5(path: Path, fields: dict[str, Any], **options: Any) -> Path:
+    with h5py.File(path, "w") as file:
+        for name, values in fields.items():
+            file.create_dataset(name, data=values, **options)
+    return path
+
+
+def test_hdf5_round_trip(tmp_path, monkeypatch):
+    monkeypatch.setattr(hdf5_module, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(hdf5_module, "CHUNK_ROWS", 4)
+    data = make([9, 1, 30], name="toy", env_id="Hopper-v5")
+    path = tmp_path / "deep" / "toy.hdf5"
+    write_hdf5(path, data, next_observations=data.observations + 1, attrs={"ref_min_score": -20.5})
+    again = read_hdf5(path)
+    assert_same(data, again)
+    assert (again.name, again.env_id, again.recipe, again.source) == ("toy", "Hopper-v5", "random numbers", str(path))
+    with h5py.File(path) as file:
+        assert file.attrs["ref_min_score"] == -20.5
+        assert file["observations"].compression == "gzip"
+        np.testing.assert_array_equal(file["next_observations"][:], data.observations + 1)
+    assert [p.name for p in path.parent.iterdir()] == ["toy.hdf5"]
+    assert oct(path.stat().st_mode & 0o777) == oct(0o666 & ~_umask())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "toy.hdf5"
+    write_hdf5(path, make())
+    before = path.read_bytes()
+
+    def full_disk(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(hdf5_module, "_write_field", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        write_hdf5(path, make(seed=1))
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["toy.hdf5"]
+
+
+def test_hdf5_as_others_write_it(tmp_path):
+    fields = arrays()
+    path = save_h5(
+        tmp_path / "theirs.h5",
+        {
+            "observations": fields["observations"].astype(np.float64),
+            "actions": fields["actions"].astype(np.float16),
+            "rewards": fields["rewards"].reshape(-1, 1),
+            "terminals": fields["terminals"].astype(np.uint8),
+            "timeouts": fields["timeouts"].astype(np.float32).reshape(-1, 1),
+            "infos/qpos": np.zeros((3, 2)),
+            "metadata/algorithm": b"SAC",
+            "next_observations": np.full((15, 3), np.nan),
+            "extra": np.zeros(4),
+        },
+    )
+    data = load_dataset(path)
+    for name in ("observations", "rewards", "terminals", "timeouts"):
+        np.testing.assert_array_equal(getattr(data, name), fields[name])
+    np.testing.assert_allclose(data.actions, fields["actions"], atol=1e-3)
+
+
+def test_hdf5_chunked_by_column_and_missing_timeouts(tmp_path):
+    fields = arrays([40_000, 60_000])
+    del fields["timeouts"]
+    with h5py.File(tmp_path / "x.hdf5", "w") as file:
+        for name, values in fields.items():
+            file.create_dataset(name, data=values, chunks=(3_000, *([1] * (values.ndim - 1))), compression="gzip")
+    data = load_dataset(tmp_path / "x.hdf5")
+    np.testing.assert_array_equal(data.observations, fields["observations"])
+    assert not data.timeouts.any()
+    assert data.episode_ends.tolist() == [40_000, 100_000]
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_npz_as_others_write_it(tmp_path, save, order):
+    fields = arrays([40_000, 40_000])
+    wide = {name: np.asarray(value, dtype=np.float64, order=order) for name, value in fields.items()}
+    save(tmp_path / "x.npz", **wide, env_id=np.array("Hopper-v5"))
+    data = load_dataset(tmp_path / "x.npz")
+    assert data.env_id == "Hopper-v5"
+    for name in FIELDS:
+        np.testing.assert_array_equal(getattr(data, name), fields[name])
+
+
+def test_npz_round_trip(tmp_path):
+    data = make(env_id="Walker2d-v5")
+    write_npz(tmp_path / "toy.npz", data)
+    again = read_npz(tmp_path / "toy.npz")
+    assert_same(data, again)
+    assert (again.env_id, again.recipe) == ("Walker2d-v5", "random numbers")
+    assert [p.name for p in tmp_path.iterdir()] == ["toy.npz"]
+
+
+class Bomb:
+    """An object whose unpickling would be seen."""
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return (exec, ("import os; os.environ['RACTD_TEST_BOMB'] = '1'",))
+
+
+def test_pickled_objects_are_refused_and_never_opened(tmp_path):
+    fields = arrays()
+    objects = np.empty(15, dtype=object)
+    objects[:] = [Bomb() for _ in range(15)]
+    np.savez(tmp_path / "x.npz", **(fields | {"rewards": objects, "more": objects}))
+    with pytest.raises(RactdError, match=r"field 'rewards' has dtype object, expected float32 of shape \(N,\)"):
+        load_dataset(tmp_path / "x.npz")
+    assert "RACTD_TEST_BOMB" not in os.environ
+
+
+def test_npz_cut_off_or_of_another_kind(tmp_path):
+    np.savez_compressed(tmp_path / "x.npz", **arrays([20_000]))
+    whole = (tmp_path / "x.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(RactdError, match=r"cut\.npz: not a whole \.npz archive"):
+        load_dataset(tmp_path / "cut.npz")
+    damaged = bytearray(whole)
+    damaged[len(whole) // 4] ^= 0xFF
+    (tmp_path / "damaged.npz").write_bytes(damaged)
+    with pytest.raises(
+        RactdError, match=r"damaged\.npz: field 'observations' can't be read from row .*damaged or cut off"
+    ):
+        load_dataset(tmp_path / "damaged.npz")
+    (tmp_path / "text.npz").write_text("hello")
+    with pytest.raises(RactdError, match="not a whole"):
+        load_dataset(tmp_path / "text.npz")
+
+
+def test_hdf5_cut_off_empty_or_of_another_kind(tmp_path):
+    write_hdf5(tmp_path / "x.hdf5", make([20_000]))
+    whole = (tmp_path / "x.hdf5").read_bytes()
+    (tmp_path / "cut.hdf5").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.hdf5").write_bytes(b"")
+    (tmp_path / "page.hdf5").write_text("<!DOCTYPE html>")
+    (tmp_path / "folder.hdf5").mkdir()
+    for name, message in {
+        "cut": r"cut\.hdf5: the HDF5 file is damaged or cut off \([\d,]+ bytes",
+        "empty": "the file is empty",
+        "page": "not an HDF5 file .*<!DOCTY",
+        "folder": "is a folder",
+        "absent": r"absent\.hdf5: no such file",
+    }.items():
+        with pytest.raises(RactdError, match=message):
+            load_dataset(tmp_path / f"{name}.hdf5")
+
+
+def test_hdf5_with_a_damaged_chunk_names_field_and_row(tmp_path):
+    path = tmp_path / "x.hdf5"
+    write_hdf5(path, make([200_000], obs=2))
+    with h5py.File(path) as file:
+        place = file["observations"].id.get_chunk_info(8)
+    with open(path, "r+b") as raw:
+        raw.seek(place.byte_offset)
+        raw.write(b"\0" * place.size)
+    first = place.chunk_offset[0] // 65_536 * 65_536
+    with pytest.raises(RactdError, match=f"field 'observations' can't be read from row {first} on"):
+        load_dataset(path)
+
+
+def test_other_layouts_are_recognised(tmp_path):
+    minari = save_h5(
+        tmp_path / "m.hdf5", {"episode_0/observations": np.zeros((3, 2)), "episode_1/actions": np.zeros(3)}
+    )
+    with pytest.raises(RactdError, match="Minari's layout, load it by its Minari id"):
+        load_dataset(minari)
+    robomimic = save_h5(tmp_path / "r.hdf5", {"data/demo_0/actions": np.zeros((3, 2))})
+    with pytest.raises(RactdError, match="robomimic"):
+        load_dataset(robomimic)
