@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,19 +19,19 @@ def local_ids() -> list[str]:
     """Return the ids of the local Minari datasets, sorted; none where Minari is not installed."""
     if importlib.util.find_spec("minari") is None:
         return []
-    from minari.storage.datasets_root_dir import get_dataset_path
+    found = []
+    for folder, below, _ in os.walk(root()):
+        if "data" in below:
+            found.append(Path(folder).relative_to(root()).as_posix())
+            # One folder per episode may lie below.
+            below.clear()
+    return sorted(found)
 
-    root = get_dataset_path()
-    return sorted(
-        path.parent.relative_to(root).as_posix() for path in root.rglob("data") if (path / "metadata.json").is_file()
-    )
 
-
-def folder_of(dataset_id: str) -> str:
-    """Return the folder of a local dataset."""
-    from minari.storage.datasets_root_dir import get_dataset_path
-
-    return str(get_dataset_path(dataset_id))
+def root() -> Path:
+    """Return Minari's own folder: `$MINARI_DATASETS_PATH`, else `~/.minari/datasets`."""
+    # As Minari says it; asking Minari would import Gymnasium and create the folder.
+    return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
 
 
 def read_minari(dataset_id: str) -> OfflineDataset:

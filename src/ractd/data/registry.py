@@ -91,8 +91,8 @@ def _unknown(text: str, path: Path, looks_minari: bool) -> str:
     tried.append("a local Minari id" if looks_minari else "a Minari id")
     known = {*recipes, *built_names(), *d4rl.DATASETS, *minari_format.local_ids()}
     close = difflib.get_close_matches(text, known, n=3, cutoff=0.6)
-    meant = f"; did you mean {' or '.join(close)}?" if close else ""
-    return f"dataset {text!r} is not known (tried as {', '.join(tried)}){meant} `ractd data list` shows all"
+    meant = f"did you mean {' or '.join(close)}? " if close else ""
+    return f"dataset {text!r} is not known (tried as {', '.join(tried)}); {meant}`ractd data list` shows all"
 
 
 def built_names() -> list[str]:
@@ -127,7 +127,7 @@ def list_datasets() -> list[DatasetInfo]:
         location = str(path) if present else d4rl.url_of(entry)
         rows.append(DatasetInfo(name, "d4rl", location, present, "D4RL" if present else "D4RL, downloaded when loaded"))
     rows += [
-        DatasetInfo(name, "minari", minari_format.folder_of(name), True, "local Minari dataset")
+        DatasetInfo(name, "minari", str(minari_format.root() / name), True, "local Minari dataset")
         for name in minari_format.local_ids()
     ]
     return rows
