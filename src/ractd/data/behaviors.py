@@ -1,0 +1,272 @@
+"""Datasets made on the user's machine in seconds: recipes that roll out behaviour policies shipped with the package.
+
+A recipe retraces the training run its snapshots come from, so that the data look like that run's replay buffer
+(D4RL's medium-replay) without training anything. None of them is D4RL's data.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ractd.envs.rollout import Act, Transitions, join, rollout
+from ractd.envs.scores import reference
+from ractd.envs.vector import Rows, make_vector
+from ractd.errors import RactdError
+
+Weights = dict[str, NDArray[np.float32]]
+Progress = Callable[[int, int], None]
+
+RANDOM = "random"
+PIECE = 2_000  # transitions between two steps along a stage: SAC's policy moves about this fast
+MAX_ENVS = 128
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of the run: the policy moves from snapshot `start` to snapshot `end` (`RANDOM`: uniform actions).
+
+    Between two snapshots their weights are interpolated; from `RANDOM` to one, the share of uniform actions falls.
+    """
+
+    share: float
+    """Of the recipe's transitions."""
+    start: str
+    end: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a dataset is made."""
+
+    name: str
+    env_id: str
+    description: str
+    transitions: int
+    assets: str
+    """The file of snapshots in `ractd/data/assets`."""
+    schedule: tuple[Stage, ...]
+    """Stages in order; shares add up to 1."""
+    noise: float = 1.0
+    """Scale of the policy's own exploration noise: 1 is SAC's stochastic policy, 0 its mean."""
+    wobble: float = 0.025
+    """Gaussian noise on the weights, drawn anew every `PIECE` transitions, in units of each tensor's deviation:
+    the ups and downs of a run that its snapshots leave out."""
+
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="hopper-mixed",
+            env_id="Hopper-v5",
+            description="first 200k steps of a SAC run on Hopper, retraced from 8 snapshots: mostly bad, some good",
+            transitions=200_000,
+            assets="hopper.safetensors",
+            schedule=(
+                Stage(0.025, RANDOM, RANDOM),
+                Stage(0.015, RANDOM, "25000"),
+                Stage(0.085, "25000", "25000"),
+                Stage(0.125, "25000", "50000"),
+                Stage(0.125, "50000", "75000"),
+                Stage(0.125, "75000", "100000"),
+                Stage(0.125, "100000", "125000"),
+                Stage(0.125, "125000", "150000"),
+                Stage(0.125, "150000", "175000"),
+                Stage(0.125, "175000", "200000"),
+            ),
+        ),
+    )
+}
+
+
+def make_dataset(
+    name: str,
+    *,
+    transitions: int | None = None,
+    seed: int = 0,
+    directory: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Make a recipe's dataset and return its file, `<directory>/<name>.hdf5` in D4RL's layout.
+
+    `transitions` (default: the recipe's) is its exact size; an episode cut there ends by timeout. `directory` is
+    `dataset_dir()` by default. The same seed gives the same bits on the same machine. `progress(done, total)` is called
+    as it goes. The file appears whole or not at all. Raises `RactdError` for an unknown name.
+    """
+    from ractd.data.dataset import OfflineDataset
+    from ractd.data.hdf5 import write_hdf5
+    from ractd.data.registry import dataset_dir
+
+    recipe = _find(name)
+    if transitions is not None:
+        recipe = replace(recipe, transitions=transitions)
+    data = run_recipe(recipe, seed, progress)
+    path = Path(directory if directory is not None else dataset_dir()) / f"{recipe.name}.hdf5"
+    dataset = OfflineDataset(
+        name=recipe.name,
+        observations=data.observations,
+        actions=data.actions,
+        rewards=data.rewards,
+        terminals=data.terminals,
+        timeouts=data.timeouts,
+        env_id=recipe.env_id,
+        source=str(path),
+        recipe=f"{recipe.name}: {recipe.description}; made by ractd, not D4RL's data",
+    )
+    attrs: dict[str, str | float | int] = {"seed": seed}
+    bounds = reference(recipe.env_id)
+    if bounds is not None:
+        attrs |= {"ref_min_score": bounds[0], "ref_max_score": bounds[1]}
+    write_hdf5(path, dataset, next_observations=data.next_observations, attrs=attrs)
+    return path
+
+
+def run_recipe(recipe: Recipe, seed: int = 0, progress: Progress | None = None) -> Transitions:
+    """The recipe's transitions, exactly `recipe.transitions` of them, in the order of its schedule."""
+    total = recipe.transitions
+    if total < 1:
+        raise RactdError(f"{total} transitions are asked for; it has to be at least 1")
+    rng = np.random.default_rng(seed)
+    pieces = [piece for stage in recipe.schedule for piece in _pieces(stage, total)]
+    snapshots = load_actors(recipe.assets)
+    parts: list[Transitions] = []
+    done, planned = 0, 0.0
+    for first in range(0, len(pieces), MAX_ENVS):
+        # All pieces at once, an environment each: a policy that is long on its feet would else run nearly alone.
+        batch = pieces[first : first + MAX_ENVS]
+        env = make_vector(recipe.env_id, len(batch), seed + first)
+        lengths = np.array([piece.transitions for piece in batch])
+        act = _act(recipe, batch, snapshots, uniform_policy(env.action_low, env.action_high, rng), rng)
+        try:
+            runs = rollout(_counted(act, done, total, progress), env, np.ceil(lengths).astype(np.int64))
+        finally:
+            env.close()
+        for length, run in zip(lengths, runs, strict=True):
+            planned += length
+            # No episode is cut between pieces: what one takes too much, the next has less.
+            missing = min(round(planned), total) - done
+            if missing > 0:
+                part = run.rows(0, int(run.episode_ends[np.searchsorted(run.episode_ends, missing)]))
+                parts.append(part)
+                done += len(part)
+    return join(parts).cut(total)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    transitions: float
+    start: str
+    end: str
+    along: float
+
+
+def _pieces(stage: Stage, total: int) -> list[_Piece]:
+    transitions = stage.share * total
+    count = max(1, round(transitions / PIECE))
+    return [_Piece(transitions / count, stage.start, stage.end, (k + 0.5) / count) for k in range(count)]
+
+
+def _act(
+    recipe: Recipe, pieces: list[_Piece], snapshots: dict[str, Weights], uniform: Act, rng: np.random.Generator
+) -> Act:
+    """Environment k acts as piece k says."""
+    some = next(iter(snapshots.values()))
+    weights: Weights = {}
+    for key in some:
+        layers = []
+        for piece in pieces:
+            end = snapshots.get(piece.end, some)[key]
+            start = snapshots.get(piece.start, snapshots.get(piece.end, some))[key]
+            between = (1 - piece.along) * start + piece.along * end
+            wobble = recipe.wobble * between.std() * rng.standard_normal(between.shape, dtype=np.float32)
+            layers.append((between + wobble).astype(np.float32))
+        weights[key] = np.stack(layers)
+    shares = [0.0 if p.end == RANDOM else p.along if p.start == RANDOM else 1.0 for p in pieces]
+    return mixture(uniform, sac_actor(weights, rng, recipe.noise), np.array(shares), rng)
+
+
+def _counted(act: Act, done: int, total: int, progress: Progress | None) -> Act:
+    if progress is None:
+        return act
+    count = done
+
+    def counted(observations: NDArray[np.float32], rows: Rows) -> NDArray[Any]:
+        nonlocal count
+        count += len(rows)
+        progress(min(count, total), total)
+        return act(observations, rows)
+
+    return counted
+
+
+def uniform_policy(low: NDArray[np.float32], high: NDArray[np.float32], rng: np.random.Generator) -> Act:
+    """Actions drawn uniformly between the bounds [A]."""
+    return lambda observations, rows: rng.uniform(low, high, (len(observations), low.size)).astype(np.float32)
+
+
+def mixture(first: Act, second: Act, shares: NDArray[np.float64], rng: np.random.Generator) -> Act:
+    """In environment k, at each step, the second policy's action with probability `shares[k]`, else the first's."""
+
+    def act(observations: NDArray[np.float32], rows: Rows) -> NDArray[Any]:
+        chosen = rng.random(len(rows)) < shares[rows]
+        return np.where(chosen[:, None], second(observations, rows), first(observations, rows))
+
+    return act
+
+
+def sac_actor(weights: Weights, rng: np.random.Generator, noise: float = 1.0) -> Act:
+    """SAC actors in numpy, one an environment: observations [B, O] -> tanh(mean + noise * std * N(0, 1)) in [-1, 1].
+
+    `weights` holds `hidden_0`, `hidden_1`, ..., `mean` and `log_std`, each `.weight` [E, in, out] and `.bias` [E, out];
+    hidden layers are followed by ReLU, log_std is clipped to [-20, 2].
+    """
+    names = [*sorted({key.split(".")[0] for key in weights if key.startswith("hidden_")}), "mean", "log_std"]
+    everyone = [(weights[f"{name}.weight"], weights[f"{name}.bias"][:, None]) for name in names]
+    gathered = everyone
+    current: Rows = np.arange(len(everyone[0][0]))
+
+    def act(observations: NDArray[np.float32], rows: Rows) -> NDArray[Any]:
+        nonlocal gathered, current
+        if not np.array_equal(rows, current):  # rarely: gathering copies every weight
+            gathered, current = [(weight[rows], bias[rows]) for weight, bias in everyone], rows.copy()
+        *hidden, mean_layer, log_std_layer = gathered
+        x = observations[:, None]
+        for weight, bias in hidden:
+            x = np.maximum(x @ weight + bias, 0)
+        mean, log_std = (x @ weight + bias for weight, bias in (mean_layer, log_std_layer))
+        std = np.exp(np.clip(log_std, -20, 2))
+        drawn: NDArray[Any] = np.tanh(mean + noise * std * rng.standard_normal(mean.shape, dtype=np.float32))
+        return drawn[:, 0]
+
+    return act
+
+
+def load_actors(assets: str) -> dict[str, Weights]:
+    """The snapshots in a packaged file, oldest first: name -> weights as `sac_actor` takes them, float32."""
+    from safetensors import safe_open
+
+    packaged = resources.files("ractd.data") / "assets" / assets
+    with resources.as_file(packaged) as path, safe_open(path, framework="numpy") as file:
+        names = json.loads(file.metadata()["actors"])
+        actors: dict[str, Weights] = {name: {} for name in names}
+        for key in file.keys():  # noqa: SIM118 - not a dict
+            name, parameter = key.split(".", 1)
+            actors[name][parameter] = file.get_tensor(key).astype(np.float32)
+    return actors
+
+
+def _find(name: str) -> Recipe:
+    if name in RECIPES:
+        return RECIPES[name]
+    close = difflib.get_close_matches(name, RECIPES, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    raise RactdError(f"no recipe is called {name!r}; {hint}there are: {', '.join(RECIPES)}")
