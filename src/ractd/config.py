@@ -118,9 +118,10 @@ class Student:
     """alpha of eq. 9."""
     dsm_weight: float = 1.0
     """beta of eq. 9."""
-    reward_weight: float | Literal["auto"] = "auto"
+    reward_weight: float | Literal["auto"] | None = None
     """sigma of eq. 9, for returns in units of their standard deviation; `auto` holds the reward gradient on the one-step
-    sample at `reward_share` of the data gradient there; 0 is plain distillation."""
+    sample at `reward_share` of the data gradient there; 0 is plain distillation. By default the paper's (Table 9) where
+    the dataset is one of the paper's, else `auto`."""
     reward_share: float = 0.5
     """What `auto` aims at; below 1 the data term can always hold the sample."""
     normalize_returns: bool = True

@@ -56,16 +56,28 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
         save_file(contiguous, partial, {"ractd": json.dumps(header)})
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `write_tensors` wrote; raises `RactdError` where the file is missing, damaged or not ours."""
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise RactdError(f"{path}: not found")
     try:
         with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {})["ractd"])
-            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+            yield file
     except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
         raise RactdError(f"{path}: not a readable ractd file ({error}); it is damaged or something else") from None
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Read the header alone of what `write_tensors` wrote; raises `RactdError` as `read_tensors` does."""
+    with _opened(path) as file:
+        return json.loads((file.metadata() or {})["ractd"])  # type: ignore[no-any-return]
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `write_tensors` wrote; raises `RactdError` where the file is missing, damaged or not ours."""
+    header = read_header(path)
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
 
 
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -23,7 +23,16 @@ from torch import Tensor, nn
 
 from ractd.config import Optimization
 from ractd.errors import RactdError
-from ractd.training.checkpoint import load_optimizer, load_weights, optimizer_tensors, prefixed, read_tensors, unprefixed, write_tensors
+from ractd.training.checkpoint import (
+    load_optimizer,
+    load_weights,
+    optimizer_tensors,
+    prefixed,
+    read_header,
+    read_tensors,
+    unprefixed,
+    write_tensors,
+)
 from ractd.training.metrics import Metrics
 
 LOG_EVERY = 50
@@ -126,6 +135,11 @@ def load_checkpoint(stage: Stage, optimizer: torch.optim.Optimizer) -> int:
     return int(header["step"])
 
 
+def read_step(checkpoint: Path) -> int:
+    """Return the step of a checkpoint, 0 where there is none."""
+    return int(read_header(checkpoint)["step"]) if checkpoint.exists() else 0
+
+
 class Watch:
     """Stops a stage whose loss is no number or explodes, naming step and term."""
 
@@ -204,6 +218,7 @@ def run_stage(stage: Stage, accelerator: Accelerator, metrics: Metrics, should_s
                 for hook in stage.hooks:
                     logged.update(hook(done, logged))
                 metrics.log(stage.name, done, logged)
+            stage.record["seconds"] = stage.record.get("seconds", 0.0) + time.monotonic() - began
             since, began = done, time.monotonic()
             stop = agree(should_stop(), accelerator)
             if main and (last or stop or now - saved > stage.checkpoint_seconds):

@@ -34,7 +34,7 @@ class Metrics:
                 with replacing(self.path) as partial:
                     partial.write_text("".join(kept))
         self.close()
-        if self.directory:
+        if self.directory and step < steps:
             from torch.utils.tensorboard import SummaryWriter
 
             self.board = SummaryWriter(str(self.directory / "tensorboard" / stage), purge_step=step or None)

@@ -27,10 +27,17 @@ class ReturnObjective(nn.Module):
 
     def forward(self, draws: dict[str, Tensor]) -> dict[str, Tensor]:
         index = self.rows[draws["row"]]
-        loss = (self.predict(index) - self.targets[index]).square().mean()
+        observations, actions = self.windows.gather(index)
+        estimate = self.network(self.normalizer.observation(observations[:, -1]), self.normalizer.action(actions[:, 0]))
+        loss = (estimate - self.targets[index]).square().mean()
         return {"loss": loss, "return_mse": loss.detach()}
 
-    def predict(self, index: Tensor) -> Tensor:
-        """Return the model's estimate for transitions `index [B]`, in standard deviations."""
-        observations, actions = self.windows.gather(index)
-        return self.network(self.normalizer.observation(observations[:, -1]), self.normalizer.action(actions[:, 0]))  # type: ignore[no-any-return]
+    @torch.no_grad()
+    def error(self, network: nn.Module, index: Tensor) -> float:
+        """Return the mean squared error of a network on transitions `index [N]`, in variances of the returns-to-go."""
+        total = torch.zeros((), device=self.targets.device, dtype=torch.float64)
+        for rows in index.split(65_536):
+            observations, actions = self.windows.gather(rows)
+            estimate = network(self.normalizer.observation(observations[:, -1]), self.normalizer.action(actions[:, 0]))
+            total += (estimate - self.targets[rows]).square().sum(dtype=torch.float64)
+        return float(total / len(index))

@@ -1,0 +1,265 @@
+"""The command line: what a user types, and how it is answered. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+from tyro.conf import AvoidSubcommands, Positional, arg
+
+from ractd.config import PRESETS, Config
+from ractd.errors import RactdError
+
+out = Console()
+err = Console(stderr=True)
+
+
+@dataclass
+class Train:
+    """Train a policy: return model -> teacher -> student -> evaluation, in one run directory.
+
+    The same command goes on where a stopped run ended, and shows the result of a finished one.
+    """
+
+    dataset: Positional[str]
+    """A path (.hdf5 in D4RL's layout, .npz), a Minari id, a D4RL name, or a dataset that 'ractd data make' built."""
+    config: Annotated[AvoidSubcommands[Config], arg(name="")]
+    preset: Literal["cpu", "mujoco", "maze2d-umaze", "maze2d-medium", "maze2d-large", "demo"] = "cpu"
+    """Where every setting below starts from; the paper's sizes are for GPUs."""
+    out: Path | None = None
+    """Run directory; by default runs/DATASET-sSEED."""
+    env: str | None = None
+    """Gymnasium environment to score in, where the data doesn't name one."""
+    only: Literal["return", "teacher", "student"] | None = None
+    """Train one stage only, with what the run already has."""
+    teacher_from: Annotated[Path | None, arg(name="teacher")] = None
+    """Run whose teacher and return model are used instead of training new ones."""
+    reward_weight: float | Literal["auto"] | None = None
+    """Short for --student.reward-weight."""
+    plain: bool = True
+    """Also distil a student without reward, to compare with."""
+    checkpoint_seconds: float = 30.0
+    """Seconds between checkpoints; they don't change the result."""
+
+    def run(self) -> None:
+        from ractd.training.pipeline import train
+        from ractd.training.results import result_table
+
+        config = self.config
+        if self.reward_weight is not None:
+            config = replace(config, student=replace(config.student, reward_weight=self.reward_weight))
+        result = train(
+            self.dataset,
+            out=self.out,
+            config=config,
+            env_id=self.env,
+            only=self.only,
+            teacher=self.teacher_from,
+            plain=self.plain,
+            checkpoint_seconds=self.checkpoint_seconds,
+            console=out,
+        )
+        if result.content:
+            out.print(result_table(result))
+            out.print(f"run: {result.directory}   policy: {result.directory / 'policy' / 'student'}", highlight=False)
+        elif self.only:
+            out.print(f"the {self.only} is trained; 'ractd train' without --only does the rest", highlight=False)
+
+
+@dataclass
+class Eval:
+    """Score a policy of a run in its environment, and keep the numbers in RUN/evaluations."""
+
+    run_directory: Annotated[Positional[Path], arg(name="run", metavar="RUN")]
+    """A run directory."""
+    policy: str = "student"
+    """Which of the run's policies: student, teacher, plain, ..."""
+    episodes: int = 100
+    """Episodes."""
+    execute: int = 1
+    """Actions of each sequence that are executed before the next is sampled; 1 is closed loop."""
+    candidates: int | None = None
+    """Sequences drawn for each action, of which the return model's favourite is executed."""
+    steps: int | None = None
+    """Sampling steps: 1 is one network evaluation for a student; bins of the teacher's Heun sampler."""
+    env: str | None = None
+    """Gymnasium environment, where the policy doesn't name one."""
+    seed: int = 0
+    """Seeds environments and noise."""
+
+    def run(self) -> None:
+        from ractd.training.results import evaluate_policy, evaluation_table
+
+        row = evaluate_policy(
+            self.run_directory,
+            self.policy,
+            episodes=self.episodes,
+            execute=self.execute,
+            candidates=self.candidates,
+            steps=self.steps,
+            env_id=self.env,
+            seed=self.seed,
+            console=out,
+        )
+        out.print(evaluation_table(row))
+
+
+@dataclass
+class DataList:
+    """List the datasets that can be named: built here, downloaded, local, and known."""
+
+    def run(self) -> None:
+        from ractd.data.tables import datasets_table
+
+        out.print(datasets_table())
+
+
+@dataclass
+class DataInspect:
+    """Show what a dataset holds: sizes, returns, episode lengths, ranges, fingerprint."""
+
+    dataset: Positional[str]
+    """A dataset, as for 'ractd train'."""
+    env: str | None = None
+    """Gymnasium environment, where the data doesn't name one."""
+
+    def run(self) -> None:
+        from ractd.data import load_dataset
+        from ractd.data.tables import summary_table
+
+        out.print(summary_table(load_dataset(self.dataset, env_id=self.env)))
+
+
+@dataclass
+class DataValidate:
+    """Look for everything that would spoil training; exit code 2 if there is an error."""
+
+    dataset: Positional[str]
+    """A dataset, as for 'ractd train'."""
+    env: str | None = None
+    """Gymnasium environment whose spaces the data has to fit, where the data doesn't name one."""
+
+    def run(self) -> None:
+        from ractd.data import validate
+
+        findings = validate(self.dataset, env_id=self.env)
+        for finding in findings:
+            color = "red" if finding.level == "error" else "yellow"
+            out.print(f"[{color}]{finding.level}:[/] ", end="")
+            out.print(finding.message, markup=False, highlight=False, soft_wrap=True)
+        errors = sum(finding.level == "error" for finding in findings)
+        out.print(f"{self.dataset}: {errors} errors, {len(findings) - errors} warnings", highlight=False, soft_wrap=True)
+        if errors:
+            raise SystemExit(2)
+
+
+@dataclass
+class DataMake:
+    """Build a dataset on this machine by rolling out behaviour policies that ship with ractd."""
+
+    name: Positional[str]
+    """Which one, e.g. hopper-mixed ('ractd data list' shows all)."""
+    steps: int | None = None
+    """Transitions; by default the recipe's own number."""
+    seed: int = 0
+    """Same seed, same dataset, bit for bit."""
+    directory: Path | None = None
+    """Where it is written; by default the folder that 'ractd data list' shows."""
+    overwrite: bool = False
+    """Build it again where it exists."""
+
+    def run(self) -> None:
+        from ractd.data.tables import make_with_progress
+
+        make_with_progress(self.name, self.steps, self.seed, self.directory, self.overwrite, out)
+
+
+@dataclass
+class DataCollect:
+    """Train SAC in an environment and write medium, medium-replay, medium-expert and expert datasets (D4RL's recipe).
+
+    Needs the extra 'collect': pip install "ractd[collect]".
+    """
+
+    env: Positional[str]
+    """A Gymnasium environment with continuous actions."""
+    steps: int = 1_000_000
+    """Environment steps of SAC's training."""
+    seed: int = 0
+    """Seeds everything."""
+    directory: Path | None = None
+    """Where the datasets are written."""
+
+    def run(self) -> None:
+        from ractd.data.collect import collect
+
+        for path in collect(self.env, steps=self.steps, seed=self.seed, directory=self.directory):
+            out.print(f"wrote {path}", highlight=False, soft_wrap=True)
+
+
+Data = (
+    Annotated[DataList, tyro.conf.subcommand("list")]
+    | Annotated[DataInspect, tyro.conf.subcommand("inspect")]
+    | Annotated[DataValidate, tyro.conf.subcommand("validate")]
+    | Annotated[DataMake, tyro.conf.subcommand("make")]
+    | Annotated[DataCollect, tyro.conf.subcommand("collect")]
+)
+
+
+@dataclass
+class DataCommand:
+    """Datasets: list, inspect, validate, make, collect."""
+
+    command: Annotated[Data, arg(name="")]
+
+    def run(self) -> None:
+        self.command.run()
+
+
+def parse(arguments: Sequence[str]) -> Train | Eval | DataCommand:
+    """Parse a command line; the defaults of `train` are those of the preset that it names."""
+    preset = Config()
+    for i, word in enumerate(arguments):
+        name = word.partition("=")[2] if word.startswith("--preset=") else (arguments[i + 1 : i + 2] or [""])[0]
+        if word.startswith("--preset") and name in PRESETS:
+            preset = PRESETS[name]
+    commands = (
+        Annotated[Train, tyro.conf.subcommand("train", default=Train(dataset=tyro.MISSING, config=preset))]
+        | Annotated[Eval, tyro.conf.subcommand("eval")]
+        | Annotated[DataCommand, tyro.conf.subcommand("data")]
+    )
+    return tyro.cli(
+        commands,  # type: ignore[arg-type]
+        prog="ractd",
+        description="From a logged dataset to a policy that acts in one network evaluation (RACTD).",
+        args=list(arguments),
+    )
+
+
+def main() -> None:
+    """Run the command line: exit code 0, 2 for bad input, 130 after Ctrl-C."""
+    arguments = sys.argv[1:]
+    try:
+        parse(arguments or ["--help"]).run()
+    except RactdError as error:
+        err.print("[bold red]error:[/] ", end="")
+        err.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        err.print("stopped; nothing is lost but what came after the last checkpoint", highlight=False)
+        raise SystemExit(130) from None
+    except Exception as error:
+        if type(error).__name__ != "Interrupted":
+            raise
+        err.print(f"stopped and saved; go on with: ractd {shlex.join(arguments)}", highlight=False, soft_wrap=True, markup=False)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Datasets as tables for people, and building one while they watch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from ractd.data.behaviors import make_dataset
+from ractd.data.dataset import OfflineDataset
+from ractd.data.inspect import summarize
+from ractd.data.registry import dataset_dir, list_datasets
+from ractd.errors import RactdError
+
+
+def datasets_table() -> Table:
+    """Return every dataset that can be named."""
+    caption = f"Datasets made here are in {dataset_dir()}; a path to an .hdf5 or .npz file is a dataset too."
+    table = Table(title="datasets", title_justify="left", caption=caption, caption_justify="left")
+    for column in ("name", "kind", "here", "description"):
+        table.add_column(column, overflow="fold")
+    for info in list_datasets():
+        table.add_row(info.name, info.kind, "yes" if info.present else "", info.description)
+    return table
+
+
+def summary_table(dataset: OfflineDataset) -> Table:
+    """Return the facts of one dataset."""
+    facts = summarize(dataset)
+    table = Table(title=dataset.name, title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+
+    def spread(name: str, digits: int) -> str:
+        d = facts[name]
+        return (
+            f"mean {d['mean']:,.{digits}f}, std {d['std']:,.{digits}f}; min {d['min']:,.{digits}f}, "
+            f"median {d['median']:,.{digits}f}, max {d['max']:,.{digits}f}"
+        )
+
+    ends = facts["ends"]
+    rows = {
+        "source": facts["source"],
+        "recipe": facts["recipe"] or "not given",
+        "environment": facts["env_id"] or "not given (use --env)",
+        "transitions": f"{facts['transitions']:,} in {facts['memory_bytes'] / 2**20:,.1f} MiB",
+        "episodes": f"{facts['episodes']:,}: {ends['terminal']:,} terminated, {ends['timeout']:,} timed out, {ends['cut_off']:,} cut off",
+        "dimensions": f"{facts['observation_dim']} observations, {facts['action_dim']} actions",
+        "return": spread("return", 1),
+        "normalised score": spread("score", 1) if facts["score"] else "no reference known",
+        "episode length": spread("length", 0),
+        "reward": spread("reward", 3),
+        "actions": " ".join(f"[{a:.3g}, {b:.3g}]" for a, b in zip(facts["action_low"], facts["action_high"], strict=True)),
+        "saturated actions": f"{facts['saturated_share']:.1%}",
+        "constant": f"observations {facts['constant_observations']}, actions {facts['constant_actions']}",
+        "fingerprint": facts["fingerprint"],
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def make_with_progress(
+    name: str, transitions: int | None, seed: int, directory: Path | None, overwrite: bool, console: Console
+) -> Path:
+    """Build a dataset with a progress bar, unless it is there already; returns its path."""
+    path = (directory or dataset_dir()) / f"{name}.hdf5"
+    if path.exists() and not overwrite:
+        console.print(f"{path} is there already; --overwrite builds it again", highlight=False, soft_wrap=True)
+        return path
+    if transitions is not None and transitions < 1:
+        raise RactdError(f"--steps is {transitions}, expected at least 1")
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(f"making {name}", total=None)
+        path = make_dataset(
+            name,
+            transitions=transitions,
+            seed=seed,
+            directory=directory,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+    return path

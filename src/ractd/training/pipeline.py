@@ -1,0 +1,159 @@
+"""From a dataset to a policy: return model -> teacher -> students -> evaluation, in one run directory."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+
+from ractd.config import DEFAULT_GAMMA, GAMMA, PRESETS, TABLE_9, Config
+from ractd.data import OfflineDataset, load_dataset
+from ractd.data.dataset import describe
+from ractd.envs.scores import family
+from ractd.errors import RactdError
+from ractd.policy import Policy
+from ractd.serialize import to_json
+from ractd.training.metrics import Metrics
+from ractd.training.results import Result, evaluate_run, read_result
+from ractd.training.rundir import locked, open_run
+from ractd.training.stages import Run, copy_policies, finished_steps, prepare, train_return, train_student, train_teacher
+
+StageName = Literal["return", "teacher", "student"]
+
+
+def train(
+    dataset: str | OfflineDataset,
+    *,
+    out: str | Path | None = None,
+    config: Config = PRESETS["cpu"],
+    env_id: str | None = None,
+    only: StageName | None = None,
+    teacher: str | Path | None = None,
+    plain: bool = True,
+    checkpoint_seconds: float = 30.0,
+    console: Console | None = None,
+) -> Result:
+    """Train return model, teacher and students on a dataset and score them; continue or show the run if it exists.
+
+    `out` is the run directory, `runs/<dataset>-s<seed>` by default. `only` trains one stage, with what the run has.
+    `teacher` takes teacher and return model from another run. `plain` also distils a student without reward, to compare.
+    Raises `RactdError` for unusable data or options and `training.loop.Interrupted` after a saved Ctrl-C.
+    """
+    console = console or Console(quiet=True)
+    data = dataset if isinstance(dataset, OfflineDataset) else load_dataset(dataset, env_id=env_id)
+    if env_id is not None:
+        data = replace(data, env_id=env_id)
+    source = None if teacher is None else Policy.load(Path(teacher) / "policy" / "teacher")
+    if source is not None:
+        config = _with_teacher(config, source, data, Path(teacher or ""))
+    config = resolve(config, data.name)
+    directory = Path(out) if out is not None else Path("runs") / f"{data.name}-s{config.seed}"
+    accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no")
+    description = {
+        "config": to_json(config),
+        "dataset": describe(data),
+        "teacher_from": None if teacher is None else str(teacher),
+        "plain": plain,
+    }
+    main = accelerator.is_main_process
+    with locked(directory) if main else nullcontext():
+        if main:
+            open_run(directory, description)
+        accelerator.wait_for_everyone()
+        finished = read_result(directory)
+        if finished is not None and finished.complete:
+            console.print(f"{directory} is finished; this is its result", highlight=False)
+            return finished
+        with _stop_requests() as should_stop:
+            metrics = Metrics(directory if main else None, console if main else None)
+            run = prepare(directory, config, data, accelerator, metrics, console, checkpoint_seconds, should_stop, source)
+            try:
+                _train_stages(run, only, source, teacher, plain)
+            finally:
+                metrics.close()
+        accelerator.wait_for_everyone()
+        if only is None and main:
+            return evaluate_run(directory, data, config, console)
+    return Result(directory, {})
+
+
+def _train_stages(run: Run, only: StageName | None, source: Policy | None, teacher: str | Path | None, plain: bool) -> None:
+    if source is None:
+        if only == "student":
+            for name, optimization in (("return", run.config.return_model.optimization), ("teacher", run.config.teacher.optimization)):
+                if finished_steps(run.directory, name) < optimization.steps:
+                    raise RactdError(f"{run.directory}: its {name} is not trained; run with --only {name} first, or without --only")
+        return_network = train_return(run) if only != "teacher" else None
+        teacher_network = train_teacher(run) if only != "return" else None
+        if return_network is None or teacher_network is None:
+            return
+    else:
+        return_network, teacher_network = source.return_network, source.network
+    if only not in (None, "student"):
+        return
+    if source is None:
+        run.save_policy("teacher", teacher_network, return_network, False, {"selection": "last"})
+    elif run.accelerator.is_main_process:
+        copy_policies(Path(teacher or ""), run.directory)
+    if plain and source is None and run.config.student.reward_weight != 0:
+        train_student(run, "plain", replace(run.config.student, reward_weight=0.0), teacher_network, return_network)
+    train_student(run, "student", run.config.student, teacher_network, return_network)
+
+
+def resolve(config: Config, dataset_name: str) -> Config:
+    """Fill in what depends on the dataset: the paper's discount and loss weights where its name is one of the paper's."""
+    gamma = config.return_model.gamma
+    if gamma is None:
+        gamma = GAMMA.get(family(dataset_name) or "", DEFAULT_GAMMA)
+    student = config.student
+    if student.reward_weight is None:
+        student = replace(student, reward_weight=TABLE_9.get(dataset_name.rsplit("-v", 1)[0], (1.0, 1.0, "auto"))[2])
+    return replace(config, return_model=replace(config.return_model, gamma=gamma), student=student)
+
+
+def _with_teacher(config: Config, teacher: Policy, data: OfflineDataset, path: Path) -> Config:
+    spec = teacher.spec
+    if (spec.observation_dim, spec.action_dim) != (data.observation_dim, data.action_dim):
+        raise RactdError(
+            f"{path}: its teacher maps {spec.observation_dim} observations to {spec.action_dim} actions, "
+            f"the dataset has {data.observation_dim} and {data.action_dim}"
+        )
+    return replace(
+        config,
+        horizon=spec.horizon,
+        history=spec.history,
+        diffusion=spec.diffusion,
+        teacher=replace(config.teacher, network=spec.network),
+        return_model=replace(config.return_model, layers=spec.return_layers),
+    )
+
+
+@contextmanager
+def _stop_requests() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C or SIGTERM into a request to save and stop; the second one stops at once."""
+    requested = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield requested.is_set
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def request(number: int, frame: Any) -> None:
+        if requested.is_set():
+            raise KeyboardInterrupt
+        requested.set()
+
+    for number in before:
+        signal.signal(number, request)
+    try:
+        yield requested.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,277 @@
+"""What a run is worth: every policy scored under one protocol, one table, one `result.json`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from ractd.config import Config
+from ractd.data import OfflineDataset
+from ractd.data.dataset import describe
+from ractd.envs.evaluate import evaluate
+from ractd.envs.scores import normalized_score
+from ractd.errors import RactdError
+from ractd.policy import Policy
+from ractd.training.checkpoint import read_header, read_json, write_json
+from ractd.training.rundir import versions
+
+FORMAT_VERSION = 1
+VARIANTS: dict[str, tuple[str, dict[str, int]]] = {
+    "teacher": ("teacher", {}),
+    "plain student": ("plain", {}),
+    "plain student, 32 candidates": ("plain", {"candidates": 32}),
+    "RACTD": ("student", {}),
+    "RACTD, 32 candidates": ("student", {"candidates": 32}),
+    "RACTD, 2 steps": ("student", {"steps": 2}),
+    "RACTD, 4 steps": ("student", {"steps": 4}),
+}
+"""The rows of the result: label, policy of the run, how it samples."""
+QUICK_FIRST = ("RACTD", "plain student", "RACTD, 32 candidates", "RACTD, 2 steps", "RACTD, 4 steps", "plain student, 32 candidates", "teacher")
+"""The order in which rows are measured: the teacher takes a hundred times as long as the rest."""
+STATES = 1024
+"""Logged states at which policies are compared without a simulator."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """The result of a run: `content` is `result.json`."""
+
+    directory: Path
+    content: dict[str, Any]
+
+    @property
+    def complete(self) -> bool:
+        """True once every row is measured."""
+        return bool(self.content.get("complete"))
+
+    def row(self, label: str) -> dict[str, Any]:
+        """Return one row by its label (a key of `VARIANTS`); raises `KeyError`."""
+        return self.content["rows"][label]  # type: ignore[no-any-return]
+
+    def policy(self, name: str = "student") -> Policy:
+        """Load a policy of the run."""
+        return Policy.load(self.directory / "policy" / name)
+
+
+def read_result(directory: Path) -> Result | None:
+    """Read a run's result, None where it has none yet."""
+    path = directory / "result.json"
+    return Result(directory, read_json(path)) if path.exists() else None
+
+
+def latency(policy: Policy, seconds: float = 1.0) -> float:
+    """Return the median wall time of `act` at batch 1, in milliseconds, over about `seconds` of calls."""
+    observation = policy.normalizer.observation_mean.cpu().numpy()
+    if policy.spec.history > 1:
+        observation = np.repeat(observation[None], policy.spec.history, 0)
+    times: list[float] = []
+    policy.act(observation)
+    stop = time.perf_counter() + seconds
+    while len(times) < 5 or (time.perf_counter() < stop and len(times) < 2000):
+        start = time.perf_counter()
+        policy.act(observation)
+        times.append(time.perf_counter() - start)
+    return float(np.median(times) * 1e3)
+
+
+def offline_estimate(policy: Policy, dataset: OfflineDataset, seed: int) -> dict[str, float]:
+    """Compare a policy with the data at logged states, without a simulator.
+
+    Returns the return model's mean estimate for the policy's and for the logged actions (raw units), and the mean distance
+    between the two in the scaled action space.
+    """
+    rows = np.random.default_rng(seed).integers(dataset.num_transitions, size=STATES)
+    states, logged = dataset.observations[rows], dataset.actions[rows]
+    seen = np.repeat(states[:, None], policy.spec.history, 1) if policy.spec.history > 1 else states
+    chosen = policy.reset(seed).act(seen)
+    low, high = policy.normalizer.action_low.cpu().numpy(), policy.normalizer.action_high.cpu().numpy()
+    return {
+        "estimated_return": float(policy.estimate_return(states, chosen).mean()),
+        "estimated_return_of_data": float(policy.estimate_return(states, logged).mean()),
+        "distance_to_data": float(np.linalg.norm(2 * (chosen - logged) / (high - low), axis=1).mean()),
+    }
+
+
+def facts(policy: Policy) -> dict[str, Any]:
+    """Return how a policy samples, where it comes from and what an action costs at batch 1."""
+    spec = policy.spec
+    return {
+        "nfe": policy.evaluations,
+        "steps": spec.steps,
+        "candidates": spec.candidates,
+        "selection": spec.provenance.get("selection", "last"),
+        "selected_step": spec.provenance.get("step"),
+        "reward_weight": spec.provenance.get("reward_weight"),
+        "ms_per_action": latency(policy),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def score(
+    policy: Policy, env_id: str, episodes: int, execute: int, seed: int, console: Console, label: str
+) -> dict[str, Any]:
+    """Measure a policy in an environment; environment seeds start at `1000 * seed`, which training never uses."""
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(f"evaluating {label}", total=episodes)
+        result = evaluate(
+            policy.reset(seed).act_chunk,
+            env_id,
+            episodes=episodes,
+            execute=execute,
+            history=policy.spec.history,
+            seed=1_000 * seed,
+            progress=lambda done, total, step: progress.update(task, completed=done),
+        )
+    return facts(policy) | {"evaluation": result.to_dict()}
+
+
+def evaluate_run(directory: Path, dataset: OfflineDataset, config: Config, console: Console) -> Result:
+    """Measure every policy of a run that isn't measured yet; each row is on disk as soon as it is known."""
+    found = read_result(directory)
+    returns = dataset.episode_returns()
+    scores = None if dataset.env_id is None else normalized_score(dataset.env_id, returns)
+    content: dict[str, Any] = found.content if found else {"format": "ractd-result", "format_version": FORMAT_VERSION, "rows": {}}
+    content |= {
+        "complete": False,
+        "dataset": describe(dataset),
+        "behavior": {
+            "mean_return": float(returns.mean()),
+            "max_return": float(returns.max()),
+            "mean_score": None if scores is None else float(scores.mean()),
+            "episodes": len(returns),
+        },
+        "stages": _stages(directory),
+        "versions": versions(),
+    }
+    for label in QUICK_FIRST:
+        name, settings = VARIANTS[label]
+        path = directory / "policy" / name
+        if label in content["rows"] or not path.is_dir():
+            continue
+        console.print(f"evaluating {label} ...", highlight=False)
+        policy = Policy.load(path).configured(**settings)
+        row = facts(policy)
+        if dataset.env_id is not None:
+            evaluation = config.evaluation
+            row = score(policy, dataset.env_id, evaluation.episodes, evaluation.execute, config.seed, console, label)
+        content["rows"][label] = row | {"offline": offline_estimate(policy, dataset, config.seed)}
+        write_json(directory / "result.json", content)
+    content["complete"] = True
+    write_json(directory / "result.json", content)
+    return Result(directory, content)
+
+
+def _stages(directory: Path) -> dict[str, Any]:
+    """Collect what each stage's checkpoint says about it: steps, seconds, best and collapse."""
+    stages = {}
+    for path in sorted((directory / "checkpoints").glob("*/last.safetensors")):
+        header = read_header(path)
+        record = {key: header["record"][key] for key in ("seconds", "best", "collapse") if key in header["record"]}
+        stages[path.parent.name] = {"steps": header["step"], **record}
+    return stages
+
+
+def result_table(result: Result) -> Table:
+    """Return the result as a table for people."""
+    content = result.content
+    if "rows" not in content:
+        raise RactdError(f"{result.directory}: has no result yet")
+    rows = [(label, content["rows"][label]) for label in VARIANTS if label in content["rows"]]
+    simulated = any("evaluation" in row for _, row in rows)
+    dataset, behavior = content["dataset"], content["behavior"]
+    scored = simulated and behavior["mean_score"] is not None
+    table = Table(title=f"{dataset['name']}", title_justify="left", caption=_caption(content, simulated), caption_justify="left")
+    table.add_column("policy")
+    if scored:
+        table.add_column("score ± s.e.", justify="right")
+    if simulated:
+        table.add_column("return ± s.e.", justify="right")
+    else:
+        table.add_column("estimated return", justify="right")
+        table.add_column("distance to data", justify="right")
+    table.add_column("NFE", justify="right")
+    table.add_column("ms/action", justify="right")
+    data_cells = [f"{behavior['mean_score']:.1f}"] if scored else []
+    if simulated:
+        data_cells.append(f"{behavior['mean_return']:,.0f}")
+    elif rows:
+        data_cells += [f"{rows[0][1]['offline']['estimated_return_of_data']:,.1f}", "0"]
+    table.add_row("behaviour data", *data_cells, "", "")
+    for label, row in rows:
+        cells = []
+        if simulated:
+            e = row["evaluation"]
+            if scored:
+                cells.append(f"{e['mean_score']:.1f} ± {e['score_se'] or 0:.1f}")
+            cells.append(f"{e['mean_return']:,.0f} ± {e['return_se'] or 0:,.0f}")
+        else:
+            cells += [f"{row['offline']['estimated_return']:,.1f}", f"{row['offline']['distance_to_data']:.2f}"]
+        style = "bold" if label == "RACTD" else None
+        table.add_row(label, *cells, str(row["nfe"]), f"{row['ms_per_action']:.2f}", style=style)
+    return table
+
+
+def _caption(content: dict[str, Any], simulated: bool) -> str:
+    row = next(iter(content["rows"].values()), {})
+    if not simulated:
+        return "No environment was given: returns are the return model's estimates of the discounted return-to-go."
+    e = row["evaluation"]
+    selected = {r["selection"] for r in content["rows"].values()}
+    protocol = "best checkpoint by evaluations during training" if "online" in selected else "last checkpoint"
+    what = "closed loop" if e["execute"] == 1 else f"{e['execute']} actions of each sequence"
+    reference = "; score: D4RL's normalisation" if e["mean_score"] is not None else ""
+    return f"{e['episodes']} episodes in {e['env_id']} ({e['backend']}), {what}; students: {protocol}{reference}."
+
+
+def evaluate_policy(
+    directory: Path,
+    name: str,
+    *,
+    episodes: int,
+    execute: int,
+    candidates: int | None,
+    steps: int | None,
+    env_id: str | None,
+    seed: int,
+    console: Console,
+) -> dict[str, Any]:
+    """Score one policy of a run and write `evaluations/<what>.json`; raises `RactdError` for an unknown policy or setting."""
+    path = directory / "policy" / name
+    if not path.is_dir():
+        there = sorted(item.name for item in (directory / "policy").glob("*") if not item.name.startswith("."))
+        found = f"it has {', '.join(there)}" if there else "it has no policy yet: 'ractd train' makes them"
+        raise RactdError(f"{directory}: no policy {name!r}; {found}")
+    policy = Policy.load(path).configured(steps=steps, candidates=candidates)
+    env_id = env_id or policy.spec.env_id
+    if env_id is None:
+        raise RactdError(f"{directory}: its data names no environment; give one with --env")
+    console.print(f"evaluating {name} for {episodes} episodes in {env_id} ...", highlight=False)
+    row = score(policy, env_id, episodes, execute, seed, console, name)
+    key = f"{name}-e{episodes}-x{execute}-n{policy.spec.candidates}-k{policy.spec.steps}-s{seed}"
+    write_json(directory / "evaluations" / f"{key}.json", row)
+    return row | {"label": name}
+
+
+def evaluation_table(row: dict[str, Any]) -> Table:
+    """Return one evaluation as a table for people."""
+    e = row["evaluation"]
+    table = Table(show_header=False, title=f"{row['label']} in {e['env_id']}", title_justify="left")
+    table.add_column(style="bold")
+    table.add_column()
+    if e["mean_score"] is not None:
+        table.add_row("normalised score", f"{e['mean_score']:.1f} ± {e['score_se'] or 0:.1f}")
+    table.add_row("return", f"{e['mean_return']:,.1f} ± {e['return_se'] or 0:,.1f}")
+    table.add_row("episodes", f"{e['episodes']} ({e['backend']}, seeds from {e['seed']}), {e['mean_length']:,.0f} steps on average")
+    table.add_row("executed", "first action of each sequence" if e["execute"] == 1 else f"first {e['execute']} actions of each sequence")
+    table.add_row("sampling", f"{row['steps']} steps, {row['candidates']} candidates, {row['nfe']} network evaluations")
+    table.add_row("time per action", f"{row['ms_per_action']:.3f} ms at batch 1 on {row['threads']} threads")
+    table.add_row("checkpoint", f"{row['selection']}" + (f" (step {row['selected_step']:,})" if row["selected_step"] else ""))
+    return table

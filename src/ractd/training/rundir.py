@@ -1,0 +1,91 @@
+"""The run directory: what a run is, who may write to it, and whether it can go on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+import ractd
+from ractd.errors import RactdError
+from ractd.training.checkpoint import read_json, write_json
+
+FORMAT_VERSION = 1
+PACKAGES = ("torch", "numpy", "accelerate", "safetensors", "gymnasium", "envpool", "mujoco")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    found = {"ractd": ractd.__version__, "python": platform.python_version(), "platform": platform.platform(terse=True)}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold the run directory for this process; raises `RactdError` when another one does. A killed process lets go."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RactdError(f"{directory}: can't be used as a run directory ({error.strerror})") from error
+    lock = FileLock(directory / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RactdError(f"{directory}: another process is using this run; wait for it, stop it, or use another --out") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def open_run(directory: Path, description: dict[str, Any]) -> None:
+    """Create the run's `config.json`, or check that it is the same run that goes on.
+
+    Raises `RactdError` naming the first field in which the run on disk differs from `description`.
+    """
+    path = directory / "config.json"
+    invocation = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "command": sys.argv, "versions": versions()}
+    if not path.exists():
+        others = [item.name for item in directory.iterdir() if item.name != ".lock"]
+        if others:
+            raise RactdError(f"{directory}: is not empty and no run (it holds {sorted(others)[0]!r}); use another --out")
+        write_json(path, {"format": "ractd-run", "format_version": FORMAT_VERSION, **description, "invocations": [invocation]})
+        return
+    on_disk = read_run(directory)
+    for where, old, new in _differences({key: on_disk.get(key) for key in description}, description, ""):
+        raise RactdError(
+            f"{path}: {where} is {old!r} there and {new!r} now; go on with the old setting, or use another --out for a new run"
+        )
+    on_disk["invocations"].append(invocation)
+    write_json(path, on_disk)
+
+
+def read_run(directory: Path) -> dict[str, Any]:
+    """Read a run's `config.json`; raises `RactdError` for anything that is no run of this version."""
+    path = directory / "config.json"
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("format") != "ractd-run":
+        raise RactdError(f"{path}: not a ractd run")
+    if content.get("format_version") != FORMAT_VERSION:
+        raise RactdError(f"{path}: run format {content.get('format_version')!r}, this ractd reads {FORMAT_VERSION}")
+    return content
+
+
+def _differences(old: Any, new: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _differences(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))
+    elif old != new:
+        yield where, old, new
