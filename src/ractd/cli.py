@@ -154,7 +154,9 @@ class DataValidate:
             out.print(f"[{color}]{finding.level}:[/] ", end="")
             out.print(finding.message, markup=False, highlight=False, soft_wrap=True)
         errors = sum(finding.level == "error" for finding in findings)
-        out.print(f"{self.dataset}: {errors} errors, {len(findings) - errors} warnings", highlight=False, soft_wrap=True)
+        out.print(
+            f"{self.dataset}: {errors} errors, {len(findings) - errors} warnings", highlight=False, soft_wrap=True
+        )
         if errors:
             raise SystemExit(2)
 
@@ -257,7 +259,12 @@ def main() -> None:
     except Exception as error:
         if type(error).__name__ != "Interrupted":
             raise
-        err.print(f"stopped and saved; go on with: ractd {shlex.join(arguments)}", highlight=False, soft_wrap=True, markup=False)
+        err.print(
+            f"stopped and saved; go on with: ractd {shlex.join(arguments)}",
+            highlight=False,
+            soft_wrap=True,
+            markup=False,
+        )
         raise SystemExit(130) from None
 
 

@@ -91,7 +91,9 @@ class ReturnModel:
     """Added to the reward at an early termination (B.2); 0 switches it off. Timeouts are no termination."""
     validation_share: float = 0.05
     """Share of the episodes held out to measure the model's error."""
-    optimization: Optimization = field(default_factory=lambda: Optimization(steps=10_000, batch_size=1024, learning_rate=1e-3))
+    optimization: Optimization = field(
+        default_factory=lambda: Optimization(steps=10_000, batch_size=1024, learning_rate=1e-3)
+    )
     """How it is trained."""
 
 

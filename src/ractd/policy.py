@@ -62,7 +62,9 @@ class Policy(nn.Module):
     Same seed, same actions: noise comes from the policy's own generator, see `reset`.
     """
 
-    def __init__(self, spec: PolicySpec, network: nn.Module, return_network: ReturnNetwork, normalizer: Normalizer) -> None:
+    def __init__(
+        self, spec: PolicySpec, network: nn.Module, return_network: ReturnNetwork, normalizer: Normalizer
+    ) -> None:
         super().__init__()
         self.spec, self.network, self.return_network, self.normalizer = spec, network, return_network, normalizer
         self.generator = torch.Generator().manual_seed(0)
@@ -146,7 +148,9 @@ class Policy(nn.Module):
         single = array.shape == one
         full = (spec.history, spec.observation_dim)
         if not single and array.shape[1:] not in (one, full):
-            raise RactdError(f"observation has shape {list(array.shape)}, expected {list(one)} or a batch {['B', *one]}")
+            raise RactdError(
+                f"observation has shape {list(array.shape)}, expected {list(one)} or a batch {['B', *one]}"
+            )
         if not np.isfinite(array).all():
             raise RactdError("observation holds NaN or infinite values")
         device = self.normalizer.action_low.device
@@ -156,7 +160,9 @@ class Policy(nn.Module):
         """Write `policy.safetensors` and `config.json` into a directory, each by atomic rename."""
         directory = Path(directory)
         write_tensors(directory / WEIGHTS, self.state_dict(), {"format_version": FORMAT_VERSION})
-        write_json(directory / CONTRACT, {"format": "ractd-policy", "format_version": FORMAT_VERSION, **to_json(self.spec)})
+        write_json(
+            directory / CONTRACT, {"format": "ractd-policy", "format_version": FORMAT_VERSION, **to_json(self.spec)}
+        )
         return directory
 
     @classmethod
@@ -169,17 +175,27 @@ class Policy(nn.Module):
         if not (directory / CONTRACT).exists() or (directory / "policy").is_dir():
             directory = directory / "policy" / "student"
         if not directory.is_dir():
-            raise RactdError(f"{path}: no policy here (expected {CONTRACT} and {WEIGHTS}, or a run with policy/student)")
+            raise RactdError(
+                f"{path}: no policy here (expected {CONTRACT} and {WEIGHTS}, or a run with policy/student)"
+            )
         contract = read_json(directory / CONTRACT)
         if not isinstance(contract, dict) or contract.pop("format", None) != "ractd-policy":
             raise RactdError(f"{directory / CONTRACT}: not a ractd policy")
         version = contract.pop("format_version", None)
         if version != FORMAT_VERSION:
-            hint = "install a newer ractd" if isinstance(version, int) and version > FORMAT_VERSION else "the file is damaged"
-            raise RactdError(f"{directory / CONTRACT}: format version {version!r}, this ractd reads {FORMAT_VERSION}; {hint}")
+            hint = (
+                "install a newer ractd"
+                if isinstance(version, int) and version > FORMAT_VERSION
+                else "the file is damaged"
+            )
+            raise RactdError(
+                f"{directory / CONTRACT}: format version {version!r}, this ractd reads {FORMAT_VERSION}; {hint}"
+            )
         spec = from_json(PolicySpec, contract, directory / CONTRACT)
         if spec.sampler not in SAMPLERS:
-            raise RactdError(f"{directory / CONTRACT}: unknown sampler {spec.sampler!r}, expected one of {sorted(SAMPLERS)}")
+            raise RactdError(
+                f"{directory / CONTRACT}: unknown sampler {spec.sampler!r}, expected one of {sorted(SAMPLERS)}"
+            )
         tensors, _ = read_tensors(directory / WEIGHTS)
         network = build_network(
             spec.network, spec.horizon, spec.action_dim, spec.history * spec.observation_dim, spec.jumps

@@ -73,7 +73,11 @@ def _read_union(options: tuple[Any, ...], content: Any, path: Path, where: str) 
             return _read(option, content, path, where)
         except RactdError as error:
             errors.append(error)
-    raise errors[-1] if errors else RactdError(f"{path}: {where} is {content!r}, expected one of the kinds {sorted(KINDS)}")
+    raise (
+        errors[-1]
+        if errors
+        else RactdError(f"{path}: {where} is {content!r}, expected one of the kinds {sorted(KINDS)}")
+    )
 
 
 def _read_dataclass(cls: Any, content: dict[str, Any], path: Path, where: str) -> Any:

@@ -52,7 +52,9 @@ def summary_table(dataset: OfflineDataset) -> Table:
         "normalised score": spread("score", 1) if facts["score"] else "no reference known",
         "episode length": spread("length", 0),
         "reward": spread("reward", 3),
-        "actions": " ".join(f"[{a:.3g}, {b:.3g}]" for a, b in zip(facts["action_low"], facts["action_high"], strict=True)),
+        "actions": " ".join(
+            f"[{a:.3g}, {b:.3g}]" for a, b in zip(facts["action_low"], facts["action_high"], strict=True)
+        ),
         "saturated actions": f"{facts['saturated_share']:.1%}",
         "constant": f"observations {facts['constant_observations']}, actions {facts['constant_actions']}",
         "fingerprint": facts["fingerprint"],

@@ -50,7 +50,9 @@ def draw_times(uniform: Tensor, ode_steps: int, diffusion: Diffusion) -> tuple[T
     return t, u, k
 
 
-def solve(teacher: Denoiser, x: Tensor, t: Tensor, u: Tensor, condition: Tensor, sigmas: Tensor, ode_steps: int) -> Tensor:
+def solve(
+    teacher: Denoiser, x: Tensor, t: Tensor, u: Tensor, condition: Tensor, sigmas: Tensor, ode_steps: int
+) -> Tensor:
     """Follow the teacher's PF-ODE from schedule indices `t` to `u`, each `[B]`, one Heun step per bin (eq. 6, `Solver`)."""
     for _ in range(ode_steps):
         below = torch.minimum(t + 1, u)
@@ -98,12 +100,16 @@ def student_sigma(normal: Tensor, uniform: Tensor, share_at_T: float, diffusion:
     return torch.where(uniform < 0.5, draw_sigma(normal, diffusion), warp(diffusion, ramp))
 
 
-def dsm_to_zero(g: StudentNetwork, x0: Tensor, noise: Tensor, t: Tensor, condition: Tensor, diffusion: Diffusion) -> Tensor:
+def dsm_to_zero(
+    g: StudentNetwork, x0: Tensor, noise: Tensor, t: Tensor, condition: Tensor, diffusion: Diffusion
+) -> Tensor:
     """Return the student's data term of each sample, `[B]`, as eq. 7 has it: `w(t) d(x0, G(x_t, t, 0))`."""
     return dsm_loss(to_clean(g), x0, noise, t, condition, diffusion)
 
 
-def dsm_in_place(g: StudentNetwork, x0: Tensor, noise: Tensor, t: Tensor, condition: Tensor, diffusion: Diffusion) -> Tensor:
+def dsm_in_place(
+    g: StudentNetwork, x0: Tensor, noise: Tensor, t: Tensor, condition: Tensor, diffusion: Diffusion
+) -> Tensor:
     """Return CTM's own form of the data term, `[B]`: `w(t) d(x0, g(x_t, t, t))`, which leaves the jumps free."""
     return dsm_loss(lambda x, t, condition: g(x, t, condition, t), x0, noise, t, condition, diffusion)
 

@@ -30,7 +30,8 @@ def sigma_schedule(diffusion: Diffusion, bins: int | None = None) -> Tensor:
 def warp(diffusion: Diffusion, ramp: Tensor) -> Tensor:
     """Map `ramp` in [0, 1] (0 is `sigma_max`, 1 is `sigma_min`) to noise levels by EDM's rho-warp."""
     low, high = diffusion.sigma_min ** (1 / diffusion.rho), diffusion.sigma_max ** (1 / diffusion.rho)
-    return (high + ramp * (low - high)) ** diffusion.rho
+    sigma: Tensor = (high + ramp * (low - high)) ** diffusion.rho
+    return sigma
 
 
 def expand(t: Tensor, like: Tensor) -> Tensor:
@@ -79,7 +80,9 @@ def draw_sigma(normal: Tensor, diffusion: Diffusion) -> Tensor:
     return sigma.clamp(diffusion.sigma_min, diffusion.sigma_max)
 
 
-def dsm_loss(denoiser: Denoiser, x0: Tensor, noise: Tensor, t: Tensor, condition: Tensor, diffusion: Diffusion) -> Tensor:
+def dsm_loss(
+    denoiser: Denoiser, x0: Tensor, noise: Tensor, t: Tensor, condition: Tensor, diffusion: Diffusion
+) -> Tensor:
     """Return the denoising loss of each sample, `[B]` (eq. 4): `w(t) d(x0, D(x0 + t noise, t))`."""
     x_t = x0 + expand(t, x0) * noise
     return loss_weight(t, diffusion) * distance(x0, denoiser(x_t, t, condition))

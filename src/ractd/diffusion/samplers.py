@@ -61,7 +61,9 @@ def _heun_policy(denoiser: Denoiser, noise: Tensor, condition: Tensor, diffusion
     return heun(denoiser, sigmas[0] * noise[0], sigmas, condition)
 
 
-def _consistency_policy(denoiser: Denoiser, noise: Tensor, condition: Tensor, diffusion: Diffusion, steps: int) -> Tensor:
+def _consistency_policy(
+    denoiser: Denoiser, noise: Tensor, condition: Tensor, diffusion: Diffusion, steps: int
+) -> Tensor:
     sigmas = warp(diffusion, torch.arange(steps, dtype=torch.float64) / steps).to(noise)
     return few_step(denoiser, noise, sigmas, condition)
 

@@ -25,6 +25,8 @@ def build_network(network: Network, horizon: int, dim: int, condition_dim: int, 
 def copy_matching(source: nn.Module, target: nn.Module) -> list[str]:
     """Copy every weight whose name and shape agree from `source` to `target`; return the names that did not."""
     weights, own = source.state_dict(), target.state_dict()
-    agree = {name: weights[name] for name, value in own.items() if name in weights and weights[name].shape == value.shape}
+    agree = {
+        name: weights[name] for name, value in own.items() if name in weights and weights[name].shape == value.shape
+    }
     target.load_state_dict(agree, strict=False)
     return [name for name in own if name not in agree]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -55,32 +56,43 @@ class UNetDenoiser(nn.Module):
             )
         for width in config.down_dims:
             if width % config.groups:
-                raise RactdError(f"U-Net width {width} is not a multiple of the {config.groups} groups of its normalisation")
+                raise RactdError(
+                    f"U-Net width {width} is not a multiple of the {config.groups} groups of its normalisation"
+                )
         self.embedding = JumpEmbedding(config.embed_dim, 4 * config.embed_dim, nn.Mish, jumps)
         widths, total = config.down_dims, config.embed_dim + condition_dim
 
         def pair(channels_in: int, channels_out: int) -> nn.ModuleList:
             return nn.ModuleList(
-                [ResidualBlock(channels_in, channels_out, total, config), ResidualBlock(channels_out, channels_out, total, config)]
+                [
+                    ResidualBlock(channels_in, channels_out, total, config),
+                    ResidualBlock(channels_out, channels_out, total, config),
+                ]
             )
 
         self.down = nn.ModuleList(pair(i, o) for i, o in pairwise((dim, *widths)))
         self.shrink = nn.ModuleList(nn.Conv1d(width, width, 3, stride=2, padding=1) for width in widths[:-1])
         self.middle = pair(widths[-1], widths[-1])
         self.up = nn.ModuleList(pair(2 * o, i) for i, o in reversed(list(pairwise(widths))))
-        self.grow = nn.ModuleList(nn.ConvTranspose1d(width, width, 4, stride=2, padding=1) for width in reversed(widths[:-1]))
+        self.grow = nn.ModuleList(
+            nn.ConvTranspose1d(width, width, 4, stride=2, padding=1) for width in reversed(widths[:-1])
+        )
         self.output = nn.Sequential(ConvBlock(widths[0], widths[0], config), nn.Conv1d(widths[0], dim, 1))
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor, s: Tensor | None = None) -> Tensor:
         condition = torch.cat([self.embedding(t, s), condition], dim=1)
         h, skips = x.transpose(1, 2), []
-        for level, (first, second) in enumerate(self.down):  # type: ignore[misc]
-            h = second(first(h, condition), condition)
+        for level, blocks in enumerate(self.down):
+            for block in cast(nn.ModuleList, blocks):
+                h = block(h, condition)
             skips.append(h)
             if level < len(self.shrink):
                 h = self.shrink[level](h)
         for block in self.middle:
             h = block(h, condition)
-        for (first, second), grow in zip(self.up, self.grow, strict=True):  # type: ignore[misc]
-            h = grow(second(first(torch.cat([h, skips.pop()], dim=1), condition), condition))
+        for blocks, grow in zip(self.up, self.grow, strict=True):
+            h = torch.cat([h, skips.pop()], dim=1)
+            for block in cast(nn.ModuleList, blocks):
+                h = block(h, condition)
+            h = grow(h)
         return self.output(h).transpose(1, 2)  # type: ignore[no-any-return]

@@ -97,7 +97,9 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -
         if name not in tensors:
             raise RactdError(f"{path}: tensor '{name}' is missing")
         if tensors[name].shape != value.shape:
-            raise RactdError(f"{path}: tensor '{name}' has shape {list(tensors[name].shape)}, expected {list(value.shape)}")
+            raise RactdError(
+                f"{path}: tensor '{name}' has shape {list(tensors[name].shape)}, expected {list(value.shape)}"
+            )
         if value.is_floating_point() and not torch.isfinite(tensors[name]).all():
             raise RactdError(f"{path}: tensor '{name}' holds NaN or infinite values")
     unknown = sorted(set(tensors) - set(own))

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from ractd.config import Diffusion
 from ractd.data.windows import Windows
 from ractd.diffusion.ctm import one_step
-from ractd.diffusion.samplers import heun
 from ractd.diffusion.edm import sigma_schedule
+from ractd.diffusion.samplers import heun
 from ractd.models import ReturnNetwork
 from ractd.models.normalizer import Normalizer
 from ractd.training.student import student_network
@@ -60,11 +60,15 @@ class CollapseWatch:
         `promise` is the mean return estimate in units in which 1 is the largest return-to-go of the data (both from the
         data's mean); `teacher_distance` is in mean nearest distances among the teacher's samples.
         """
-        x: Tensor = one_step(student_network(student, self.diffusion), self.noise, self.observation.flatten(1), self.diffusion)
+        x: Tensor = one_step(
+            student_network(student, self.diffusion), self.noise, self.observation.flatten(1), self.diffusion
+        )
         nearest = torch.cdist(x.flatten(1).unsqueeze(1), self.samples).amin((1, 2))
         estimate = self.return_network(self.observation[:, -1], x[:, 0].clamp(-1, 1)).mean()
         values = torch.stack([(x.abs() > 1).float().mean(), estimate / self.largest_return, nearest.mean() / self.unit])
-        return dict(zip(("watch_out_of_bounds", "watch_promise", "watch_teacher_distance"), values.tolist(), strict=True))
+        return dict(
+            zip(("watch_out_of_bounds", "watch_promise", "watch_teacher_distance"), values.tolist(), strict=True)
+        )
 
 
 def complaint(measured: dict[str, float]) -> str | None:

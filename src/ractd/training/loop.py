@@ -114,7 +114,9 @@ def save_checkpoint(stage: Stage, optimizer: torch.optim.Optimizer, step: int) -
         **prefixed("optimizer", optimizer_tensors(optimizer)),
         **prefixed("objective", buffers),
     }
-    write_tensors(stage.checkpoint, tensors, {"stage": stage.name, "step": step, "seed": stage.seed, "record": stage.record})
+    write_tensors(
+        stage.checkpoint, tensors, {"stage": stage.name, "step": step, "seed": stage.seed, "record": stage.record}
+    )
 
 
 def load_checkpoint(stage: Stage, optimizer: torch.optim.Optimizer) -> int:
@@ -123,7 +125,9 @@ def load_checkpoint(stage: Stage, optimizer: torch.optim.Optimizer) -> int:
         return 0
     tensors, header = read_tensors(stage.checkpoint)
     if header["stage"] != stage.name or header["seed"] != stage.seed:
-        raise RactdError(f"{stage.checkpoint}: belongs to stage {header['stage']!r} of seed {header['seed']}, not to this one")
+        raise RactdError(
+            f"{stage.checkpoint}: belongs to stage {header['stage']!r} of seed {header['seed']}, not to this one"
+        )
     objective = cast(Objective, stage.objective)
     load_weights(objective.network, unprefixed("network", tensors), stage.checkpoint)
     load_weights(stage.average, unprefixed("average", tensors), stage.checkpoint)
@@ -156,7 +160,9 @@ class Watch:
             if bad.any():
                 row = int(bad.argmax())
                 kept = (
-                    f"the last good checkpoint is {self.stage.checkpoint}" if self.stage.checkpoint.exists() else "there is no checkpoint yet"
+                    f"the last good checkpoint is {self.stage.checkpoint}"
+                    if self.stage.checkpoint.exists()
+                    else "there is no checkpoint yet"
                 )
                 raise RactdError(
                     f"training of the {self.stage.name} stopped at step {first_step + row}: term '{name}' is {values[row, column]:.3g} "
@@ -165,14 +171,18 @@ class Watch:
             means[name] = 0.9 * mean + 0.1 * float(terms.mean())
 
 
-def run_stage(stage: Stage, accelerator: Accelerator, metrics: Metrics, should_stop: Callable[[], bool] = lambda: False) -> nn.Module:
+def run_stage(
+    stage: Stage, accelerator: Accelerator, metrics: Metrics, should_stop: Callable[[], bool] = lambda: False
+) -> nn.Module:
     """Train a stage from its checkpoint, or from the start, to its last step; return the averaged network.
 
     Raises `Interrupted` after saving when `should_stop()` says so, and `RactdError` when a loss is no number or explodes.
     """
     optimization, objective = stage.optimization, cast(Objective, stage.objective)
     if optimization.batch_size % accelerator.num_processes:
-        raise RactdError(f"batch size {optimization.batch_size} does not divide by {accelerator.num_processes} processes")
+        raise RactdError(
+            f"batch size {optimization.batch_size} does not divide by {accelerator.num_processes} processes"
+        )
     stage.objective.to(accelerator.device)
     stage.average.to(accelerator.device)
     stage.average.requires_grad_(False)
@@ -193,7 +203,9 @@ def run_stage(stage: Stage, accelerator: Accelerator, metrics: Metrics, should_s
     for step in range(first, optimization.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, optimization)
-        draws = share_of_process(objective.draw(step_generator(stage.seed, stage.name, step), optimization), accelerator)
+        draws = share_of_process(
+            objective.draw(step_generator(stage.seed, stage.name, step), optimization), accelerator
+        )
         terms = prepared(draws)
         accelerator.backward(terms["loss"])
         norm = accelerator.clip_grad_norm_(network.parameters(), optimization.max_grad_norm)

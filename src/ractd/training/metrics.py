@@ -66,7 +66,9 @@ class Metrics:
             self.progress.update(self.task, completed=step, rate=rate, note=f"loss {values['loss']:.4f}")
         elif self.console and step * 10 // self.steps > self.announced:
             self.announced = step * 10 // self.steps
-            self.console.print(f"{stage}: step {step:,} of {self.steps:,}, loss {values['loss']:.4f}, {rate}", highlight=False)
+            self.console.print(
+                f"{stage}: step {step:,} of {self.steps:,}, loss {values['loss']:.4f}, {rate}", highlight=False
+            )
 
     def flush(self) -> None:
         """Put everything on disk."""

@@ -24,7 +24,15 @@ from ractd.serialize import to_json
 from ractd.training.metrics import Metrics
 from ractd.training.results import Result, evaluate_run, read_result
 from ractd.training.rundir import locked, open_run
-from ractd.training.stages import Run, copy_policies, finished_steps, prepare, train_return, train_student, train_teacher
+from ractd.training.stages import (
+    Run,
+    copy_policies,
+    finished_steps,
+    prepare,
+    train_return,
+    train_student,
+    train_teacher,
+)
 
 StageName = Literal["return", "teacher", "student"]
 
@@ -56,7 +64,9 @@ def train(
         config = _with_teacher(config, source, data, Path(teacher or ""))
     config = resolve(config, data.name)
     directory = Path(out) if out is not None else Path("runs") / f"{data.name}-s{config.seed}"
-    accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no")
+    accelerator = Accelerator(
+        mixed_precision="bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+    )
     description = {
         "config": to_json(config),
         "dataset": describe(data),
@@ -74,7 +84,9 @@ def train(
             return finished
         with _stop_requests() as should_stop:
             metrics = Metrics(directory if main else None, console if main else None)
-            run = prepare(directory, config, data, accelerator, metrics, console, checkpoint_seconds, should_stop, source)
+            run = prepare(
+                directory, config, data, accelerator, metrics, console, checkpoint_seconds, should_stop, source
+            )
             try:
                 _train_stages(run, only, source, teacher, plain)
             finally:
@@ -85,12 +97,19 @@ def train(
     return Result(directory, {})
 
 
-def _train_stages(run: Run, only: StageName | None, source: Policy | None, teacher: str | Path | None, plain: bool) -> None:
+def _train_stages(
+    run: Run, only: StageName | None, source: Policy | None, teacher: str | Path | None, plain: bool
+) -> None:
     if source is None:
         if only == "student":
-            for name, optimization in (("return", run.config.return_model.optimization), ("teacher", run.config.teacher.optimization)):
+            for name, optimization in (
+                ("return", run.config.return_model.optimization),
+                ("teacher", run.config.teacher.optimization),
+            ):
                 if finished_steps(run.directory, name) < optimization.steps:
-                    raise RactdError(f"{run.directory}: its {name} is not trained; run with --only {name} first, or without --only")
+                    raise RactdError(
+                        f"{run.directory}: its {name} is not trained; run with --only {name} first, or without --only"
+                    )
         return_network = train_return(run) if only != "teacher" else None
         teacher_network = train_teacher(run) if only != "return" else None
         if return_network is None or teacher_network is None:

@@ -34,7 +34,15 @@ VARIANTS: dict[str, tuple[str, dict[str, int]]] = {
     "RACTD, 4 steps": ("student", {"steps": 4}),
 }
 """The rows of the result: label, policy of the run, how it samples."""
-QUICK_FIRST = ("RACTD", "plain student", "RACTD, 32 candidates", "RACTD, 2 steps", "RACTD, 4 steps", "plain student, 32 candidates", "teacher")
+QUICK_FIRST = (
+    "RACTD",
+    "plain student",
+    "RACTD, 32 candidates",
+    "RACTD, 2 steps",
+    "RACTD, 4 steps",
+    "plain student, 32 candidates",
+    "teacher",
+)
 """The order in which rows are measured: the teacher takes a hundred times as long as the rest."""
 STATES = 1024
 """Logged states at which policies are compared without a simulator."""
@@ -138,7 +146,9 @@ def evaluate_run(directory: Path, dataset: OfflineDataset, config: Config, conso
     found = read_result(directory)
     returns = dataset.episode_returns()
     scores = None if dataset.env_id is None else normalized_score(dataset.env_id, returns)
-    content: dict[str, Any] = found.content if found else {"format": "ractd-result", "format_version": FORMAT_VERSION, "rows": {}}
+    content: dict[str, Any] = (
+        found.content if found else {"format": "ractd-result", "format_version": FORMAT_VERSION, "rows": {}}
+    )
     content |= {
         "complete": False,
         "dataset": describe(dataset),
@@ -188,7 +198,9 @@ def result_table(result: Result) -> Table:
     simulated = any("evaluation" in row for _, row in rows)
     dataset, behavior = content["dataset"], content["behavior"]
     scored = simulated and behavior["mean_score"] is not None
-    table = Table(title=f"{dataset['name']}", title_justify="left", caption=_caption(content, simulated), caption_justify="left")
+    table = Table(
+        title=f"{dataset['name']}", title_justify="left", caption=_caption(content, simulated), caption_justify="left"
+    )
     table.add_column("policy")
     if scored:
         table.add_column("score ± s.e.", justify="right")
@@ -220,7 +232,7 @@ def result_table(result: Result) -> Table:
 
 
 def _caption(content: dict[str, Any], simulated: bool) -> str:
-    row = next(iter(content["rows"].values()), {})
+    row: dict[str, Any] = next(iter(content["rows"].values()), {})
     if not simulated:
         return "No environment was given: returns are the return model's estimates of the discounted return-to-go."
     e = row["evaluation"]
@@ -269,9 +281,17 @@ def evaluation_table(row: dict[str, Any]) -> Table:
     if e["mean_score"] is not None:
         table.add_row("normalised score", f"{e['mean_score']:.1f} ± {e['score_se'] or 0:.1f}")
     table.add_row("return", f"{e['mean_return']:,.1f} ± {e['return_se'] or 0:,.1f}")
-    table.add_row("episodes", f"{e['episodes']} ({e['backend']}, seeds from {e['seed']}), {e['mean_length']:,.0f} steps on average")
-    table.add_row("executed", "first action of each sequence" if e["execute"] == 1 else f"first {e['execute']} actions of each sequence")
+    table.add_row(
+        "episodes",
+        f"{e['episodes']} ({e['backend']}, seeds from {e['seed']}), {e['mean_length']:,.0f} steps on average",
+    )
+    table.add_row(
+        "executed",
+        "first action of each sequence" if e["execute"] == 1 else f"first {e['execute']} actions of each sequence",
+    )
     table.add_row("sampling", f"{row['steps']} steps, {row['candidates']} candidates, {row['nfe']} network evaluations")
     table.add_row("time per action", f"{row['ms_per_action']:.3f} ms at batch 1 on {row['threads']} threads")
-    table.add_row("checkpoint", f"{row['selection']}" + (f" (step {row['selected_step']:,})" if row["selected_step"] else ""))
+    table.add_row(
+        "checkpoint", f"{row['selection']}" + (f" (step {row['selected_step']:,})" if row["selected_step"] else "")
+    )
     return table

@@ -43,7 +43,9 @@ def locked(directory: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise RactdError(f"{directory}: another process is using this run; wait for it, stop it, or use another --out") from None
+        raise RactdError(
+            f"{directory}: another process is using this run; wait for it, stop it, or use another --out"
+        ) from None
     try:
         yield
     finally:
@@ -60,8 +62,12 @@ def open_run(directory: Path, description: dict[str, Any]) -> None:
     if not path.exists():
         others = [item.name for item in directory.iterdir() if item.name != ".lock"]
         if others:
-            raise RactdError(f"{directory}: is not empty and no run (it holds {sorted(others)[0]!r}); use another --out")
-        write_json(path, {"format": "ractd-run", "format_version": FORMAT_VERSION, **description, "invocations": [invocation]})
+            raise RactdError(
+                f"{directory}: is not empty and no run (it holds {sorted(others)[0]!r}); use another --out"
+            )
+        write_json(
+            path, {"format": "ractd-run", "format_version": FORMAT_VERSION, **description, "invocations": [invocation]}
+        )
         return
     on_disk = read_run(directory)
     for where, old, new in _differences({key: on_disk.get(key) for key in description}, description, ""):

@@ -61,7 +61,15 @@ class Run:
     def stage(self, name: str, objective: nn.Module, average: nn.Module, optimization: Optimization) -> Stage:
         """Describe one stage of this run."""
         directory = self.directory / "checkpoints" / name
-        return Stage(name, objective, average, optimization, self.config.seed, directory, checkpoint_seconds=self.checkpoint_seconds)
+        return Stage(
+            name,
+            objective,
+            average,
+            optimization,
+            self.config.seed,
+            directory,
+            checkpoint_seconds=self.checkpoint_seconds,
+        )
 
     def train(self, stage: Stage) -> None:
         """Run one stage to its end."""
@@ -79,7 +87,9 @@ class Run:
         condition_dim = config.history * self.dataset.observation_dim
         return build_network(network, config.horizon, self.dataset.action_dim, condition_dim, jumps)
 
-    def policy(self, network: nn.Module, return_network: ReturnNetwork, jumps: bool, provenance: dict[str, Any]) -> Policy:
+    def policy(
+        self, network: nn.Module, return_network: ReturnNetwork, jumps: bool, provenance: dict[str, Any]
+    ) -> Policy:
         """Put a trained network, the return model and the statistics together."""
         config = self.config
         spec = PolicySpec(
@@ -182,7 +192,9 @@ def train_return(run: Run) -> ReturnNetwork:
     config, dataset = run.config.return_model, run.dataset
     run.seed_weights("return")
     network = ReturnNetwork(dataset.observation_dim, dataset.action_dim, config.layers)
-    rows, validation_rows = (r.to(run.targets.device) for r in held_out(dataset, config.validation_share, run.config.seed))
+    rows, validation_rows = (
+        r.to(run.targets.device) for r in held_out(dataset, config.validation_share, run.config.seed)
+    )
     objective = ReturnObjective(network, run.normalizer, run.windows, run.targets, rows)
     average = averaged_copy(network)
     stage = run.stage("return", objective, average, config.optimization)
@@ -220,15 +232,31 @@ def train_student(run: Run, name: str, config: Student, teacher: nn.Module, retu
     device = run.accelerator.device
     teacher, return_network = teacher.to(device), return_network.to(device)
     objective = StudentObjective(
-        network, average, teacher, return_network, run.normalizer, run.windows, run.config.diffusion, config, run.return_std,
+        network,
+        average,
+        teacher,
+        return_network,
+        run.normalizer,
+        run.windows,
+        run.config.diffusion,
+        config,
+        run.return_std,
         lambda x: run.accelerator.reduce(x, "mean"),  # type: ignore[return-value,arg-type]
     )
     stage = run.stage(name, objective, average, config.optimization)
     online = evaluation.select == "online" and dataset.env_id is not None
-    marks = {round(steps * (i + 1) / evaluation.checkpoints) for i in range(evaluation.checkpoints)} if online else set()
+    marks = (
+        {round(steps * (i + 1) / evaluation.checkpoints) for i in range(evaluation.checkpoints)} if online else set()
+    )
     stage.milestones = frozenset(marks)
     watch = CollapseWatch(
-        teacher, return_network, run.normalizer, run.windows, run.config.diffusion, float(run.targets.max()), run.config.seed
+        teacher,
+        return_network,
+        run.normalizer,
+        run.windows,
+        run.config.diffusion,
+        float(run.targets.max()),
+        run.config.seed,
     )
 
     def look_for_collapse(step: int, metrics: dict[str, float]) -> dict[str, float]:

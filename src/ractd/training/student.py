@@ -123,4 +123,5 @@ class StudentObjective(nn.Module):
         if self.training:
             self.gradients.lerp_(now, 1 - WEIGHT_MEMORY)
         data_mean, reward_mean = self.gradients
-        return self.config.reward_share * data_mean / reward_mean.clamp(min=1e-12)
+        weight: Tensor = self.config.reward_share * data_mean / reward_mean.clamp(min=1e-12)
+        return weight

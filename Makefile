@@ -1,0 +1,31 @@
+# Everything a newcomer needs: `make demo` and `make test`. PYTHON picks the interpreter (3.11 or newer).
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check proofs bench clean install
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+demo: install  ## the whole pipeline on the embedded dataset, and its result table
+	$(BIN)/ractd data make hopper-mixed
+	$(BIN)/ractd train hopper-mixed --preset demo --out runs/demo
+
+test: install  ## what CI runs
+	$(BIN)/pytest
+
+check: install  ## lint and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+proofs: install  ## the slow tests
+	$(BIN)/pytest -m slow
+
+clean:
+	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache
