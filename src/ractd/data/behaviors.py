@@ -102,8 +102,6 @@ def make_dataset(
     `dataset_dir()` by default. The same seed gives the same bits on the same machine. `progress(done, total)` is called
     as it goes. The file appears whole or not at all. Raises `RactdError` for an unknown name.
     """
-    from ractd.data.dataset import OfflineDataset
-    from ractd.data.hdf5 import write_hdf5
     from ractd.data.registry import dataset_dir
 
     recipe = _find(name)
@@ -111,19 +109,28 @@ def make_dataset(
         recipe = replace(recipe, transitions=transitions)
     data = run_recipe(recipe, seed, progress)
     path = Path(directory if directory is not None else dataset_dir()) / f"{recipe.name}.hdf5"
+    note = f"{recipe.name}: {recipe.description}; made by ractd, not D4RL's data"
+    return write_transitions(path, data, recipe.env_id, seed, note)
+
+
+def write_transitions(path: Path, data: Transitions, env_id: str, seed: int, recipe: str) -> Path:
+    """Write transitions in D4RL's layout, with the attributes `env_id, recipe, seed` and D4RL's references if any."""
+    from ractd.data.dataset import OfflineDataset
+    from ractd.data.hdf5 import write_hdf5
+
     dataset = OfflineDataset(
-        name=recipe.name,
+        name=path.stem,
         observations=data.observations,
         actions=data.actions,
         rewards=data.rewards,
         terminals=data.terminals,
         timeouts=data.timeouts,
-        env_id=recipe.env_id,
+        env_id=env_id,
         source=str(path),
-        recipe=f"{recipe.name}: {recipe.description}; made by ractd, not D4RL's data",
+        recipe=recipe,
     )
     attrs: dict[str, str | float | int] = {"seed": seed}
-    bounds = reference(recipe.env_id)
+    bounds = reference(env_id)
     if bounds is not None:
         attrs |= {"ref_min_score": bounds[0], "ref_max_score": bounds[1]}
     write_hdf5(path, dataset, next_observations=data.next_observations, attrs=attrs)
@@ -224,19 +231,21 @@ def mixture(first: Act, second: Act, shares: NDArray[np.float64], rng: np.random
 
 
 def sac_actor(weights: Weights, rng: np.random.Generator, noise: float = 1.0) -> Act:
-    """SAC actors in numpy, one an environment: observations [B, O] -> tanh(mean + noise * std * N(0, 1)) in [-1, 1].
+    """SAC actors in numpy: observations [B, O] -> tanh(mean + noise * std * N(0, 1)) in [-1, 1].
 
-    `weights` holds `hidden_0`, `hidden_1`, ..., `mean` and `log_std`, each `.weight` [E, in, out] and `.bias` [E, out];
-    hidden layers are followed by ReLU, log_std is clipped to [-20, 2].
+    `weights` holds `hidden_0`, `hidden_1`, ..., `mean` and `log_std`, each `.weight` [in, out] and `.bias` [out], or
+    [E, in, out] and [E, out] for another actor in every environment; hidden layers are followed by ReLU, log_std is
+    clipped to [-20, 2].
     """
     names = [*sorted({key.split(".")[0] for key in weights if key.startswith("hidden_")}), "mean", "log_std"]
-    everyone = [(weights[f"{name}.weight"], weights[f"{name}.bias"][:, None]) for name in names]
+    everyone = [(weights[f"{name}.weight"], weights[f"{name}.bias"][..., None, :]) for name in names]
+    shared = weights["mean.weight"].ndim == 2
     gathered = everyone
-    current: Rows = np.arange(len(everyone[0][0]))
+    current: Rows = np.arange(0 if shared else len(everyone[0][0]))
 
     def act(observations: NDArray[np.float32], rows: Rows) -> NDArray[Any]:
         nonlocal gathered, current
-        if not np.array_equal(rows, current):  # rarely: gathering copies every weight
+        if not shared and not np.array_equal(rows, current):  # rarely: gathering copies every weight
             gathered, current = [(weight[rows], bias[rows]) for weight, bias in everyone], rows.copy()
         *hidden, mean_layer, log_std_layer = gathered
         x = observations[:, None]
@@ -250,11 +259,11 @@ def sac_actor(weights: Weights, rng: np.random.Generator, noise: float = 1.0) ->
     return act
 
 
-def load_actors(assets: str) -> dict[str, Weights]:
-    """The snapshots in a packaged file, oldest first: name -> weights as `sac_actor` takes them, float32."""
+def load_actors(assets: str | Path) -> dict[str, Weights]:
+    """The snapshots in a file (a name is a packaged one), oldest first: name -> weights for `sac_actor`, float32."""
     from safetensors import safe_open
 
-    packaged = resources.files("ractd.data") / "assets" / assets
+    packaged = assets if isinstance(assets, Path) else resources.files("ractd.data") / "assets" / assets
     with resources.as_file(packaged) as path, safe_open(path, framework="numpy") as file:
         names = json.loads(file.metadata()["actors"])
         actors: dict[str, Weights] = {name: {} for name in names}

@@ -114,8 +114,7 @@ class _Gymnasium:
     backend = "gymnasium"
 
     def __init__(self, env_id: str, num_envs: int, seed: int) -> None:
-        gymnasium = _gymnasium()
-        self._envs = [_make_gymnasium(gymnasium, env_id) for _ in range(num_envs)]
+        self._envs = [make_gymnasium(env_id) for _ in range(num_envs)]
         first = self._envs[0]
         self.num_envs = num_envs
         self.action_low, self.action_high = _bounds(env_id, first.action_space)
@@ -166,7 +165,9 @@ def _gymnasium() -> Any:
     return gymnasium
 
 
-def _make_gymnasium(gymnasium: Any, env_id: str) -> Any:
+def make_gymnasium(env_id: str) -> Any:
+    """One Gymnasium environment; raises `RactdError` where the id is unknown or Gymnasium is not installed."""
+    gymnasium = _gymnasium()
     try:
         return gymnasium.make(env_id)
     except gymnasium.error.UnregisteredEnv:

@@ -1,0 +1,229 @@
+"""Datasets of any environment by D4RL's recipe: train SAC, keep its replay, roll out a medium and an expert policy.
+
+D4RL (section 5): expert is a fully trained policy, medium one at about a third of its performance, medium-replay all
+that training saw until then, medium-expert half and half. Needs Stable-Baselines3; nothing is ever pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ractd.data.behaviors import Weights, sac_actor, uniform_policy, write_transitions
+from ractd.envs.evaluate import evaluate
+from ractd.envs.rollout import Act, Transitions, join, rollout
+from ractd.envs.vector import Rows, make_gymnasium, make_vector
+from ractd.errors import RactdError
+
+Progress = Callable[[str, int, int], None]
+
+MEDIUM_SHARE = 1 / 3
+MAX_ENVS = 64
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The actor after so many environment steps, and the mean return of its stochastic policy."""
+
+    step: int
+    mean_return: float
+    weights: Weights
+
+
+def collect(
+    env_id: str,
+    *,
+    steps: int = 1_000_000,
+    seed: int = 0,
+    directory: str | Path | None = None,
+    transitions: int = 1_000_000,
+    checkpoints: int = 40,
+    episodes: int = 10,
+    hidden: tuple[int, ...] = (256, 256),
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Train SAC for `steps` environment steps and write `<env>-medium`, `-medium-replay`, `-medium-expert`, `-expert`.
+
+    medium and expert have `transitions` rows each, medium-expert both; medium-replay has the rows until the first of
+    `checkpoints` evaluations (`episodes` each) that is a third of the way from a random policy's return to the final
+    one's. The two actors are kept beside the data as `<env>-actors.safetensors`. `progress(stage, done, total)` is called
+    as it goes. Nothing is written before training ends, and each file appears whole or not at all. Raises `RactdError`
+    where Stable-Baselines3 is missing or the environment has no bounded continuous actions or no time limit.
+    """
+    from ractd.data.registry import dataset_dir
+
+    if min(steps, transitions, checkpoints, episodes) < 1:
+        raise RactdError("steps, transitions, checkpoints and episodes have to be at least 1")
+    report = progress or (lambda stage, done, total: None)
+    task = _check(env_id, seed)
+    uniform = uniform_policy(task.low, task.high, np.random.default_rng(seed))
+    baseline = _mean_return(task, uniform, episodes)
+    model = _sac(task, steps, hidden, device)
+    snapshots = _train(model, task, steps, checkpoints, episodes, report)
+    expert, medium = snapshots[-1], pick_medium(snapshots, baseline)
+
+    folder = Path(directory if directory is not None else dataset_dir())
+    stem = env_id.lower().replace("/", "-").replace(":", "-")
+    _write_actors(folder / f"{stem}-actors.safetensors", env_id, {"medium": medium, "expert": expert})
+
+    def write(kind: str, data: Transitions, recipe: str) -> Path:
+        note = f"SAC (Stable-Baselines3, {steps} steps) on {env_id}; made by ractd, not D4RL's data"
+        return write_transitions(folder / f"{stem}-{kind}.hdf5", data, env_id, seed, f"{recipe}; {note}")
+
+    what = {
+        "medium": f"stochastic policy after {medium.step} steps (mean return {medium.mean_return:.1f})",
+        "expert": f"stochastic policy after {expert.step} steps (mean return {expert.mean_return:.1f})",
+    }
+    paths = [write("medium-replay", _replay(model, medium.step, task), f"replay buffer until step {medium.step}")]
+    halves = []
+    for kind, snapshot in (("medium", medium), ("expert", expert)):
+        halves.append(_roll(task, snapshot, transitions, kind, report))
+        paths.append(write(kind, halves[-1], what[kind]))
+    paths.append(write("medium-expert", join(halves), f"half {what['medium']}, half {what['expert']}"))
+    return paths
+
+
+def pick_medium(snapshots: list[Snapshot], random_return: float) -> Snapshot:
+    """The first snapshot a third of the way from a random policy's return to the last snapshot's, else the last."""
+    wanted = random_return + MEDIUM_SHARE * (snapshots[-1].mean_return - random_return)
+    return next((snapshot for snapshot in snapshots if snapshot.mean_return >= wanted), snapshots[-1])
+
+
+def actor_weights(state: dict[str, Any]) -> Weights:
+    """A Stable-Baselines3 SAC actor's parameters as `ractd.data.behaviors.sac_actor` takes them."""
+    hidden = sorted(int(key.split(".")[1]) for key in state if key.startswith("latent_pi.") and key.endswith(".weight"))
+    names = {f"latent_pi.{index}": f"hidden_{k}" for k, index in enumerate(hidden)} | {
+        "mu": "mean",
+        "log_std": "log_std",
+    }
+    weights: Weights = {}
+    for theirs, ours in names.items():
+        weights[f"{ours}.weight"] = state[f"{theirs}.weight"].detach().cpu().numpy().T.copy()
+        weights[f"{ours}.bias"] = state[f"{theirs}.bias"].detach().cpu().numpy().copy()
+    return weights
+
+
+@dataclass(frozen=True)
+class _Task:
+    env_id: str
+    seed: int
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+    limit: int
+
+    def to_bounds(self, actions: NDArray[Any]) -> NDArray[np.float32]:
+        """From SAC's [-1, 1] to the environment's units."""
+        return np.clip(self.low + (actions + 1) / 2 * (self.high - self.low), self.low, self.high).astype(np.float32)
+
+
+def _check(env_id: str, seed: int) -> _Task:
+    try:
+        import stable_baselines3  # noqa: F401
+    except ImportError:
+        raise RactdError(
+            'collecting data needs Stable-Baselines3, which is not installed: pip install "ractd[collect]"'
+        ) from None
+    env = make_vector(env_id, 1, 0)
+    low, high, limit = env.action_low, env.action_high, env.max_episode_steps
+    env.close()
+    if not np.isfinite([low, high]).all():
+        raise RactdError(f"{env_id} has unbounded actions; SAC needs bounds, as gymnasium.wrappers.RescaleAction gives")
+    if limit is None:
+        raise RactdError(f"{env_id} has no time limit; register it with max_episode_steps")
+    return _Task(env_id, seed, low, high, limit)
+
+
+def _mean_return(task: _Task, act: Act, episodes: int) -> float:
+    def plan(observations: NDArray[np.float32]) -> NDArray[Any]:
+        return act(observations[:, -1], np.arange(len(observations)))[:, None]
+
+    return evaluate(plan, task.env_id, episodes=episodes, seed=task.seed).mean_return
+
+
+def _actor(task: _Task, weights: Weights) -> Act:
+    actor = sac_actor(weights, np.random.default_rng(task.seed))
+    return lambda observations, rows: task.to_bounds(actor(observations, rows))
+
+
+def _sac(task: _Task, steps: int, hidden: tuple[int, ...], device: str) -> Any:
+    from gymnasium.wrappers import FlattenObservation
+    from stable_baselines3 import SAC
+
+    return SAC(
+        "MlpPolicy",
+        FlattenObservation(make_gymnasium(task.env_id)),
+        seed=task.seed,
+        device=device,
+        buffer_size=steps,  # all of training, in order: this is medium-replay
+        learning_starts=min(10_000, steps // 10),
+        policy_kwargs={"net_arch": list(hidden)},
+    )
+
+
+def _train(model: Any, task: _Task, steps: int, checkpoints: int, episodes: int, report: Progress) -> list[Snapshot]:
+    def count(local: dict[str, Any], _: dict[str, Any]) -> bool:
+        report("training", min(model.num_timesteps, steps), steps)
+        return True
+
+    snapshots = []
+    try:
+        for stop in np.linspace(0, steps, min(checkpoints, steps) + 1).astype(int)[1:].tolist():
+            model.learn(stop - model.num_timesteps, callback=count, reset_num_timesteps=False)
+            weights = actor_weights(model.actor.state_dict())
+            snapshots.append(Snapshot(stop, _mean_return(task, _actor(task, weights), episodes), weights))
+    finally:
+        model.get_env().close()
+    return snapshots
+
+
+def _replay(model: Any, steps: int, task: _Task) -> Transitions:
+    buffer = model.replay_buffer
+    ended, timeouts = (column[:steps, 0].astype(np.bool_) for column in (buffer.dones, buffer.timeouts))
+    return Transitions(
+        observations=buffer.observations[:steps, 0].astype(np.float32),
+        actions=task.to_bounds(buffer.actions[:steps, 0]),
+        rewards=buffer.rewards[:steps, 0].astype(np.float32),
+        next_observations=buffer.next_observations[:steps, 0].astype(np.float32),
+        terminals=ended & ~timeouts,
+        timeouts=ended & timeouts,
+    ).cut(steps)
+
+
+def _roll(task: _Task, snapshot: Snapshot, transitions: int, stage: str, report: Progress) -> Transitions:
+    count = int(np.clip(transitions // task.limit, 1, MAX_ENVS))
+    # Other starts than those it was chosen by, and other ones for each policy.
+    env = make_vector(task.env_id, count, task.seed + 1_000_000 + snapshot.step)
+    act = _actor(task, snapshot.weights)
+    done = 0
+
+    def counted(observations: NDArray[np.float32], rows: Rows) -> NDArray[Any]:
+        nonlocal done
+        done += len(rows)
+        report(stage, min(done, transitions), transitions)
+        return act(observations, rows)
+
+    try:
+        runs = rollout(counted, env, np.full(count, -(-transitions // count)))
+    finally:
+        env.close()
+    return join(runs).cut(transitions)
+
+
+def _write_actors(path: Path, env_id: str, actors: dict[str, Snapshot]) -> None:
+    from safetensors.numpy import save
+
+    tensors = {f"{name}.{key}": value for name, snapshot in actors.items() for key, value in snapshot.weights.items()}
+    metadata = {"format": "ractd-behaviors-1", "env_id": env_id, "actors": json.dumps(list(actors))}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        file.write(save(tensors, metadata))
+    os.replace(file.name, path)
