@@ -54,6 +54,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
     contiguous = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     with replacing(path) as partial:
         save_file(contiguous, partial, {"ractd": json.dumps(header)})
+        # safetensors makes the file private; a policy is there to be shared.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(partial, 0o666 & ~mask)
 
 
 @contextmanager
