@@ -6,8 +6,11 @@ that `--preset` names and replaces what the user types.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Literal
+import math
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal
+
+from ractd.errors import RactdError
 
 
 @dataclass(frozen=True)
@@ -180,6 +183,52 @@ def _unet_preset(horizon: int, network: UNet) -> Config:
         teacher=Teacher(network=network, optimization=optimization),
         student=Student(optimization=replace(optimization, steps=100_000)),
     )
+
+
+_AT_LEAST_ONE = (1, 2**31 - 1)
+_POSITIVE = (1e-12, 1e12)
+_NOT_NEGATIVE = (0.0, 1e12)
+_RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(
+        ("horizon", "history", "steps", "batch_size", "width", "blocks", "groups", "kernel_size"), _AT_LEAST_ONE
+    ),
+    **dict.fromkeys(("layers", "down_dims", "ode_steps", "episodes", "execute", "checkpoints"), _AT_LEAST_ONE),
+    "checkpoint_episodes": _AT_LEAST_ONE,
+    "embed_dim": (4, 2**31 - 1),
+    "bins": (3, 10_000),
+    "seed": (0, 2**31 - 1),
+    **dict.fromkeys(
+        ("sigma_min", "sigma_max", "rho", "sigma_data", "p_std", "learning_rate", "max_grad_norm"), _POSITIVE
+    ),
+    **dict.fromkeys(
+        ("weight_decay", "warmup_steps", "ctm_weight", "dsm_weight", "reward_weight", "reward_share"), _NOT_NEGATIVE
+    ),
+    "bound_weight": _NOT_NEGATIVE,
+    "gamma": (0.0, 1.0),
+    "termination_penalty": (-1e12, 1e12),
+    "validation_share": (0.0, 0.5),
+    "ema": (0.0, 0.999999),
+}
+
+
+def check(config: Any, prefix: str = "") -> None:
+    """Raise `RactdError` naming the first option out of its range."""
+    for f in fields(config):
+        value, option = getattr(config, f.name), f"--{prefix}{f.name}".replace("_", "-")
+        if is_dataclass(value):
+            check(value, f"{prefix}{f.name}.")
+        low, high = _RANGES.get(f.name, (-math.inf, math.inf))
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, (int, float)) and not low <= number <= high:
+                raise RactdError(f"{option} is {number}, expected a number from {low:g} to {high:g}")
+    if isinstance(config, Diffusion) and config.sigma_min >= config.sigma_max:
+        raise RactdError(
+            f"--diffusion.sigma-min is {config.sigma_min}, expected less than sigma-max, {config.sigma_max}"
+        )
+    if isinstance(config, Config) and config.evaluation.execute > config.horizon:
+        raise RactdError(
+            f"--evaluation.execute is {config.evaluation.execute}, expected at most the horizon, {config.horizon}"
+        )
 
 
 PRESETS: dict[str, Config] = {

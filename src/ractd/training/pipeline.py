@@ -13,14 +13,19 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 from rich.console import Console
+from rich.markup import escape
 
-from ractd.config import DEFAULT_GAMMA, GAMMA, PRESETS, TABLE_9, Config
+from ractd.config import DEFAULT_GAMMA, GAMMA, PRESETS, TABLE_9, Config, check
 from ractd.data import OfflineDataset, load_dataset
 from ractd.data.dataset import describe
+from ractd.data.validation import check_environment
 from ractd.envs.scores import family
+from ractd.envs.vector import make_vector
 from ractd.errors import RactdError
 from ractd.policy import Policy
 from ractd.serialize import to_json
+from ractd.training.log import Log
+from ractd.training.loop import Interrupted
 from ractd.training.metrics import Metrics
 from ractd.training.results import Result, evaluate_run, read_result
 from ractd.training.rundir import locked, open_run
@@ -57,12 +62,12 @@ def train(
     """
     console = console or Console(quiet=True)
     data = dataset if isinstance(dataset, OfflineDataset) else load_dataset(dataset, env_id=env_id)
-    if env_id is not None:
-        data = replace(data, env_id=env_id)
+    data = _with_environment(data, env_id, console)
     source = None if teacher is None else Policy.load(Path(teacher) / "policy" / "teacher")
     if source is not None:
         config = _with_teacher(config, source, data, Path(teacher or ""))
     config = resolve(config, data.name)
+    check(config)
     directory = Path(out) if out is not None else Path("runs") / f"{data.name}-s{config.seed}"
     accelerator = Accelerator(
         mixed_precision="bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
@@ -77,23 +82,25 @@ def train(
     with locked(directory) if main else nullcontext():
         if main:
             open_run(directory, description)
+        log = Log(console, directory if main else None)
         accelerator.wait_for_everyone()
         finished = read_result(directory)
         if finished is not None and finished.complete:
-            console.print(f"{directory} is finished; this is its result", highlight=False)
+            log.say(f"{directory} is finished; this is its result")
             return finished
         with _stop_requests() as should_stop:
             metrics = Metrics(directory if main else None, console if main else None)
-            run = prepare(
-                directory, config, data, accelerator, metrics, console, checkpoint_seconds, should_stop, source
-            )
+            run = prepare(directory, config, data, accelerator, metrics, log, checkpoint_seconds, should_stop, source)
             try:
                 _train_stages(run, only, source, teacher, plain)
+            except (RactdError, Interrupted) as error:
+                log.write(f"stopped: {error}")
+                raise
             finally:
                 metrics.close()
         accelerator.wait_for_everyone()
         if only is None and main:
-            return evaluate_run(directory, data, config, console)
+            return evaluate_run(directory, data, config, console, log)
     return Result(directory, {})
 
 
@@ -136,6 +143,24 @@ def resolve(config: Config, dataset_name: str) -> Config:
     if student.reward_weight is None:
         student = replace(student, reward_weight=TABLE_9.get(dataset_name.rsplit("-v", 1)[0], (1.0, 1.0, "auto"))[2])
     return replace(config, return_model=replace(config.return_model, gamma=gamma), student=student)
+
+
+def _with_environment(data: OfflineDataset, env_id: str | None, console: Console) -> OfflineDataset:
+    """Settle where policies are scored: an environment asked for has to work, one that the data names may be missing."""
+    data = replace(data, env_id=env_id or data.env_id)
+    if data.env_id is None:
+        return data
+    try:
+        make_vector(data.env_id, 1, 0).close()
+    except RactdError as error:
+        if env_id is not None:
+            raise
+        console.print(f"[yellow]warning:[/] no scores, estimates only: {escape(str(error))}", highlight=False)
+        return replace(data, env_id=None)
+    for finding in check_environment(data, data.env_id, data.name):
+        if finding.level == "error":
+            raise RactdError(finding.message)
+    return data
 
 
 def _with_teacher(config: Config, teacher: Policy, data: OfflineDataset, path: Path) -> Config:

@@ -21,6 +21,7 @@ from ractd.envs.scores import normalized_score
 from ractd.errors import RactdError
 from ractd.policy import Policy
 from ractd.training.checkpoint import read_header, read_json, write_json
+from ractd.training.log import Log
 from ractd.training.rundir import versions
 
 FORMAT_VERSION = 1
@@ -141,7 +142,7 @@ def score(
     return facts(policy) | {"evaluation": result.to_dict()}
 
 
-def evaluate_run(directory: Path, dataset: OfflineDataset, config: Config, console: Console) -> Result:
+def evaluate_run(directory: Path, dataset: OfflineDataset, config: Config, console: Console, log: Log) -> Result:
     """Measure every policy of a run that isn't measured yet; each row is on disk as soon as it is known."""
     found = read_result(directory)
     returns = dataset.episode_returns()
@@ -166,7 +167,7 @@ def evaluate_run(directory: Path, dataset: OfflineDataset, config: Config, conso
         path = directory / "policy" / name
         if label in content["rows"] or not path.is_dir():
             continue
-        console.print(f"evaluating {label} ...", highlight=False)
+        log.say(f"evaluating {label}")
         policy = Policy.load(path).configured(**settings)
         row = facts(policy)
         if dataset.env_id is not None:

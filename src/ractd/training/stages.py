@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from rich.console import Console
 from torch import Tensor, nn
 
 from ractd.config import Config, Optimization, Student
@@ -24,6 +23,7 @@ from ractd.models.normalizer import Normalizer
 from ractd.policy import Policy, PolicySpec
 from ractd.training.checkpoint import load_weights, read_tensors, write_tensors
 from ractd.training.collapse import CollapseWatch, complaint
+from ractd.training.log import Log
 from ractd.training.loop import Stage, averaged_copy, read_step, run_stage
 from ractd.training.metrics import Metrics
 from ractd.training.returns import ReturnObjective
@@ -54,7 +54,7 @@ class Run:
     return_std: float
     accelerator: Accelerator
     metrics: Metrics
-    console: Console
+    log: Log
     checkpoint_seconds: float
     should_stop: Callable[[], bool]
 
@@ -72,8 +72,13 @@ class Run:
         )
 
     def train(self, stage: Stage) -> None:
-        """Run one stage to its end."""
+        """Run one stage to its end, saying how long it took."""
+        before, steps = read_step(stage.checkpoint), stage.optimization.steps
+        if before < steps:
+            self.log.say(f"{stage.name}: training" if not before else f"{stage.name}: going on at step {before:,}")
         run_stage(stage, self.accelerator, self.metrics, self.should_stop)
+        if before < steps:
+            self.log.say(f"{stage.name}: {steps:,} steps in {stage.record['seconds']:,.0f} s")
 
     def seed_weights(self, name: str) -> None:
         """Make the initial weights of a stage a function of the run's seed and the stage alone."""
@@ -125,7 +130,7 @@ def prepare(
     dataset: OfflineDataset,
     accelerator: Accelerator,
     metrics: Metrics,
-    console: Console,
+    log: Log,
     checkpoint_seconds: float,
     should_stop: Callable[[], bool],
     source: Policy | None,
@@ -151,7 +156,7 @@ def prepare(
         return_std=std,
         accelerator=accelerator,
         metrics=metrics,
-        console=console,
+        log=log,
         checkpoint_seconds=checkpoint_seconds,
         should_stop=should_stop,
     )
@@ -269,7 +274,7 @@ def train_student(run: Run, name: str, config: Student, teacher: nn.Module, retu
                 write_tensors(stage.directory / "healthy.safetensors", average.state_dict(), {"step": step})
             else:
                 stage.record["collapse"] = {"step": step, "why": why}
-                run.console.print(
+                run.log.say(
                     f"[yellow]warning:[/] the {name} student is collapsing at step {step}: {why}. The last checkpoint before "
                     f"it is kept as policy '{name}-before-collapse'; a smaller --reward-weight or --student.reward-share helps"
                 )
