@@ -1,0 +1,89 @@
+"""What every benchmark shares: the machine, the spread of repeats, committed results, a table."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("ractd", "torch", "numpy", "mujoco", "envpool", "gymnasium")
+
+
+def machine() -> dict[str, Any]:
+    """CPU model, cores this process may use, versions and git commit; nothing that names the machine or its paths."""
+    versions: dict[str, str | None] = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": versions,
+        "commit": _git("rev-parse", "--short=12", "HEAD"),
+        "modified": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "src", "benchmarks/*.py")),
+    }
+
+
+def repeat(measure: Callable[[], float], repeats: int) -> dict[str, Any]:
+    """Measure `repeats` times: median, spread (largest minus smallest, as a share of the median) and every value."""
+    return summary([measure() for _ in range(repeats)])
+
+
+def summary(values: Sequence[float]) -> dict[str, Any]:
+    """Median, spread (largest minus smallest, as a share of the median) and every value."""
+    median = statistics.median(values)
+    return {"median": median, "spread": (max(values) - min(values)) / median, "values": list(values)}
+
+
+def write_result(name: str, result: dict[str, Any]) -> Path:
+    """Write `benchmarks/results/<name>.json` by atomic rename, with `machine()` beside the result."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    text = json.dumps({"benchmark": name, "machine": machine(), **result}, indent=2, allow_nan=False)
+    with tempfile.NamedTemporaryFile("w", dir=RESULTS, prefix=f".{name}.", delete=False) as file:
+        file.write(text + "\n")
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, path)
+    return path
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows of text, the first column to the left and numbers to the right."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _git(*arguments: str) -> str | None:
+    done = subprocess.run(
+        ["git", *arguments], cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() if done.returncode == 0 else None
