@@ -112,7 +112,7 @@ def main() -> None:
         for name, measure in contenders.items():
             measured[name].append(measure())
             print(f"{name}: {measured[name][-1][0]:,.0f} steps/s", flush=True)
-    results = {
+    results: dict[str, dict[str, Any]] = {
         name: {
             "steps_per_second": summary([speed for speed, _, _ in values]),
             "mean_return": float(np.mean([mean for _, mean, _ in values])),
