@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,6 +26,8 @@ class Log:
 
     def write(self, text: str) -> None:
         """Append a line to the log alone."""
-        if self.path is not None:
-            with open(self.path, "a") as file:
-                file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")
+        if self.path is None:
+            return
+        # On a full disk the error to report is the one that is being logged, not that it can't be.
+        with suppress(OSError), open(self.path, "a") as file:
+            file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")

@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from ractd.errors import RactdError
+
 
 class Metrics:
     """Writes `metrics.jsonl` and TensorBoard files of a run directory, and shows progress on the console."""
@@ -71,13 +73,21 @@ class Metrics:
             )
 
     def flush(self) -> None:
-        """Put everything on disk."""
-        if self.path and self.pending:
-            with open(self.path, "a") as file:
-                file.writelines(self.pending)
-            self.pending.clear()
-        if self.board:
-            self.board.flush()
+        """Put everything on disk; raises `RactdError` where it can't be written."""
+        lines, board = self.pending, self.board
+        # Cleared first: closing after a failure must not fail again, nor append to a torn line.
+        self.pending, self.board = [], None
+        try:
+            if self.path and lines:
+                with open(self.path, "a") as file:
+                    file.writelines(lines)
+            if board:
+                board.flush()
+        except OSError as error:
+            raise RactdError(
+                f"{self.path}: could not be written ({error}); the run goes on from its last checkpoint when it can be"
+            ) from error
+        self.board = board
 
     def close(self) -> None:
         """Flush and let go of files and the terminal."""

@@ -34,22 +34,36 @@ def versions() -> dict[str, str]:
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Hold the run directory for this process; raises `RactdError` when another one does. A killed process lets go."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RactdError(f"{directory}: can't be used as a run directory ({error.strerror})") from error
+    """Hold the run directory for this process, without what a killed one left half-written.
+
+    Raises `RactdError` when another process holds it, or when it is no run directory. A killed process lets go.
+    """
     lock = FileLock(directory / ".lock")
     try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _refuse_foreign(directory)
         lock.acquire(timeout=0)
     except Timeout:
         raise RactdError(
             f"{directory}: another process is using this run; wait for it, stop it, or use another --out"
         ) from None
+    except OSError as error:
+        raise RactdError(f"{directory}: can't be used as a run directory ({error.strerror})") from error
     try:
+        for pattern in (".*.partial", "checkpoints/*/.*.partial", "policy/*/.*.partial"):
+            for partial in directory.glob(pattern):
+                partial.unlink()
         yield
     finally:
         lock.release()
+
+
+def _refuse_foreign(directory: Path) -> None:
+    """Raise `RactdError` for a directory that holds something, but no run: nothing is to be written there."""
+    names = sorted(item.name for item in directory.iterdir())
+    others = [name for name in names if name != ".lock" and not name.endswith(".partial")]
+    if others and "config.json" not in others:
+        raise RactdError(f"{directory}: is not empty and no run (it holds {others[0]!r}); use another --out")
 
 
 def open_run(directory: Path, description: dict[str, Any]) -> None:
@@ -60,11 +74,6 @@ def open_run(directory: Path, description: dict[str, Any]) -> None:
     path = directory / "config.json"
     invocation = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "command": sys.argv, "versions": versions()}
     if not path.exists():
-        others = [item.name for item in directory.iterdir() if item.name != ".lock"]
-        if others:
-            raise RactdError(
-                f"{directory}: is not empty and no run (it holds {sorted(others)[0]!r}); use another --out"
-            )
         write_json(
             path, {"format": "ractd-run", "format_version": FORMAT_VERSION, **description, "invocations": [invocation]}
         )
