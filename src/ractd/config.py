@@ -100,12 +100,18 @@ class ReturnModel:
     """How it is trained."""
 
 
+TeacherLoss = Literal["pseudo-huber", "square"]
+
+
 @dataclass(frozen=True)
 class Teacher:
     """The diffusion teacher (eq. 4)."""
 
     network: Network = field(default_factory=MLP)
     """The denoiser's backbone."""
+    loss: TeacherLoss = "pseudo-huber"
+    """Distance of eq. 4: the paper's, which fits conditional medians, or `square` (EDM's), which fits conditional means and
+    so keeps unequal modes in their shares."""
     optimization: Optimization = field(
         default_factory=lambda: Optimization(steps=20_000, batch_size=128, learning_rate=5e-4)
     )

@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ractd.config import Diffusion, Network
-from ractd.diffusion.ctm import to_clean
 from ractd.diffusion.samplers import SAMPLERS
 from ractd.errors import RactdError
 from ractd.models import ReturnNetwork, build_network
 from ractd.models.normalizer import Normalizer
 from ractd.serialize import from_json, to_json
 from ractd.training.checkpoint import load_weights, read_json, read_tensors, write_json, write_tensors
-from ractd.training.student import student_network
+from ractd.training.student import student_denoiser
 from ractd.training.teacher import denoiser
 
 FORMAT_VERSION = 1
@@ -111,10 +110,8 @@ class Policy(nn.Module):
         if spec.candidates > 1:
             observations = observations.repeat_interleave(spec.candidates, 0)
         observation = self.normalizer.observation(observations)
-        if spec.jumps:
-            denoise = to_clean(student_network(self.network, spec.diffusion))
-        else:
-            denoise = denoiser(self.network, spec.diffusion)
+        as_denoiser = student_denoiser if spec.jumps else denoiser
+        denoise = as_denoiser(self.network, spec.diffusion)
         x = SAMPLERS[spec.sampler].sample(denoise, noise, observation.flatten(1), spec.diffusion, spec.steps)
         if spec.candidates > 1:
             returns = self.return_network(observation[:, -1], x[:, 0].clamp(-1, 1)).view(-1, spec.candidates)

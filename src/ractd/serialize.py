@@ -22,7 +22,7 @@ def to_json(value: Any) -> Any:
     if is_dataclass(value):
         kind = {"kind": name for name, cls in KINDS.items() if isinstance(value, cls)}
         return kind | {f.name: to_json(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, list | tuple):
         return [to_json(item) for item in value]
     if isinstance(value, dict):
         return {key: to_json(item) for key, item in value.items()}

@@ -46,7 +46,8 @@ def summary_table(dataset: OfflineDataset) -> Table:
         "recipe": facts["recipe"] or "not given",
         "environment": facts["env_id"] or "not given (use --env)",
         "transitions": f"{facts['transitions']:,} in {facts['memory_bytes'] / 2**20:,.1f} MiB",
-        "episodes": f"{facts['episodes']:,}: {ends['terminal']:,} terminated, {ends['timeout']:,} timed out, {ends['cut_off']:,} cut off",
+        "episodes": f"{facts['episodes']:,}: {ends['terminal']:,} terminated, {ends['timeout']:,} timed out, "
+        f"{ends['cut_off']:,} cut off",
         "dimensions": f"{facts['observation_dim']} observations, {facts['action_dim']} actions",
         "return": spread("return", 1),
         "normalised score": spread("score", 1) if facts["score"] else "no reference known",

@@ -18,7 +18,7 @@ from ractd.diffusion.samplers import heun, heun_step
 StudentNetwork = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 ReturnFunction = Callable[[Tensor, Tensor], Tensor]
 
-ODE_ANCHOR_BINS = 6
+ODE_ANCHOR_BINS = 12
 """Bins of the teacher's few-step sample that anchors the one-step sample."""
 UPPER_RANGE = 0.7
 """The student's data term draws from the first 70% of the warped schedule (design: what holds the one-step sample)."""

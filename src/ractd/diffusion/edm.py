@@ -15,6 +15,7 @@ from torch import Tensor
 from ractd.config import Diffusion
 
 Denoiser = Callable[[Tensor, Tensor, Tensor], Tensor]
+WeightedDistance = Callable[[Tensor, Tensor, Tensor, Diffusion], Tensor]
 
 
 def sigma_schedule(diffusion: Diffusion, bins: int | None = None) -> Tensor:
@@ -74,6 +75,19 @@ def loss_weight(t: Tensor, diffusion: Diffusion) -> Tensor:
     return (t**2 + diffusion.sigma_data**2).sqrt() / (t * diffusion.sigma_data)
 
 
+def weighted_pseudo_huber(x0: Tensor, estimate: Tensor, t: Tensor, diffusion: Diffusion) -> Tensor:
+    """Return `w(t) d(x0, estimate)`, `[B]`: the paper's distance. Its minimum is the conditional (geometric) median."""
+    return loss_weight(t, diffusion) * distance(x0, estimate)
+
+
+def weighted_square(x0: Tensor, estimate: Tensor, t: Tensor, diffusion: Diffusion) -> Tensor:
+    """Return EDM's `||x0 - estimate||^2 / c_out^2`, a mean over the sequence, `[B]`. Its minimum is the conditional mean.
+
+    The PF-ODE keeps the shares of modes only with conditional means; medians move mass to the larger mode.
+    """
+    return loss_weight(t, diffusion).square() * (x0 - estimate).flatten(1).square().mean(1)
+
+
 def draw_sigma(normal: Tensor, diffusion: Diffusion) -> Tensor:
     """Map standard normal draws `[B]` to noise levels with ln sigma ~ N(p_mean, p_std^2), kept in the schedule's range."""
     sigma = (diffusion.p_mean + diffusion.p_std * normal).exp()
@@ -81,8 +95,14 @@ def draw_sigma(normal: Tensor, diffusion: Diffusion) -> Tensor:
 
 
 def dsm_loss(
-    denoiser: Denoiser, x0: Tensor, noise: Tensor, t: Tensor, condition: Tensor, diffusion: Diffusion
+    denoiser: Denoiser,
+    x0: Tensor,
+    noise: Tensor,
+    t: Tensor,
+    condition: Tensor,
+    diffusion: Diffusion,
+    weighted_distance: WeightedDistance = weighted_pseudo_huber,
 ) -> Tensor:
     """Return the denoising loss of each sample, `[B]` (eq. 4): `w(t) d(x0, D(x0 + t noise, t))`."""
     x_t = x0 + expand(t, x0) * noise
-    return loss_weight(t, diffusion) * distance(x0, denoiser(x_t, t, condition))
+    return weighted_distance(x0, denoiser(x_t, t, condition), t, diffusion)

@@ -221,7 +221,7 @@ def train_return(run: Run) -> ReturnNetwork:
 def train_teacher(run: Run) -> nn.Module:
     """Train the diffusion teacher; its averaged weights are what is used."""
     network = run.denoiser("teacher", jumps=False)
-    objective = TeacherObjective(network, run.normalizer, run.windows, run.config.diffusion)
+    objective = TeacherObjective(network, run.normalizer, run.windows, run.config.diffusion, run.config.teacher.loss)
     average = averaged_copy(network)
     run.train(run.stage("teacher", objective, average, run.config.teacher.optimization))
     return average

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ractd.config import Anchor, Diffusion, Optimization, Student
 from ractd.data.windows import Windows
 from ractd.diffusion import ctm
-from ractd.diffusion.edm import distance, loss_weight, precondition, sigma_schedule
+from ractd.diffusion.edm import Denoiser, distance, loss_weight, precondition, sigma_schedule
 from ractd.models import ReturnNetwork
 from ractd.models.normalizer import Normalizer
 from ractd.training.teacher import denoiser
@@ -31,6 +31,11 @@ ANCHORS: dict[Anchor, Callable[..., Tensor]] = {
 def student_network(network: nn.Module, diffusion: Diffusion) -> ctm.StudentNetwork:
     """Return `g(x, t, condition, s)` of a student's network."""
     return lambda x, t, condition, s: precondition(lambda y: network(y, t, condition, s), x, t, diffusion)
+
+
+def student_denoiser(network: nn.Module, diffusion: Diffusion) -> Denoiser:
+    """Return the jump to time 0, `(x, t, condition) -> G(x, t, 0)`, of a student's network."""
+    return ctm.to_clean(student_network(network, diffusion))
 
 
 class StudentObjective(nn.Module):
@@ -57,7 +62,7 @@ class StudentObjective(nn.Module):
         self.sigmas: Tensor
         self.gradients: Tensor
         self.register_buffer("sigmas", sigma_schedule(diffusion), persistent=False)
-        self.register_buffer("gradients", torch.zeros(2))  # running means: data, reward
+        self.register_buffer("gradients", torch.zeros(3))  # running means: data, reward, reward at logged actions
         for frozen in (average, teacher, return_network, normalizer):
             frozen.requires_grad_(False)
 
@@ -91,7 +96,7 @@ class StudentObjective(nn.Module):
 
         negative_return, excess = ctm.reward_loss(self.return_network, observation[:, -1], sample)
         reward_loss, bound_loss = self.return_scale * negative_return.mean(), excess.mean()
-        weight = self.reward_weight(x0, sample, negative_return)
+        weight = self.reward_weight(observation[:, -1], x0, sample, negative_return)
 
         loss = config.ctm_weight * ctm_loss + config.dsm_weight * dsm_loss + weight * reward_loss
         loss = loss + config.bound_weight * bound_loss
@@ -102,26 +107,40 @@ class StudentObjective(nn.Module):
             "reward": reward_loss.detach(),
             "bound": bound_loss.detach(),
             "reward_weight": weight.detach(),
+            "data_gradient": self.gradients[0].clone(),
+            "reward_gradient": self.gradients[1].clone(),
+            "reward_gradient_of_data": self.gradients[2].clone(),
             "estimated_return": -negative_return.detach().mean(),
             "out_of_bounds": (sample.detach().abs() > 1).float().mean(),
         }
 
-    def reward_weight(self, x0: Tensor, sample: Tensor, negative_return: Tensor) -> Tensor:
+    def reward_weight(self, observation: Tensor, x0: Tensor, sample: Tensor, negative_return: Tensor) -> Tensor:
         """Return sigma of eq. 9: as configured, or `reward_share` times the data gradient over the reward gradient.
 
-        Both are norms of gradients at the one-step sample, averaged over the batch and over time.
+        Both are norms of gradients at the one-step sample, averaged over the batch and over time. The reward gradient
+        counts for at least what it is at the logged actions: where a sample has left the data it can vanish, and a weight
+        that grew in answer would drive the sample further out.
         """
         if self.config.reward_weight != "auto":
             return torch.as_tensor(self.config.reward_weight, device=sample.device)
         T = sample.new_tensor([self.diffusion.sigma_max])
-        detached = sample.detach().requires_grad_()
-        data = self.config.dsm_weight * loss_weight(T, self.diffusion) * distance(x0, detached)
-        data_gradient = torch.autograd.grad(data.sum(), detached)[0].flatten(1).norm(dim=1).mean()
-        reward = torch.autograd.grad(negative_return.sum(), sample, retain_graph=True)[0]
-        reward_gradient = self.return_scale * reward.flatten(1).norm(dim=1).mean()
-        now = self.mean_over_processes(torch.stack([data_gradient, reward_gradient]))
+        at_sample, logged = sample.detach().requires_grad_(), x0[:, 0].detach().requires_grad_()
+        data = self.config.dsm_weight * loss_weight(T, self.diffusion) * distance(x0, at_sample)
+        norms = (
+            _mean_gradient(data, at_sample),
+            self.return_scale * _mean_gradient(negative_return, sample),
+            self.return_scale * _mean_gradient(self.return_network(observation, logged), logged),
+        )
+        now = self.mean_over_processes(torch.stack(norms))
         if self.training:
             self.gradients.lerp_(now, 1 - WEIGHT_MEMORY)
-        data_mean, reward_mean = self.gradients
-        weight: Tensor = self.config.reward_share * data_mean / reward_mean.clamp(min=1e-12)
-        return weight
+        data_gradient, reward_gradient, reward_gradient_of_data = self.gradients
+        weight: Tensor = self.config.reward_share * data_gradient
+        return weight / torch.maximum(reward_gradient, reward_gradient_of_data).clamp(min=1e-12)
+
+
+def _mean_gradient(values: Tensor, at: Tensor) -> Tensor:
+    """Return the mean norm of the gradient of `values [B]` by the rows of `at`, leaving the graph as it is."""
+    (gradient,) = torch.autograd.grad(values.sum(), at, retain_graph=True)
+    mean: Tensor = gradient.flatten(1).norm(dim=1).mean()
+    return mean

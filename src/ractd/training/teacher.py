@@ -5,10 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ractd.config import Diffusion, Optimization
+from ractd.config import Diffusion, Optimization, TeacherLoss
 from ractd.data.windows import Windows
-from ractd.diffusion.edm import Denoiser, draw_sigma, dsm_loss, precondition
+from ractd.diffusion.edm import (
+    Denoiser,
+    WeightedDistance,
+    draw_sigma,
+    dsm_loss,
+    precondition,
+    weighted_pseudo_huber,
+    weighted_square,
+)
 from ractd.models.normalizer import Normalizer
+
+LOSSES: dict[TeacherLoss, WeightedDistance] = {"pseudo-huber": weighted_pseudo_huber, "square": weighted_square}
 
 
 def denoiser(network: nn.Module, diffusion: Diffusion) -> Denoiser:
@@ -19,8 +29,16 @@ def denoiser(network: nn.Module, diffusion: Diffusion) -> Denoiser:
 class TeacherObjective(nn.Module):
     """Denoising score matching on action windows."""
 
-    def __init__(self, network: nn.Module, normalizer: Normalizer, windows: Windows, diffusion: Diffusion) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        normalizer: Normalizer,
+        windows: Windows,
+        diffusion: Diffusion,
+        loss: TeacherLoss = "pseudo-huber",
+    ) -> None:
         super().__init__()
+        self.weighted_distance = LOSSES[loss]
         self.network, self.normalizer, self.windows, self.diffusion = network, normalizer, windows, diffusion
 
     def draw(self, generator: torch.Generator, optimization: Optimization) -> dict[str, Tensor]:
@@ -37,5 +55,7 @@ class TeacherObjective(nn.Module):
         condition = self.normalizer.observation(observations).flatten(1)
         t = draw_sigma(draws["sigma"], self.diffusion)
         D = denoiser(self.network, self.diffusion)
-        loss = dsm_loss(D, self.normalizer.action(actions), draws["noise"], t, condition, self.diffusion).mean()
+        loss = dsm_loss(
+            D, self.normalizer.action(actions), draws["noise"], t, condition, self.diffusion, self.weighted_distance
+        ).mean()
         return {"loss": loss, "dsm": loss.detach()}
