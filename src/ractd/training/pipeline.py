@@ -22,6 +22,7 @@ from ractd.data.validation import check_environment
 from ractd.envs.scores import family
 from ractd.envs.vector import make_vector
 from ractd.errors import RactdError
+from ractd.models import build_network
 from ractd.policy import Policy
 from ractd.serialize import to_json
 from ractd.training.log import Log
@@ -68,6 +69,7 @@ def train(
         config = _with_teacher(config, source, data, Path(teacher or ""))
     config = resolve(config, data.name)
     check(config)
+    _check_networks(config, data)
     directory = Path(out) if out is not None else Path("runs") / f"{data.name}-s{config.seed}"
     accelerator = Accelerator(
         mixed_precision="bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
@@ -143,6 +145,14 @@ def resolve(config: Config, dataset_name: str) -> Config:
     if student.reward_weight is None:
         student = replace(student, reward_weight=TABLE_9.get(dataset_name.rsplit("-v", 1)[0], (1.0, 1.0, "auto"))[2])
     return replace(config, return_model=replace(config.return_model, gamma=gamma), student=student)
+
+
+def _check_networks(config: Config, data: OfflineDataset) -> None:
+    """Raise `RactdError` for networks that can't be built, before the hours that come before they are."""
+    condition_dim = config.history * data.observation_dim
+    with torch.device("meta"):
+        for network in (config.teacher.network, config.student.network or config.teacher.network):
+            build_network(network, config.horizon, data.action_dim, condition_dim, jumps=True)
 
 
 def _with_environment(data: OfflineDataset, env_id: str | None, console: Console) -> OfflineDataset:
