@@ -141,6 +141,8 @@ class Student:
     """Divide the return estimate by the dataset's standard deviation of returns-to-go; False is the paper's raw scale."""
     bound_weight: float = 1.0
     """Penalty on actions outside the bounds, which the return model never sees."""
+    ctm_share: float = 1.0
+    """Share of the batch that the CTM loss sees: it costs twice what the other two together do."""
     ode_steps: int = 1
     """The teacher's solver goes at most so many bins from t to u (eq. 6)."""
     anchor: Anchor = "dsm"
@@ -215,6 +217,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "gamma": (0.0, 1.0),
     "termination_penalty": (-1e12, 1e12),
     "validation_share": (0.0, 0.5),
+    "ctm_share": (1e-6, 1.0),
     "ema": (0.0, 0.999999),
 }
 

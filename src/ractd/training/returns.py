@@ -15,20 +15,31 @@ class ReturnObjective(nn.Module):
     """Squared error of R(s_n, a_n) against the return-to-go, in standard deviations of the dataset's returns-to-go."""
 
     def __init__(
-        self, network: ReturnNetwork, normalizer: Normalizer, windows: Windows, targets: Tensor, rows: Tensor
+        self,
+        network: ReturnNetwork,
+        normalizer: Normalizer,
+        windows: Windows,
+        targets: Tensor,
+        rows: Tensor,
+        action_noise: float = 0.0,
     ) -> None:
         super().__init__()
         self.network, self.normalizer, self.windows = network, normalizer, windows
-        self.targets, self.rows = targets, rows
+        self.targets, self.rows, self.action_noise = targets, rows, action_noise
 
     def draw(self, generator: torch.Generator, optimization: Optimization) -> dict[str, Tensor]:
         """Draw the global batch: positions in `rows` (the training episodes' transitions), `[B]`."""
-        return {"row": torch.randint(len(self.rows), (optimization.batch_size,), generator=generator)}
+        B, action_dim = optimization.batch_size, self.windows.actions.shape[1]
+        return {
+            "row": torch.randint(len(self.rows), (B,), generator=generator),
+            "noise": torch.randn(B, action_dim, generator=generator),
+        }
 
     def forward(self, draws: dict[str, Tensor]) -> dict[str, Tensor]:
         index = self.rows[draws["row"]]
         observations, actions = self.windows.gather(index)
-        estimate = self.network(self.normalizer.observation(observations[:, -1]), self.normalizer.action(actions[:, 0]))
+        action = self.normalizer.action(actions[:, 0]) + self.action_noise * draws["noise"]
+        estimate = self.network(self.normalizer.observation(observations[:, -1]), action)
         loss = (estimate - self.targets[index]).square().mean()
         return {"loss": loss, "return_mse": loss.detach()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -85,8 +86,11 @@ class StudentObjective(nn.Module):
         g, g_target = student_network(self.network, diffusion), student_network(self.average, diffusion)
         D = denoiser(self.teacher, diffusion)
 
-        times = ctm.draw_times(draws["uniform"][:, :3], config.ode_steps, diffusion)
-        ctm_loss = ctm.ctm_loss(g, g_target, D, x0, noise_ctm, times, condition, self.sigmas, config.ode_steps).mean()
+        some = slice(0, math.ceil(config.ctm_share * len(x0)))
+        times = ctm.draw_times(draws["uniform"][some, :3], config.ode_steps, diffusion)
+        ctm_loss = ctm.ctm_loss(
+            g, g_target, D, x0[some], noise_ctm[some], times, condition[some], self.sigmas, config.ode_steps
+        ).mean()
 
         sample = ctm.one_step(g, noise_T, condition, diffusion)
         t = ctm.student_sigma(draws["normal"], draws["uniform"][:, 3], SHARE_AT_T, diffusion)
