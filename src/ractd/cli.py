@@ -67,7 +67,8 @@ class Train:
         )
         if result.content:
             out.print(result_table(result))
-            out.print(f"run: {result.directory}   policy: {result.directory / 'policy' / 'student'}", highlight=False)
+            policy = result.directory / "policy" / "student"
+            out.print(f"run: {result.directory}   policy: {policy}", highlight=False, markup=False, soft_wrap=True)
         elif self.only:
             out.print(f"the {self.only} is trained; 'ractd train' without --only does the rest", highlight=False)
 
@@ -155,7 +156,10 @@ class DataValidate:
             out.print(finding.message, markup=False, highlight=False, soft_wrap=True)
         errors = sum(finding.level == "error" for finding in findings)
         out.print(
-            f"{self.dataset}: {errors} errors, {len(findings) - errors} warnings", highlight=False, soft_wrap=True
+            f"{self.dataset}: {errors} errors, {len(findings) - errors} warnings",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
         )
         if errors:
             raise SystemExit(2)
@@ -202,7 +206,7 @@ class DataCollect:
         from ractd.data.collect import collect
 
         for path in collect(self.env, steps=self.steps, seed=self.seed, directory=self.directory):
-            out.print(f"wrote {path}", highlight=False, soft_wrap=True)
+            out.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
 
 
 Data = (
@@ -226,7 +230,7 @@ class DataCommand:
 
 def parse(arguments: Sequence[str]) -> Train | Eval | DataCommand:
     """Parse a command line; the defaults of `train` are those of the preset that it names."""
-    preset = Config()
+    preset = PRESETS["cpu"]
     for i, word in enumerate(arguments):
         name = word.partition("=")[2] if word.startswith("--preset=") else (arguments[i + 1 : i + 2] or [""])[0]
         if word.startswith("--preset") and name in PRESETS:

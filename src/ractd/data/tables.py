@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -17,19 +18,21 @@ from ractd.errors import RactdError
 
 def datasets_table() -> Table:
     """Return every dataset that can be named."""
-    caption = f"Datasets made here are in {dataset_dir()}; a path to an .hdf5 or .npz file is a dataset too."
+    caption = (
+        f"Datasets made here are in {escape(str(dataset_dir()))}; a path to an .hdf5 or .npz file is a dataset too."
+    )
     table = Table(title="datasets", title_justify="left", caption=caption, caption_justify="left")
     for column in ("name", "kind", "here", "description"):
         table.add_column(column, overflow="fold")
     for info in list_datasets():
-        table.add_row(info.name, info.kind, "yes" if info.present else "", info.description)
+        table.add_row(escape(info.name), info.kind, "yes" if info.present else "", escape(info.description))
     return table
 
 
 def summary_table(dataset: OfflineDataset) -> Table:
     """Return the facts of one dataset."""
     facts = summarize(dataset)
-    table = Table(title=dataset.name, title_justify="left", show_header=False)
+    table = Table(title=escape(dataset.name), title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
 
@@ -61,7 +64,7 @@ def summary_table(dataset: OfflineDataset) -> Table:
         "fingerprint": facts["fingerprint"],
     }
     for name, value in rows.items():
-        table.add_row(name, value)
+        table.add_row(name, escape(value))
     return table
 
 
@@ -71,7 +74,9 @@ def make_with_progress(
     """Build a dataset with a progress bar, unless it is there already; returns its path."""
     path = (directory or dataset_dir()) / f"{name}.hdf5"
     if path.exists() and not overwrite:
-        console.print(f"{path} is there already; --overwrite builds it again", highlight=False, soft_wrap=True)
+        console.print(
+            f"{path} is there already; --overwrite builds it again", highlight=False, markup=False, soft_wrap=True
+        )
         return path
     if transitions is not None and transitions < 1:
         raise RactdError(f"--steps is {transitions}, expected at least 1")
@@ -84,5 +89,5 @@ def make_with_progress(
             directory=directory,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
-    console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+    console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
     return path

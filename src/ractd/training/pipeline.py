@@ -88,7 +88,7 @@ def train(
         accelerator.wait_for_everyone()
         finished = read_result(directory)
         if finished is not None and finished.complete:
-            log.say(f"{directory} is finished; this is its result")
+            log.say(f"{escape(str(directory))} is finished; this is its result")
             return finished
         with _stop_requests() as should_stop:
             metrics = Metrics(directory if main else None, console if main else None)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -18,6 +19,7 @@ from ractd.data import OfflineDataset
 from ractd.data.dataset import describe
 from ractd.envs.evaluate import evaluate
 from ractd.envs.scores import normalized_score
+from ractd.envs.vector import make_vector
 from ractd.errors import RactdError
 from ractd.policy import Policy
 from ractd.training.checkpoint import read_header, read_json, write_json
@@ -200,7 +202,10 @@ def result_table(result: Result) -> Table:
     dataset, behavior = content["dataset"], content["behavior"]
     scored = simulated and behavior["mean_score"] is not None
     table = Table(
-        title=f"{dataset['name']}", title_justify="left", caption=_caption(content, simulated), caption_justify="left"
+        title=escape(dataset["name"]),
+        title_justify="left",
+        caption=_caption(content, simulated),
+        caption_justify="left",
     )
     table.add_column("policy")
     if scored:
@@ -266,11 +271,23 @@ def evaluate_policy(
     env_id = env_id or policy.spec.env_id
     if env_id is None:
         raise RactdError(f"{directory}: its data names no environment; give one with --env")
+    _check_spaces(policy, env_id, path)
     console.print(f"evaluating {name} for {episodes} episodes in {env_id} ...", highlight=False)
     row = score(policy, env_id, episodes, execute, seed, console, name)
     key = f"{name}-e{episodes}-x{execute}-n{policy.spec.candidates}-k{policy.spec.steps}-s{seed}"
     write_json(directory / "evaluations" / f"{key}.json", row)
     return row | {"label": name}
+
+
+def _check_spaces(policy: Policy, env_id: str, path: Path) -> None:
+    env, spec = make_vector(env_id, 1), policy.spec
+    dims = env.observation_dim, len(env.action_low)
+    env.close()
+    if dims != (spec.observation_dim, spec.action_dim):
+        raise RactdError(
+            f"{path}: maps {spec.observation_dim} observations to {spec.action_dim} actions, "
+            f"environment {env_id!r} has {dims[0]} and {dims[1]}"
+        )
 
 
 def evaluation_table(row: dict[str, Any]) -> Table:
