@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -19,6 +20,15 @@ from ractd.training.student import student_network
 DIFFUSION = Diffusion()
 MU, S0 = 0.2, 0.5
 NO_CONDITION = torch.zeros(8, 1, dtype=torch.float64)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Tiny tensors: threads cost more than they give, most of all on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def gaussian_denoiser(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:

@@ -90,8 +90,8 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
     torch.manual_seed(0)
     network = build_network(NETWORK, 1, 2, 1, False)
     average = averaged_copy(network)
-    objective = TeacherObjective(network, NORMALIZER, WINDOWS, DIFFUSION)
-    run(tmp_path_factory.mktemp("teacher"), "teacher", objective, average, 2000, 2e-3)
+    objective = TeacherObjective(network, NORMALIZER, WINDOWS, DIFFUSION, "square")
+    run(tmp_path_factory.mktemp("teacher"), "teacher", objective, average, 2500, 2e-3)
     return average
 
 
@@ -177,19 +177,13 @@ def test_the_sampler_keeps_both_modes_of_an_exact_denoiser(noise: Tensor) -> Non
     assert measured["off"] < 0.01
 
 
-def test_the_teachers_samples_are_on_the_modes(teacher: nn.Module, noise: Tensor) -> None:
+def test_the_teacher_keeps_both_modes_in_their_shares(teacher: nn.Module, noise: Tensor, record_property: Any) -> None:
+    """With EDM's squared distance; the pseudo-Huber one fits medians, and ends with a tenth on the mode of three tenths."""
     measured = measure(ode_samples(teacher, noise, 80))
-    assert measured["off"] < 0.02, measured
-    assert min(measured["on_better"], measured["on_worse"]) > 0.05, measured
-
-
-@pytest.mark.xfail(
-    strict=True,
-    reason="the pseudo-Huber distance fits conditional medians, whose PF-ODE sends 10% of the samples to a mode of 30%",
-)
-def test_the_teacher_keeps_both_modes_in_their_shares(teacher: nn.Module, noise: Tensor) -> None:
-    measured = measure(ode_samples(teacher, noise, 80))
+    record_property("teacher", measured)
+    print("teacher:", measured)
     assert measured["better"] == pytest.approx(SHARE, abs=0.05), measured
+    assert measured["off"] < 0.02, measured
 
 
 # --- the plain student, by anchor --------------------------------------------------------------------------------
@@ -197,23 +191,10 @@ def test_the_teacher_keeps_both_modes_in_their_shares(teacher: nn.Module, noise:
 Distil = Callable[..., tuple[Tensor, StudentObjective]]
 
 
-@pytest.mark.parametrize(
-    "bins",
-    [
-        pytest.param(
-            None, marks=pytest.mark.xfail(strict=True, reason="6 bins are too coarse: the targets miss the modes")
-        ),
-        12,
-    ],
-)
-def test_the_ode_anchor_keeps_both_modes(
-    distil: Distil, monkeypatch: pytest.MonkeyPatch, record_property: Any, bins: int | None
-) -> None:
-    if bins is not None:
-        monkeypatch.setattr(ctm, "ODE_ANCHOR_BINS", bins)
+def test_the_ode_anchor_keeps_both_modes(distil: Distil, record_property: Any) -> None:
     measured = measure(distil(anchor="ode", reward_weight=0.0)[0])
     record_property("ode", measured)
-    print(f"ode, {ctm.ODE_ANCHOR_BINS} bins:", measured)
+    print("ode:", measured)
     assert measured["off"] < 0.1, measured
     assert measured["better"] == pytest.approx(SHARE, abs=0.05), measured
 
@@ -245,28 +226,25 @@ def test_the_return_model_could_be_exploited(returns: ReturnNetwork) -> None:
     assert corner > beyond > better + 0.05
 
 
-@pytest.mark.parametrize(
-    "share",
-    [
-        pytest.param(
-            Student().reward_share,
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="auto's default share drives every sample out of bounds, to where the reward gradient is 0",
-            ),
-        ),
-        0.1,
-    ],
-)
 def test_the_reward_aware_student_moves_to_the_better_mode_and_stays_on_it(
-    distil: Distil, record_property: Any, share: float
+    distil: Distil, record_property: Any
 ) -> None:
-    sample, objective = distil(reward_weight="auto", reward_share=share)
+    """The anchor pulls with 0.7 against 0.3 towards the worse mode: the share that wins here is above the default."""
+    sample, objective = distil(reward_weight="auto", reward_share=0.1)
     measured = measure(sample)
     record_property("auto", measured)
-    print(f"auto, share {share}:", measured, "gradients", objective.gradients.tolist())
+    print("auto, share 0.1:", measured, "gradients", objective.gradients.tolist())
     assert measured["on_better"] > 0.95, measured
     assert measured["distance"] < 2.5 * SPREAD, measured
+    assert measured["out_of_bounds"] == 0, measured
+
+
+def test_the_default_share_stays_in_the_data(distil: Distil, record_property: Any) -> None:
+    """Whatever it is: a default that the return model's errors can pull out of the data is no default."""
+    measured = measure(distil(reward_weight="auto")[0])
+    record_property("default", measured)
+    print(f"auto, share {Student().reward_share}:", measured)
+    assert measured["off"] < 0.05, measured
     assert measured["out_of_bounds"] == 0, measured
 
 
@@ -283,7 +261,7 @@ def test_the_automatic_weight_does_not_see_the_scale_of_the_rewards(
 
     options = {"steps": 120, "reward_weight": "auto", "reward_share": 0.1}
     expected, reference = distil(**options)
-    data, reward = reference.gradients.tolist()
+    data, reward = reference.gradients.tolist()[:2]
     for normalize, unit in ((True, 1.0), (False, std)):
         sample, objective = distil(**options, return_network=scaled, scale=std, normalize_returns=normalize)
         assert objective.gradients[0].item() == pytest.approx(data, rel=0.02)
