@@ -200,7 +200,7 @@ def train_return(run: Run) -> ReturnNetwork:
     rows, validation_rows = (
         r.to(run.targets.device) for r in held_out(dataset, config.validation_share, run.config.seed)
     )
-    objective = ReturnObjective(network, run.normalizer, run.windows, run.targets, rows)
+    objective = ReturnObjective(network, run.normalizer, run.windows, run.targets, rows, config.action_noise)
     average = averaged_copy(network)
     stage = run.stage("return", objective, average, config.optimization)
 

@@ -1,0 +1,164 @@
+"""Time of an action: one step of the student against the 80-bin Heun teacher on the same network.
+
+    python benchmarks/inference.py [--threads 1] [--run runs/a]
+
+Measures `Policy.act`, so checks, noise, scaling and copies are in it. Both policies take turns in one run. Without
+`--run` the networks have the weights they begin training with: what an action costs does not depend on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import print_table, summary, write_result
+from numpy.typing import NDArray
+
+from ractd.config import PRESETS, Config, UNet
+from ractd.data.dataset import Statistics
+from ractd.models import ReturnNetwork, build_network
+from ractd.models.normalizer import Normalizer
+from ractd.policy import Policy, PolicySpec
+
+GOAL = 142.0
+"""The paper's ratio, at batch 1."""
+OBSERVATIONS, ACTIONS = 11, 3
+BATCHES = (1, 256)
+BLOCKS = 5
+"""A run is divided into so many parts, whose ratios show the spread."""
+CALLS = 10
+"""Calls of the student for each call of the teacher, which takes a hundred times as long."""
+
+
+def untrained(config: Config, jumps: bool) -> Policy:
+    """A student, or a teacher, of a configuration's network at Hopper's sizes."""
+    network = config.teacher.network
+    spec = PolicySpec(
+        observation_dim=OBSERVATIONS,
+        action_dim=ACTIONS,
+        horizon=config.horizon,
+        history=config.history,
+        network=network,
+        jumps=jumps,
+        sampler="consistency" if jumps else "heun",
+        steps=1 if jumps else config.diffusion.bins,
+        return_layers=config.return_model.layers,
+        return_mean=0.0,
+        return_std=1.0,
+        diffusion=config.diffusion,
+    )
+    torch.manual_seed(0)
+    condition_dim = config.history * OBSERVATIONS
+    denoiser = build_network(network, config.horizon, ACTIONS, condition_dim, jumps)
+    returns = ReturnNetwork(OBSERVATIONS, ACTIONS, config.return_model.layers)
+    unit = Statistics(
+        observation_mean=np.zeros(OBSERVATIONS, np.float32),
+        observation_std=np.ones(OBSERVATIONS, np.float32),
+        action_low=-np.ones(ACTIONS, np.float32),
+        action_high=np.ones(ACTIONS, np.float32),
+    )
+    return Policy(spec, denoiser, returns, Normalizer.of(unit))
+
+
+def policies(run: Path | None) -> dict[str, tuple[Policy, Policy]]:
+    """Pairs of student and teacher, by the name of their network."""
+    if run is not None:
+        student, teacher = (Policy.load(run / "policy" / name) for name in ("student", "teacher"))
+        if student.spec.network != teacher.spec.network:
+            raise SystemExit(f"{run}: student and teacher have different networks, their ratio says nothing")
+        return {"trained": (student, teacher)}
+    mlp, unet = PRESETS["cpu"], UNet(down_dims=(64, 128, 256))
+    u = Config(horizon=16, teacher=type(mlp.teacher)(network=unet))
+    return {name: (untrained(config, True), untrained(config, False)) for name, config in (("mlp", mlp), ("unet", u))}
+
+
+def observations(policy: Policy, batch: int) -> NDArray[np.float32]:
+    """Random observations as `act` takes them."""
+    spec = policy.spec
+    history = () if spec.history == 1 else (spec.history,)
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((*(() if batch == 1 else (batch,)), *history, spec.observation_dim), np.float32)
+
+
+def timed(policy: Policy, observation: NDArray[np.float32]) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    policy.act(observation)
+    return time.perf_counter() - start
+
+
+def latencies(times: list[float], batch: int) -> dict[str, float]:
+    """Median, p99 and quartiles of a call, and the median per action, in milliseconds."""
+    ms = 1e3 * np.asarray(times)
+    p25, p50, p75, p99 = np.percentile(ms, [25, 50, 75, 99])
+    quartiles = {"p25": float(p25), "median": float(p50), "p75": float(p75), "p99": float(p99)}
+    return {**quartiles, "calls": len(times), "median_per_action": float(p50) / batch}
+
+
+def compare(student: Policy, teacher: Policy, batch: int, seconds: float) -> dict[str, Any]:
+    """Time both in turns for about so many seconds, at least one round a block."""
+    observation = observations(student, batch)
+    for policy in (student, teacher):
+        timed(policy, observation)
+    one_step: list[list[float]] = [[] for _ in range(BLOCKS)]
+    heun: list[list[float]] = [[] for _ in range(BLOCKS)]
+    for block in range(BLOCKS):
+        stop = time.perf_counter() + seconds / BLOCKS
+        while not heun[block] or time.perf_counter() < stop:
+            one_step[block] += [timed(student, observation) for _ in range(CALLS)]
+            heun[block].append(timed(teacher, observation))
+    ratios = [statistics.median(b) / statistics.median(a) for a, b in zip(one_step, heun, strict=True)]
+    return {
+        "batch": batch,
+        "student_evaluations": student.evaluations,
+        "teacher_evaluations": teacher.evaluations,
+        "student_ms": latencies([t for block in one_step for t in block], batch),
+        "teacher_ms": latencies([t for block in heun for t in block], batch),
+        "ratio": summary(ratios),
+    }
+
+
+def main() -> None:
+    """Measure, print, write `benchmarks/results/inference.json`."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--run", type=Path, help="a run directory, whose student and teacher are measured")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--seconds", type=float, default=30.0, help="of each network and batch size")
+    parser.add_argument("--quick", action="store_true", help="see that it works; nothing is written")
+    arguments = parser.parse_args()
+    before = torch.get_num_threads()
+    torch.set_num_threads(arguments.threads)
+    seconds, batches = (0.0, (1, 2)) if arguments.quick else (arguments.seconds, BATCHES)
+    results = {
+        f"{name}, batch {batch}": compare(student, teacher, batch, seconds)
+        for name, (student, teacher) in policies(arguments.run).items()
+        for batch in batches
+    }
+    torch.set_num_threads(before)
+    rows = [
+        [
+            label,
+            f"{row['student_ms']['median']:.3f}",
+            f"{row['student_ms']['p99']:.3f}",
+            f"{row['teacher_ms']['median']:.2f}",
+            f"{row['teacher_ms']['p99']:.2f}",
+            f"{row['ratio']['median']:.0f}",
+            f"{row['ratio']['spread']:.0%}",
+        ]
+        for label, row in results.items()
+    ]
+    evaluations = {row["teacher_evaluations"] for row in results.values()}
+    title = f"1 network evaluation against {evaluations.pop()}, ms a call; goal {GOAL:g} at batch 1"
+    print_table(title, ["network", "one step", "p99", "teacher", "p99", "ratio", "spread"], rows)
+    if not arguments.quick:
+        settings = {"threads": arguments.threads, "seconds": seconds, "trained": arguments.run is not None}
+        print(write_result("inference", {**settings, "goal": GOAL, "results": results}).name)
+
+
+if __name__ == "__main__":
+    main()

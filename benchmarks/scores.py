@@ -1,0 +1,153 @@
+"""Scores of the `cpu` preset: every policy of every dataset, and hand-picked reward weights beside `auto`.
+
+    python benchmarks/scores.py --data DIR                 # runs what is missing, two at a time; stop it and go on at will
+    python benchmarks/scores.py --data DIR --collect       # only reads the runs that are there
+
+DIR holds the datasets as HDF5 files. Runs are made by the same command that a user types, `ractd train`, one thread each.
+Writes benchmarks/results/scores.json and scores.md.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+from common import write_result
+
+from ractd.training.results import VARIANTS, Result, read_result
+
+SEEDS = {
+    "hopper-medium-replay": (0, 1, 2),
+    "hopper-medium-expert": (0,),
+    "halfcheetah-medium-replay": (0,),
+    "walker2d-medium-replay": (0,),
+}
+WEIGHTS = (0.1, 0.3, 1.0, 3.0)
+
+
+@dataclass
+class Options:
+    """Which datasets, where the runs go, how many at a time."""
+
+    data: Path
+    """Folder of the datasets."""
+    runs: Path = Path("runs/scores")
+    """Folder of the run directories."""
+    jobs: int = 2
+    """Runs at a time, one thread each."""
+    weights: bool = True
+    """Also distil students with hand-picked reward weights from each dataset's first teacher."""
+    collect: bool = False
+    """Train nothing, read what is there."""
+
+
+def commands(options: Options) -> list[list[str]]:
+    """Return the commands of all runs; those that need another run's teacher come after it."""
+    first, second = [], []
+    for name, seeds in SEEDS.items():
+        path = str(options.data / f"{name}.hdf5")
+        for seed in seeds:
+            out = options.runs / f"{name}-s{seed}"
+            first.append([path, "--out", str(out), "--seed", str(seed), "--reward-weight", "auto"])
+        for weight in WEIGHTS if options.weights else ():
+            out, teacher = options.runs / f"{name}-w{weight:g}", options.runs / f"{name}-s{seeds[0]}"
+            second.append([path, "--out", str(out), "--teacher", str(teacher), "--reward-weight", str(weight)])
+    return first + second
+
+
+def run(arguments: list[str]) -> int:
+    """Run one `ractd train` on one thread; its output goes to a log beside the run."""
+    out = Path(arguments[arguments.index("--out") + 1])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with open(out.with_suffix(".log"), "a") as log:
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "ractd.cli", "train", *arguments]
+        code = subprocess.run(command, stdout=log, stderr=log, env=environment).returncode
+    print(f"{out}: {'done' if code == 0 else f'exit code {code}'}", flush=True)
+    return code
+
+
+def row_of(result: Result, label: str) -> dict[str, Any] | None:
+    """Return what the tables need of one row of a run."""
+    row = result.content["rows"].get(label)
+    if row is None or "evaluation" not in row:
+        return None
+    e = row["evaluation"]
+    kept = {
+        k: e[k] for k in ("mean_score", "score_se", "mean_return", "return_se", "mean_length", "episodes", "returns")
+    }
+    keys = ("nfe", "ms_per_action", "selection", "selected_step", "reward_weight")
+    return kept | {k: row[k] for k in keys}
+
+
+def collect(options: Options) -> dict[str, Any]:
+    """Read every run that is there."""
+    content: dict[str, Any] = {}
+    for name, seeds in SEEDS.items():
+        entry: dict[str, Any] = {"runs": {}, "weights": {}}
+        for seed in seeds:
+            result = read_result(options.runs / f"{name}-s{seed}")
+            if result is None:
+                continue
+            entry |= {"dataset": result.content["dataset"], "behavior": result.content["behavior"]}
+            entry["dataset"].pop("source", None)
+            rows = {label: row_of(result, label) for label in VARIANTS}
+            entry["runs"][str(seed)] = {
+                "complete": result.complete,
+                "stages": result.content["stages"],
+                "rows": {label: row for label, row in rows.items() if row},
+            }
+        for weight in WEIGHTS:
+            result = read_result(options.runs / f"{name}-w{weight:g}")
+            row = None if result is None else row_of(result, "RACTD")
+            if row:
+                entry["weights"][f"{weight:g}"] = row
+        content[name] = entry
+    return content
+
+
+def cell(row: dict[str, Any] | None) -> str:
+    """Return score ± standard error."""
+    return "not run" if row is None else f"{row['mean_score']:.1f} ± {row['score_se']:.1f}"
+
+
+def markdown(content: dict[str, Any]) -> str:
+    """Return the tables that README and benchmarks/README.md show."""
+    columns = [(name, seed) for name, entry in content.items() for seed in entry["runs"]]
+    lines = ["| policy | NFE | " + " | ".join(f"{name}, seed {seed}" for name, seed in columns) + " |"]
+    lines.append("| --- | --- |" + " --- |" * len(columns))
+    data = " | ".join(f"{content[name]['behavior']['mean_score']:.1f}" for name, _ in columns)
+    lines.append(f"| behaviour data | | {data} |")
+    for label in VARIANTS:
+        rows = [content[name]["runs"][seed]["rows"].get(label) for name, seed in columns]
+        nfe = next((str(row["nfe"]) for row in rows if row), "")
+        lines.append(f"| {label} | {nfe} | " + " | ".join(cell(row) for row in rows) + " |")
+    lines += ["", "| RACTD, reward weight | " + " | ".join(content) + " |", "| --- |" + " --- |" * len(content)]
+    auto = [next(iter(entry["runs"].values()), {"rows": {}})["rows"].get("RACTD") for entry in content.values()]
+    lines.append("| auto | " + " | ".join(cell(row) for row in auto) + " |")
+    for weight in WEIGHTS:
+        rows = [entry["weights"].get(f"{weight:g}") for entry in content.values()]
+        lines.append(f"| {weight:g} | " + " | ".join(cell(row) for row in rows) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Run what is missing, then write the tables."""
+    options = tyro.cli(Options, description=__doc__)
+    if not options.collect:
+        with ThreadPoolExecutor(options.jobs) as pool:
+            list(pool.map(run, commands(options)))
+    content = collect(options)
+    path = write_result("scores", content)
+    path.with_suffix(".md").write_text(markdown(content))
+    print(markdown(content))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,275 @@
+"""Training speed on the CPU: samples/s and GFLOP/s of every stage, beside the matrix-multiplication peak of the same run.
+
+    python benchmarks/training.py [--threads 2] [--repeats 5] [--seconds 5]
+
+Each stage is trained by `run_stage` on the stage's own objective, without hooks (evaluations, looks for collapse), on
+random data of Hopper's sizes. A FLOP count is that of one step's matrix multiplications and convolutions, forward and
+backward, by the formulas of `torch.utils.flop_counter`; element-wise work, optimiser and averaging cost time and count
+nothing. Every repeat measures the peak and all stages anew, so that what else the machine does meets all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from common import print_table, summary, write_result
+from rich.console import Console
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from ractd.config import PRESETS, Config, Optimization, UNet
+from ractd.data import OfflineDataset
+from ractd.models import ReturnNetwork, copy_matching
+from ractd.training.log import Log
+from ractd.training.loop import Objective, Stage, averaged_copy, run_stage, step_generator
+from ractd.training.metrics import Metrics
+from ractd.training.pipeline import resolve
+from ractd.training.returns import ReturnObjective
+from ractd.training.stages import Run, prepare
+from ractd.training.student import StudentObjective
+from ractd.training.teacher import TeacherObjective
+
+GOALS = {"mlp": 0.5, "unet": 0.6}
+"""Share of the GEMM peak."""
+DATA_GOAL = 0.03
+"""Share of the step that drawing and gathering may take."""
+OBSERVATIONS, ACTIONS, EPISODE = 11, 3, 500
+GEMM_SHAPES = ((256, 256, 256), (256, 512, 512), (512, 512, 512), (1024, 1024, 1024), (2048, 2048, 2048))
+"""(m, k, n) of the multiplications whose best rate is the peak."""
+
+
+def dataset(rows: int) -> OfflineDataset:
+    """Random numbers of Hopper's sizes: what training costs does not depend on what it learns."""
+    rng = np.random.default_rng(0)
+    timeouts = np.zeros(rows, np.bool_)
+    timeouts[EPISODE - 1 :: EPISODE] = True
+    return OfflineDataset(
+        name="random",
+        observations=rng.standard_normal((rows, OBSERVATIONS), np.float32),
+        actions=rng.uniform(-1, 1, (rows, ACTIONS)).astype(np.float32),
+        rewards=rng.standard_normal(rows, np.float32),
+        terminals=np.zeros(rows, np.bool_),
+        timeouts=timeouts,
+    )
+
+
+def configurations() -> dict[str, Config]:
+    """The cpu preset, and the same training of a small U-Net at the paper's horizon."""
+    mlp = resolve(PRESETS["cpu"], "random")
+    return {
+        "mlp": mlp,
+        "unet": replace(mlp, horizon=16, teacher=replace(mlp.teacher, network=UNet(down_dims=(64, 128, 256)))),
+    }
+
+
+class FlopCounter(TorchDispatchMode):
+    """`FlopCounterMode` without its tracking of modules, which gradients taken inside of a loss break."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func._overloadpacket in flop_registry:
+            self.total += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+class Contender:
+    """One stage of one configuration: its objective, and what one step of it costs."""
+
+    def __init__(self, name: str, run: Run, objective: nn.Module, average: nn.Module, optimization: Optimization):
+        self.name, self.run, self.module, self.average, self.optimization = name, run, objective, average, optimization
+        self.objective = cast(Objective, objective)
+        self.parameters = sum(weight.numel() for weight in self.objective.network.parameters())
+        self.flops = self._count()
+        self.data_seconds = self._data()
+
+    def _count(self) -> int:
+        draws = self.objective.draw(step_generator(0, self.name, 0), self.optimization)
+        with FlopCounter() as counter:
+            self.module(draws)["loss"].backward()
+        self.module.zero_grad(set_to_none=True)
+        return counter.total
+
+    def _data(self, repeats: int = 100) -> float:
+        """Median seconds of what the data cost in a step: a step's draws (all its noise too) and the gather."""
+        windows, times = self.run.windows, []
+        for step in range(repeats):
+            start = time.perf_counter()
+            draws = self.objective.draw(step_generator(0, self.name, step), self.optimization)
+            windows.gather(draws["index"] if "index" in draws else self.module.rows[draws["row"]])  # type: ignore[index]
+            times.append(time.perf_counter() - start)
+        return statistics.median(times)
+
+    def train(self, steps: int, accelerator: Accelerator) -> float:
+        """Seconds per step of the real loop, logging included."""
+        with tempfile.TemporaryDirectory() as directory:
+            stage = Stage(
+                name=self.name,
+                objective=self.module,
+                average=self.average,
+                optimization=replace(self.optimization, steps=steps),
+                seed=0,
+                directory=Path(directory),
+                checkpoint_seconds=1e9,
+            )
+            run_stage(stage, accelerator, Metrics(None))
+            accelerator.free_memory()
+            return float(stage.record["seconds"]) / steps
+
+
+def contenders(config: Config, data: OfflineDataset, accelerator: Accelerator) -> dict[str, Contender]:
+    """The three stages of a configuration, built as a run builds them."""
+    nowhere, silent = Path("unused"), Log(Console(quiet=True), None)
+    run = prepare(nowhere, config, data, accelerator, Metrics(None), silent, 1e9, lambda: False, None)
+    return_network = ReturnNetwork(data.observation_dim, data.action_dim, config.return_model.layers)
+    rows = torch.arange(data.num_transitions)
+    teacher, student = run.denoiser("teacher", jumps=False), run.denoiser("student", jumps=True)
+    copy_matching(teacher, student)
+    average = averaged_copy(student)
+    frozen_teacher, frozen_return = averaged_copy(teacher), cast(ReturnNetwork, averaged_copy(return_network))
+    objectives: dict[str, tuple[nn.Module, nn.Module, Optimization]] = {
+        "return": (
+            ReturnObjective(return_network, run.normalizer, run.windows, run.targets, rows),
+            averaged_copy(return_network),
+            config.return_model.optimization,
+        ),
+        "teacher": (
+            TeacherObjective(teacher, run.normalizer, run.windows, config.diffusion, config.teacher.loss),
+            averaged_copy(teacher),
+            config.teacher.optimization,
+        ),
+        "student": (
+            StudentObjective(
+                student,
+                average,
+                frozen_teacher,
+                frozen_return,
+                run.normalizer,
+                run.windows,
+                config.diffusion,
+                config.student,
+                run.return_std,
+            ),
+            average,
+            config.student.optimization,
+        ),
+    }
+    return {name: Contender(name, run, *parts) for name, parts in objectives.items()}
+
+
+def gemm_peak(seconds: float) -> dict[str, float]:
+    """GFLOP/s of the best float32 matrix multiplication among several sizes, and of each."""
+    rates = {}
+    for m, k, n in GEMM_SHAPES:
+        a, b, out = torch.randn(m, k), torch.randn(k, n), torch.empty(m, n)
+        torch.mm(a, b, out=out)
+        times: list[float] = []
+        stop = time.perf_counter() + seconds / len(GEMM_SHAPES)
+        while len(times) < 3 or time.perf_counter() < stop:
+            start = time.perf_counter()
+            torch.mm(a, b, out=out)
+            times.append(time.perf_counter() - start)
+        rates[f"{m}x{k}x{n}"] = 2e-9 * m * k * n / statistics.median(times)
+    return {"best": max(rates.values()), **rates}
+
+
+def steps_for(seconds: float, measure: Callable[[int], float]) -> int:
+    """How many steps take about so many seconds, after a first step that pays for what only a first one does."""
+    measure(1)
+    return max(2, round(seconds / measure(2)))
+
+
+def report(name: str, stage: Contender, steps: int, seconds: list[float], peaks: list[float]) -> dict[str, Any]:
+    """The numbers of one stage."""
+    batch = stage.optimization.batch_size
+    return {
+        "parameters": stage.parameters,
+        "batch_size": batch,
+        "steps_per_repeat": steps,
+        "flops_per_step": stage.flops,
+        "ms_per_step": summary([1e3 * s for s in seconds]),
+        "samples_per_second": summary([batch / s for s in seconds]),
+        "gflops_per_second": summary([1e-9 * stage.flops / s for s in seconds]),
+        "share_of_peak": summary([1e-9 * stage.flops / s / p for s, p in zip(seconds, peaks, strict=True)]),
+        "data_ms_per_step": 1e3 * stage.data_seconds,
+        "data_share_of_step": stage.data_seconds / statistics.median(seconds),
+        "goal_share_of_peak": GOALS[name],
+        "goal_data_share": DATA_GOAL,
+    }
+
+
+def main() -> None:
+    """Measure, print, write `benchmarks/results/training.json`."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each stage in each repeat")
+    parser.add_argument("--rows", type=int, default=400_000, help="transitions of the dataset")
+    parser.add_argument("--quick", action="store_true", help="see that it works; nothing is written")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.repeats, arguments.seconds, arguments.rows = 2, 0.0, 5_000
+    before = torch.get_num_threads()
+    torch.set_num_threads(arguments.threads)
+    accelerator, data = Accelerator(cpu=True), dataset(arguments.rows)
+    stages = {
+        (name, stage): contender
+        for name, config in configurations().items()
+        for stage, contender in contenders(config, data, accelerator).items()
+    }
+    steps = {
+        key: steps_for(arguments.seconds, lambda n, stage=stage: stage.train(n, accelerator))  # type: ignore[misc]
+        for key, stage in stages.items()
+    }
+    peaks: list[dict[str, float]] = []
+    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in stages}
+    for _ in range(arguments.repeats):
+        peaks.append(gemm_peak(min(arguments.seconds, 2.0)))
+        for key, stage in stages.items():
+            seconds[key].append(stage.train(steps[key], accelerator))
+    best = [peak["best"] for peak in peaks]
+    results = {
+        f"{name}, {stage}": report(name, contender, steps[name, stage], seconds[name, stage], best)
+        for (name, stage), contender in stages.items()
+    }
+    rows = [
+        [
+            label,
+            f"{row['parameters']:,}",
+            f"{row['ms_per_step']['median']:.1f}",
+            f"{row['samples_per_second']['median']:,.0f}",
+            f"{row['gflops_per_second']['median']:.1f}",
+            f"{row['share_of_peak']['median']:.0%}",
+            f"{row['ms_per_step']['spread']:.0%}",
+            f"{row['data_share_of_step']:.1%}",
+        ]
+        for label, row in results.items()
+    ]
+    title = f"GEMM peak {statistics.median(best):.1f} GFLOP/s on {arguments.threads} threads"
+    columns = ["stage", "parameters", "ms/step", "samples/s", "GFLOP/s", "of peak", "spread", "data"]
+    print_table(title, columns, rows)
+    torch.set_num_threads(before)
+    if not arguments.quick:
+        settings = {key: getattr(arguments, key) for key in ("threads", "repeats", "seconds", "rows")}
+        sizes = {"observation_dim": OBSERVATIONS, "action_dim": ACTIONS, "dtype": "float32"}
+        gemm = {shape: summary([peak[shape] for peak in peaks]) for shape in peaks[0]}
+        result = {**settings, **sizes, "gemm_gflops_per_second": gemm, "results": results}
+        print(write_result("training", result).name)
+
+
+if __name__ == "__main__":
+    main()
