@@ -83,7 +83,7 @@ def test_presets_are_the_papers_tables() -> None:
         "maze2d-medium": (256, UNet((512, 1024, 2048), 256, 5)),
         "maze2d-large": (384, UNet((256, 512, 1024, 2048), 256, 5)),
     }
-    assert all(c.return_model.layers == (32, 64, 128, 256) for c in PRESETS.values())
+    assert all(PRESETS[name].return_model.layers == (32, 64, 128, 256) for name in sizes)
 
 
 def test_the_return_network_is_table_8() -> None:
