@@ -1,0 +1,246 @@
+"""The command line as a process, start to end on a tiny dataset."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import ENV_ID, STEPS, Answer, Trained, assert_same_tensors, options, pendulum_data
+
+from ractd.data.npz import write_npz
+
+Command = Callable[..., Answer]
+POLICIES = ("teacher", "plain", "student")
+STAGES = ("return", *POLICIES)
+ROWS = ("behaviour data", "teacher", "plain student", "RACTD", "RACTD, 32 candidates", "RACTD, 2 steps")
+
+
+def table(text: str) -> list[str]:
+    """The lines of a table."""
+    return [line for line in text.splitlines() if line.startswith(("┃", "│"))]
+
+
+def test_train_prints_the_result_table_and_where_the_policy_is(trained: Trained) -> None:
+    lines = table(trained.answer.out)
+    for row in ROWS:
+        assert sum(line.split("│")[1].strip() == row for line in lines if line.startswith("│")) == 1, row
+    assert "return ± s.e." in lines[0]
+    assert f"4 episodes in {ENV_ID}" in trained.answer.out
+    assert str(trained.directory / "policy" / "student") in trained.answer.out.splitlines()[-1], "whole, on one line"
+
+
+def test_output_in_a_pipe_has_no_ansi_codes(trained: Trained) -> None:
+    assert "\x1b[" not in trained.answer.out + trained.answer.err
+
+
+def test_a_run_directory_holds_everything(trained: Trained) -> None:
+    run = trained.directory
+    config = json.loads((run / "config.json").read_text())
+    assert config["config"]["teacher"]["network"]["width"] == 32
+    assert config["config"]["return_model"]["gamma"] == 0.99, "what depends on the dataset is filled in"
+    assert len(config["dataset"]["fingerprint"]) == 64
+    (invocation,) = config["invocations"]
+    assert invocation["command"][1:3] == ["train", str(trained.dataset)]
+    assert {"ractd", "torch", "python"} <= invocation["versions"].keys()
+    for policy in POLICIES:
+        assert sorted(item.name for item in (run / "policy" / policy).iterdir()) == [
+            "config.json",
+            "policy.safetensors",
+        ]
+    for stage in STAGES:
+        assert (run / "checkpoints" / stage / "last.safetensors").stat().st_size
+        assert list((run / "tensorboard" / stage).glob("events.out.tfevents.*"))
+    assert not list(run.rglob("*.partial"))
+    assert (run / "log.txt").read_text().strip(), "what the user was told is kept"
+
+
+def test_metrics_name_every_loss_term_of_every_stage(trained: Trained) -> None:
+    lines = [json.loads(line) for line in (trained.directory / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["stage"], line["step"]) for line in lines] == [
+        (stage, step) for stage in STAGES for step in range(50, STEPS + 1, 50)
+    ]
+    by_stage = {line["stage"]: line for line in lines}
+    common = {"loss", "gradient_norm", "samples_per_second", "learning_rate"}
+    assert common | {"return_mse", "validation_mse"} <= by_stage["return"].keys()
+    assert common | {"dsm"} <= by_stage["teacher"].keys()
+    terms = {"ctm", "dsm", "reward", "bound", "reward_weight", "estimated_return", "out_of_bounds", "episode_return"}
+    assert common | terms <= by_stage["student"].keys()
+    assert by_stage["plain"]["reward_weight"] == 0
+    assert by_stage["student"]["reward_weight"] > 0
+
+
+def test_the_result_says_how_it_was_measured(trained: Trained) -> None:
+    result = json.loads((trained.directory / "result.json").read_text())
+    assert result["complete"] is True
+    assert result["dataset"]["transitions"] == 3000
+    assert result["behavior"]["episodes"] > 100
+    teacher, student = result["rows"]["teacher"], result["rows"]["RACTD"]
+    assert teacher["nfe"] == 18, "10 bins of Heun"
+    assert student["nfe"] == 1
+    assert (student["selection"], teacher["selection"]) == ("online", "last")
+    assert student["evaluation"]["episodes"] == len(student["evaluation"]["returns"]) == 4
+    assert student["evaluation"]["env_id"] == ENV_ID
+    for row in result["rows"].values():
+        assert row["ms_per_action"] > 0
+        assert row["evaluation"]["return_se"] is not None
+
+
+def test_policy_files_can_be_read_by_whoever_may_read_the_run(trained: Trained) -> None:
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in (trained.directory / "policy").rglob("*.*"):
+        assert path.stat().st_mode & 0o777 == 0o666 & ~mask, path
+
+
+def test_a_finished_run_shows_its_result_and_trains_nothing(trained: Trained, cli: Command) -> None:
+    def state() -> dict[str, int]:
+        kept = [*(trained.directory / "checkpoints").rglob("*.safetensors"), trained.directory / "metrics.jsonl"]
+        return {str(path): path.stat().st_mtime_ns for path in [*kept, trained.directory / "result.json"]}
+
+    before = state()
+    again = cli("train", trained.dataset, "--out", trained.directory, *options())
+    assert again.code == 0, again.err
+    assert "is finished" in again.out
+    assert table(again.out) == table(trained.answer.out)
+    assert state() == before
+
+
+def test_stages_one_by_one_end_with_the_weights_of_a_whole_run(trained: Trained, cli: Command, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    arguments = ("train", trained.dataset, "--out", out, "--no-plain", *options())
+    early = cli(*arguments, "--only", "student")
+    assert early.code == 2
+    assert "its return is not trained; run with --only return first" in early.err
+    for stage, made in (("return", set()), ("teacher", set()), ("student", {"teacher", "student"})):
+        answer = cli(*arguments, "--only", stage)
+        assert answer.code == 0, answer.err
+        assert {path.name for path in (out / "policy").glob("*")} == made
+        assert (out / "checkpoints" / stage / "last.safetensors").exists()
+    assert not (out / "result.json").exists()
+    for policy in ("teacher", "student"):
+        weights = Path("policy") / policy / "policy.safetensors"
+        assert_same_tensors(out / weights, trained.directory / weights)
+
+
+def test_a_new_student_from_the_teacher_of_another_run(trained: Trained, cli: Command, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    changed = options(**{"--evaluation.select": "last"})
+    answer = cli(
+        "train", trained.dataset, "--teacher", trained.directory, "--reward-weight", "0.5", "--out", out, *changed
+    )
+    assert answer.code == 0, answer.err
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["student"], "nothing else is trained"
+    for name in ("teacher", "plain"):
+        assert_same_tensors(*(run / "policy" / name / "policy.safetensors" for run in (out, trained.directory)))
+    rows = json.loads((out / "result.json").read_text())["rows"]
+    assert rows["RACTD"]["reward_weight"] == 0.5
+    assert rows["RACTD"]["selection"] == "last"
+    returns = json.loads((trained.directory / "result.json").read_text())["rows"]["teacher"]["evaluation"]["returns"]
+    assert rows["teacher"]["evaluation"]["returns"] == returns
+
+
+def test_eval_scores_a_policy_as_asked_and_keeps_the_numbers(trained: Trained, command: Command) -> None:
+    answer = command(
+        *("eval", trained.directory, "--policy", "student", "--episodes", "3", "--execute", "2"),
+        *("--candidates", "5", "--steps", "3", "--seed", "1"),
+    )
+    assert answer.code == 0, answer.err
+    row = json.loads((trained.directory / "evaluations" / "student-e3-x2-n5-k3-s1.json").read_text())
+    assert (row["candidates"], row["steps"], row["nfe"]) == (5, 3, 3)
+    assert (row["evaluation"]["episodes"], row["evaluation"]["execute"]) == (3, 2)
+    assert "3 steps, 5 candidates, 3 network evaluations" in answer.out
+    assert "first 2 actions of each sequence" in answer.out
+
+
+def test_eval_repeats_its_numbers_and_knows_the_teacher(trained: Trained, cli: Command, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained.directory, run)
+    returns = []
+    for _ in range(2):
+        assert cli("eval", run, "--policy", "teacher", "--episodes", "2", "--steps", "4").code == 0
+        (path,) = (run / "evaluations").glob("teacher-*.json")
+        returns.append(json.loads(path.read_text())["evaluation"]["returns"])
+        path.unlink()
+    assert returns[0] == returns[1]
+
+
+def test_a_dataset_without_environment_trains_to_offline_estimates(cli: Command, tmp_path: Path) -> None:
+    path = tmp_path / "logs.npz"
+    write_npz(path, replace(pendulum_data(rows=800), env_id=None))
+    short = {f"--{stage}.optimization.steps": "50" for stage in ("return-model", "teacher", "student")}
+    answer = cli("train", path, "--out", tmp_path / "run", "--no-plain", *options(**short))
+    assert answer.code == 0, answer.err
+    assert "estimated return" in table(answer.out)[0]
+    assert "No environment was given" in answer.out
+    rows = json.loads((tmp_path / "run" / "result.json").read_text())["rows"]
+    assert "plain student" not in rows
+    for row in rows.values():
+        assert "evaluation" not in row
+        assert row["offline"].keys() == {"estimated_return", "estimated_return_of_data", "distance_to_data"}
+    assert rows["RACTD"]["selection"] == "last", "there is nothing to select by"
+
+
+def test_data_commands(trained: Trained, command: Command, cli: Command, tmp_path: Path) -> None:
+    made = command("data", "make", "hopper-mixed", "--steps", "600", "--directory", tmp_path)
+    assert made.code == 0, made.err
+    path = tmp_path / "hopper-mixed.hdf5"
+    assert str(path) in made.out
+    before = path.read_bytes()
+    again = cli("data", "make", "hopper-mixed", "--steps", "600", "--directory", tmp_path)
+    assert (again.code, path.read_bytes()) == (0, before)
+    assert "there already" in again.out
+    shown = cli("data", "inspect", path)
+    assert shown.code == 0, shown.err
+    assert "Hopper-v5" in shown.out
+    assert re.search(r"transitions\s*│ 600 ", shown.out)
+    listed = cli("data", "list")
+    assert listed.code == 0, listed.err
+    assert {"hopper-mixed", "hopper-medium-replay-v2"} <= set(listed.out.split())
+    valid = cli("data", "validate", trained.dataset)
+    assert (valid.code, "0 errors" in valid.out) == (0, True), valid.out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("train",),
+        ("eval",),
+        ("data",),
+        ("data", "list"),
+        ("data", "inspect"),
+        ("data", "validate"),
+        ("data", "make"),
+        ("data", "collect"),
+    ],
+    ids=lambda arguments: " ".join(arguments) or "ractd",
+)
+def test_help_of_every_command(arguments: tuple[str, ...], cli: Command) -> None:
+    answer = cli(*arguments, "--help")
+    assert answer.code == 0
+    assert f"usage: ractd {' '.join(arguments)}".strip() in answer.out
+    assert answer.err == ""
+
+
+def test_no_arguments_is_help(cli: Command) -> None:
+    assert "usage: ractd" in cli().out
+
+
+def test_a_preset_is_where_the_options_start_from(cli: Command) -> None:
+    answer = cli("train", "--preset", "mujoco", "--help")
+    assert "(default: 512 1024 2048)" in answer.out
+
+
+@pytest.mark.parametrize("no_color", [{}, {"NO_COLOR": "1"}])
+def test_no_color_is_respected(no_color: dict[str, str], command: Command) -> None:
+    answer = command("data", "inspect", "missing.hdf5", env={"FORCE_COLOR": "1", "TERM": "xterm-256color", **no_color})
+    assert answer.code == 2
+    # Bold is no colour: what NO_COLOR forbids are the codes 30 to 49 and 90 to 107.
+    colors = re.findall(r"\x1b\[(?:[0-9;]*;)?(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;[0-9;]*)?m", answer.err)
+    assert bool(colors) is not bool(no_color)

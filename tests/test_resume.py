@@ -1,0 +1,214 @@
+"""Runs that are killed, interrupted, run twice at once or run out of disk end as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import STEPS, Answer, Trained, assert_same_tensors, environment, options, run_command
+
+from ractd.errors import RactdError
+from ractd.training.checkpoint import read_header
+from ractd.training.metrics import Metrics
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits of POSIX")
+POLICIES = ("teacher", "plain", "student")
+
+
+def arguments(trained: Trained, out: Path) -> list[str | Path]:
+    """The command of the uninterrupted run, with a checkpoint whenever there can be one."""
+    return ["train", trained.dataset, "--out", out, *options(), "--checkpoint-seconds", "0"]
+
+
+@contextmanager
+def started(words: list[str | Path], log: Path, **settings: object) -> Iterator[subprocess.Popen[bytes]]:
+    """A running `ractd`, gone when the block is left."""
+    with open(log, "wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ractd.cli", *map(str, words)],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environment(),
+            **settings,  # type: ignore[call-overload]
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_until(
+    condition: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, seconds: float = 900
+) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, f"ended with {process.returncode}: {log.read_text()}"
+        assert time.monotonic() < deadline, f"nothing happened: {log.read_text()}"
+        time.sleep(0.005)
+
+
+def checkpoint(run: Path, stage: str) -> Path:
+    return run / "checkpoints" / stage / "last.safetensors"
+
+
+def without_student(trained: Trained, out: Path) -> Path:
+    """A copy of the finished run that has its student still to train."""
+    shutil.copytree(trained.directory, out)
+    for part in ("checkpoints", "policy", "tensorboard"):
+        shutil.rmtree(out / part / "student")
+    (out / "result.json").unlink()
+    lines = (out / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (out / "metrics.jsonl").write_text("".join(line for line in lines if json.loads(line)["stage"] != "student"))
+    return out
+
+
+def assert_same_run(out: Path, trained: Trained) -> None:
+    """Weights bit for bit, and one metrics line per stage and step, with the same losses."""
+    for name in POLICIES:
+        assert_same_tensors(*(run / "policy" / name / "policy.safetensors" for run in (out, trained.directory)))
+
+    def losses(run: Path) -> list[tuple[str, int, float]]:
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        return [(line["stage"], line["step"], line["loss"]) for line in lines]
+
+    assert losses(out) == losses(trained.directory)
+    assert not list(out.rglob("*.partial")), "half-written files are cleaned up"
+
+
+def test_killed_at_three_random_moments(trained: Trained, tmp_path: Path) -> None:
+    out, log, rng = tmp_path / "run", tmp_path / "output.txt", random.Random(20_240)
+    words, reached = arguments(trained, out), {}
+    for stage in ("return", "teacher", "student"):
+        with started(words, log) as process:
+            wait_until(checkpoint(out, stage).exists, process, log)
+            time.sleep(rng.uniform(0, 0.2))
+            process.kill()
+            assert process.wait() == -signal.SIGKILL, f"the {stage} ended before it could be killed"
+        reached[stage] = read_header(checkpoint(out, stage))["step"]
+    assert 0 < reached["student"] < STEPS, "killed in the middle"
+    final = run_command(*words)
+    assert final.code == 0, final.err
+    assert f"student: going on at step {reached['student']}" in final.out
+    assert_same_run(out, trained)
+    rows = [json.loads((run / "result.json").read_text())["rows"] for run in (out, trained.directory)]
+    for label, row in rows[1].items():
+        assert rows[0][label]["evaluation"]["returns"] == row["evaluation"]["returns"], label
+    commands = json.loads((out / "config.json").read_text())["invocations"]
+    assert len(commands) == 4, "every invocation is on record"
+
+
+def test_a_second_process_is_refused_and_ctrl_c_saves(
+    trained: Trained, tmp_path: Path, cli: Callable[..., Answer]
+) -> None:
+    out, log = without_student(trained, tmp_path / "run"), tmp_path / "output.txt"
+    words = arguments(trained, out)
+    with started(words, log) as process:
+        wait_until(checkpoint(out, "student").exists, process, log)
+        # Stopped in its tracks, the first process can't finish before the second one is refused.
+        process.send_signal(signal.SIGSTOP)
+        second = cli(*words)
+        assert second.code == 2
+        assert "another process is using this run" in second.err
+        assert str(out) in second.err
+        process.send_signal(signal.SIGCONT)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=600) == 130
+    said = log.read_text()
+    assert "stopped and saved; go on with: ractd train" in said
+    assert str(out) in said.partition("go on with:")[2]
+    assert "Traceback" not in said
+    saved = read_header(checkpoint(out, "student"))["step"]
+    assert 0 < saved < STEPS
+    rest = cli(*words, "--only", "student")
+    assert rest.code == 0, rest.err
+    assert f"student: going on at step {saved}" in rest.out
+    assert_same_run(out, trained)
+
+
+@pytest.fixture(scope="module")
+def early(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run killed right after the first checkpoint of its first stage."""
+    folder = tmp_path_factory.mktemp("early")
+    with started([*arguments(trained, folder / "run"), "--only", "return"], folder / "output.txt") as process:
+        wait_until(checkpoint(folder / "run", "return").exists, process, folder / "output.txt")
+    return folder / "run"
+
+
+@pytest.fixture
+def stopped(early: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(early, tmp_path / "run"))
+
+
+def assert_return_stage_ends_as_in(trained: Trained, out: Path, cli: Callable[..., Answer]) -> None:
+    rest = cli(*arguments(trained, out), "--only", "return")
+    assert rest.code == 0, rest.err
+    for name in ("last", "best"):
+        path = Path("checkpoints") / "return" / f"{name}.safetensors"
+        assert_same_tensors(out / path, trained.directory / path)
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(50, STEPS + 1, 50))
+
+
+def test_a_full_disk_is_said_and_loses_nothing(stopped: Path, trained: Trained, cli: Callable[..., Answer]) -> None:
+    before, limit = checkpoint(stopped, "return").read_bytes(), 100_000
+    assert len(before) > limit
+
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "ractd.cli", *map(str, arguments(trained, stopped)), "--only", "return"],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        preexec_fn=small_files,
+        check=False,
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {checkpoint(stopped, 'return').parent}")
+    assert "could not be written" in line
+    assert checkpoint(stopped, "return").read_bytes() == before
+    assert not list(stopped.rglob("*.partial"))
+    assert_return_stage_ends_as_in(trained, stopped, cli)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_metrics_on_a_full_disk_are_an_error_that_names_the_file(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path)
+    metrics.begin("return", 0, 100)
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    metrics.log("return", 50, {"loss": 1.0})
+    with pytest.raises(RactdError, match=r"metrics\.jsonl: could not be written .*No space left"):
+        metrics.flush()
+    metrics.close()
+
+
+def test_a_torn_line_of_metrics_is_dropped(stopped: Path, trained: Trained, cli: Callable[..., Answer]) -> None:
+    with open(stopped / "metrics.jsonl", "a") as file:
+        file.write('{"stage": "return", "st')
+    assert_return_stage_ends_as_in(trained, stopped, cli)
+
+
+def test_a_damaged_checkpoint_is_named_and_left(stopped: Path, trained: Trained, cli: Callable[..., Answer]) -> None:
+    path = checkpoint(stopped, "return")
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", b"\x80\x04garbage" * 100):
+        path.write_bytes(damaged)
+        answer = cli(*arguments(trained, stopped), "--only", "return")
+        assert answer.code == 2, answer.out
+        (line,) = answer.err.splitlines()
+        assert line.startswith(f"error: {path}: ")
+        assert path.read_bytes() == damaged
