@@ -95,7 +95,6 @@ def test_the_boundary_is_the_identity_at_sigma_min() -> None:
     torch.testing.assert_close(ctm.jump(g, x, t, 0 * t, randn(4, 1)), x, rtol=0, atol=1e-14)
 
 
-@pytest.mark.xfail(strict=True, reason="s = 0 is embedded as 0.01, not as sigma_min, the lowest time that eq. 5 trains")
 def test_time_zero_is_sigma_min_to_the_network() -> None:
     """The CTM loss trains jumps down to sigma_min; the one-step sample asks for time 0, which has to be the same."""
     g = student_network(tiny(), DIFFUSION)

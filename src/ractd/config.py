@@ -205,6 +205,8 @@ _RANGES: dict[str, tuple[float, float]] = {
         ("horizon", "history", "steps", "batch_size", "width", "blocks", "groups", "kernel_size"), _AT_LEAST_ONE
     ),
     **dict.fromkeys(("layers", "down_dims", "ode_steps", "episodes", "execute", "checkpoints"), _AT_LEAST_ONE),
+    **dict.fromkeys(("observation_dim", "action_dim", "return_layers", "candidates"), _AT_LEAST_ONE),
+    "return_std": _POSITIVE,
     "checkpoint_episodes": _AT_LEAST_ONE,
     "embed_dim": (4, 2**31 - 1),
     "bins": (3, 10_000),

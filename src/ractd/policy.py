@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ractd.config import Diffusion, Network
+from ractd.config import Diffusion, Network, check
 from ractd.diffusion.samplers import SAMPLERS
 from ractd.errors import RactdError
 from ractd.models import ReturnNetwork, build_network
@@ -140,7 +140,7 @@ class Policy(nn.Module):
 
     def _batch(self, observation: NDArray[Any]) -> tuple[Tensor, bool]:
         spec = self.spec
-        array = np.asarray(observation, dtype=np.float32)
+        array = np.array(observation, dtype=np.float32, order="C")
         one = (spec.observation_dim,) if spec.history == 1 else (spec.history, spec.observation_dim)
         single = array.shape == one
         full = (spec.history, spec.observation_dim)
@@ -189,6 +189,10 @@ class Policy(nn.Module):
                 f"{directory / CONTRACT}: format version {version!r}, this ractd reads {FORMAT_VERSION}; {hint}"
             )
         spec = from_json(PolicySpec, contract, directory / CONTRACT)
+        try:
+            check(spec)
+        except RactdError as error:
+            raise RactdError(f"{directory / CONTRACT}: {str(error).removeprefix('--')}") from None
         if spec.sampler not in SAMPLERS:
             raise RactdError(
                 f"{directory / CONTRACT}: unknown sampler {spec.sampler!r}, expected one of {sorted(SAMPLERS)}"

@@ -20,8 +20,8 @@ KINDS: dict[str, type] = {"mlp": MLP, "unet": UNet}
 def to_json(value: Any) -> Any:
     """Return a dataclass as plain dictionaries, lists and numbers."""
     if is_dataclass(value):
-        kind = {"kind": name for name, cls in KINDS.items() if isinstance(value, cls)}
-        return kind | {f.name: to_json(getattr(value, f.name)) for f in fields(value)}
+        kinds = [("kind", name) for name, cls in KINDS.items() if isinstance(value, cls)]
+        return dict(kinds) | {f.name: to_json(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, list | tuple):
         return [to_json(item) for item in value]
     if isinstance(value, dict):
@@ -66,7 +66,7 @@ def _read_union(options: tuple[Any, ...], content: Any, path: Path, where: str) 
         return None
     options = tuple(option for option in options if option is not type(None))
     if isinstance(content, dict) and "kind" in content:
-        options = tuple(option for option in options if option is KINDS.get(content["kind"]))
+        options = tuple(option for option in options if option is KINDS.get(str(content["kind"])))
     errors = []
     for option in options:
         try:

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-SMALLEST_SIGMA = 1e-2
-"""Times below are embedded alike, so that a jump to time 0 has an embedding."""
+SMALLEST_SIGMA = 1e-4
+"""Times below are embedded alike: time 0 has no logarithm."""
 
 
 class TimeEmbedding(nn.Module):

@@ -166,7 +166,8 @@ class Watch:
                 )
                 raise RactdError(
                     f"training of the {self.stage.name} stopped at step {first_step + row}: term '{name}' is "
-                    f"{values[row, column]:.3g} (it was about {mean:.3g}); {kept}; lower its learning rate or look at the data with 'ractd data validate'"
+                    f"{values[row, column]:.3g} (it was about {mean:.3g}); {kept}; lower its learning "
+                    "rate or look at the data with 'ractd data validate'"
                 )
             means[name] = 0.9 * mean + 0.1 * float(terms.mean())
 

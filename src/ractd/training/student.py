@@ -30,8 +30,13 @@ ANCHORS: dict[Anchor, Callable[..., Tensor]] = {
 
 
 def student_network(network: nn.Module, diffusion: Diffusion) -> ctm.StudentNetwork:
-    """Return `g(x, t, condition, s)` of a student's network."""
-    return lambda x, t, condition, s: precondition(lambda y: network(y, t, condition, s), x, t, diffusion)
+    """Return `g(x, t, condition, s)` of a student's network; time 0 is `sigma_min` to it, the lowest that eq. 5 trains."""
+
+    def g(x: Tensor, t: Tensor, condition: Tensor, s: Tensor) -> Tensor:
+        s = s.clamp(min=diffusion.sigma_min)
+        return precondition(lambda y: network(y, t, condition, s), x, t, diffusion)
+
+    return g
 
 
 def student_denoiser(network: nn.Module, diffusion: Diffusion) -> Denoiser:
