@@ -100,15 +100,15 @@ def latencies(times: list[float], batch: int) -> dict[str, float]:
     return {**quartiles, "calls": len(times), "median_per_action": float(p50) / batch}
 
 
-def compare(student: Policy, teacher: Policy, batch: int, seconds: float) -> dict[str, Any]:
+def compare(student: Policy, teacher: Policy, batch: int, seconds: float, blocks: int) -> dict[str, Any]:
     """Time both in turns for about so many seconds, at least one round a block."""
     observation = observations(student, batch)
     for policy in (student, teacher):
         timed(policy, observation)
-    one_step: list[list[float]] = [[] for _ in range(BLOCKS)]
-    heun: list[list[float]] = [[] for _ in range(BLOCKS)]
-    for block in range(BLOCKS):
-        stop = time.perf_counter() + seconds / BLOCKS
+    one_step: list[list[float]] = [[] for _ in range(blocks)]
+    heun: list[list[float]] = [[] for _ in range(blocks)]
+    for block in range(blocks):
+        stop = time.perf_counter() + seconds / blocks
         while not heun[block] or time.perf_counter() < stop:
             one_step[block] += [timed(student, observation) for _ in range(CALLS)]
             heun[block].append(timed(teacher, observation))
@@ -135,7 +135,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     seconds, batches = (0.0, (1, 2)) if arguments.quick else (arguments.seconds, BATCHES)
     results = {
-        f"{name}, batch {batch}": compare(student, teacher, batch, seconds)
+        f"{name}, batch {batch}": compare(student, teacher, batch, seconds, 1 if arguments.quick else BLOCKS)
         for name, (student, teacher) in policies(arguments.run).items()
         for batch in batches
     }

@@ -129,7 +129,8 @@ def markdown(content: dict[str, Any]) -> str:
         nfe = next((str(row["nfe"]) for row in rows if row), "")
         lines.append(f"| {label} | {nfe} | " + " | ".join(cell(row) for row in rows) + " |")
     lines += ["", "| RACTD, reward weight | " + " | ".join(content) + " |", "| --- |" + " --- |" * len(content)]
-    auto = [next(iter(entry["runs"].values()), {"rows": {}})["rows"].get("RACTD") for entry in content.values()]
+    first = [next(iter(entry["runs"].values()), None) for entry in content.values()]
+    auto = [run["rows"].get("RACTD") if run else None for run in first]
     lines.append("| auto | " + " | ".join(cell(row) for row in auto) + " |")
     for weight in WEIGHTS:
         rows = [entry["weights"].get(f"{weight:g}") for entry in content.values()]

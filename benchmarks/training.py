@@ -14,7 +14,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -64,9 +64,13 @@ def dataset(rows: int) -> OfflineDataset:
     )
 
 
-def configurations() -> dict[str, Config]:
+def configurations(quick: bool) -> dict[str, Config]:
     """The cpu preset, and the same training of a small U-Net at the paper's horizon."""
     mlp = resolve(PRESETS["cpu"], "random")
+    if quick:
+        small = Optimization(steps=1, batch_size=8)
+        mlp = replace(mlp, teacher=replace(mlp.teacher, optimization=small))
+        mlp = replace(mlp, student=replace(mlp.student, optimization=small))
     return {
         "mlp": mlp,
         "unet": replace(mlp, horizon=16, teacher=replace(mlp.teacher, network=UNet(down_dims=(64, 128, 256)))),
@@ -99,7 +103,8 @@ class Contender:
 
     def _count(self) -> int:
         draws = self.objective.draw(step_generator(0, self.name, 0), self.optimization)
-        with FlopCounter() as counter:
+        counter = FlopCounter()
+        with counter:
             self.module(draws)["loss"].backward()
         self.module.zero_grad(set_to_none=True)
         return counter.total
@@ -171,14 +176,14 @@ def contenders(config: Config, data: OfflineDataset, accelerator: Accelerator) -
     return {name: Contender(name, run, *parts) for name, parts in objectives.items()}
 
 
-def gemm_peak(seconds: float) -> dict[str, float]:
+def gemm_peak(seconds: float, shapes: Sequence[tuple[int, int, int]] = GEMM_SHAPES) -> dict[str, float]:
     """GFLOP/s of the best float32 matrix multiplication among several sizes, and of each."""
     rates = {}
-    for m, k, n in GEMM_SHAPES:
+    for m, k, n in shapes:
         a, b, out = torch.randn(m, k), torch.randn(k, n), torch.empty(m, n)
         torch.mm(a, b, out=out)
         times: list[float] = []
-        stop = time.perf_counter() + seconds / len(GEMM_SHAPES)
+        stop = time.perf_counter() + seconds / len(shapes)
         while len(times) < 3 or time.perf_counter() < stop:
             start = time.perf_counter()
             torch.mm(a, b, out=out)
@@ -228,7 +233,7 @@ def main() -> None:
     accelerator, data = Accelerator(cpu=True), dataset(arguments.rows)
     stages = {
         (name, stage): contender
-        for name, config in configurations().items()
+        for name, config in configurations(arguments.quick).items()
         for stage, contender in contenders(config, data, accelerator).items()
     }
     steps = {
@@ -238,7 +243,7 @@ def main() -> None:
     peaks: list[dict[str, float]] = []
     seconds: dict[tuple[str, str], list[float]] = {key: [] for key in stages}
     for _ in range(arguments.repeats):
-        peaks.append(gemm_peak(min(arguments.seconds, 2.0)))
+        peaks.append(gemm_peak(min(arguments.seconds, 2.0), GEMM_SHAPES[:3] if arguments.quick else GEMM_SHAPES))
         for key, stage in stages.items():
             seconds[key].append(stage.train(steps[key], accelerator))
     best = [peak["best"] for peak in peaks]

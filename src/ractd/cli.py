@@ -11,9 +11,10 @@ from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
+from rich.progress import Progress, TaskID
 from tyro.conf import AvoidSubcommands, Positional, arg
 
-from ractd.config import PRESETS, Config
+from ractd.config import NETWORKS, PRESETS, Config
 from ractd.errors import RactdError
 
 out = Console()
@@ -42,6 +43,10 @@ class Train:
     """Run whose teacher and return model are used instead of training new ones."""
     reward_weight: float | Literal["auto"] | None = None
     """Short for --student.reward-weight."""
+    student_network: Literal["cpu", "cpu-small", "mujoco", "maze2d-umaze", "maze2d-medium", "maze2d-large"] | None = (
+        None
+    )
+    """Network of the student, where it is not to be its teacher's: those of the presets, or a smaller MLP."""
     plain: bool = True
     """Also distil a student without reward, to compare with."""
     checkpoint_seconds: float = 30.0
@@ -54,6 +59,8 @@ class Train:
         config = self.config
         if self.reward_weight is not None:
             config = replace(config, student=replace(config.student, reward_weight=self.reward_weight))
+        if self.student_network is not None:
+            config = replace(config, student=replace(config.student, network=NETWORKS[self.student_network]))
         result = train(
             self.dataset,
             out=self.out,
@@ -197,6 +204,8 @@ class DataCollect:
     """A Gymnasium environment with continuous actions."""
     steps: int = 1_000_000
     """Environment steps of SAC's training."""
+    transitions: int = 1_000_000
+    """Transitions of the medium and of the expert dataset."""
     seed: int = 0
     """Seeds everything."""
     directory: Path | None = None
@@ -205,7 +214,23 @@ class DataCollect:
     def run(self) -> None:
         from ractd.data.collect import collect
 
-        for path in collect(self.env, steps=self.steps, seed=self.seed, directory=self.directory):
+        with Progress(console=err, transient=True, disable=not err.is_terminal) as bars:
+            tasks: dict[str, TaskID] = {}
+
+            def show(stage: str, done: int, total: int) -> None:
+                if stage not in tasks:
+                    tasks[stage] = bars.add_task(stage, total=total)
+                bars.update(tasks[stage], completed=done)
+
+            paths = collect(
+                self.env,
+                steps=self.steps,
+                transitions=self.transitions,
+                seed=self.seed,
+                directory=self.directory,
+                progress=show,
+            )
+        for path in paths:
             out.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
 
 

@@ -264,6 +264,11 @@ PRESETS: dict[str, Config] = {
     "maze2d-large": _unet_preset(384, UNet(down_dims=(256, 512, 1024, 2048), embed_dim=256)),  # Table 6
 }
 
+NETWORKS: dict[str, Network] = {
+    "cpu-small": MLP(width=128, blocks=2),
+    **{name: config.teacher.network for name, config in PRESETS.items() if name != "demo"},
+}
+
 # Table 9: (CTM, DSM, reward) weights, on the raw scale of the returns.
 TABLE_9: dict[str, tuple[float, float, float]] = {
     "hopper-medium-replay": (1.0, 1.0, 1.0),
