@@ -1,0 +1,92 @@
+"""Examples and benchmarks run."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Trained
+
+ROOT = Path(__file__).parent.parent
+Script = Callable[..., str]
+
+
+@pytest.fixture
+def script(short_latency: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Script:
+    """Run a script of the repository in this process, on one thread; return what it printed."""
+    import torch
+
+    def run(path: str, *arguments: str | Path) -> str:
+        threads = torch.get_num_threads()
+        monkeypatch.setattr(sys, "argv", [path, *map(str, arguments)])
+        monkeypatch.syspath_prepend(str((ROOT / path).parent))
+        monkeypatch.setenv("COLUMNS", "120")
+        torch.set_num_threads(1)
+        try:
+            runpy.run_path(str(ROOT / path), run_name="__main__")
+        finally:
+            torch.set_num_threads(threads)
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_train_from_logs(script: Script, tmp_path: Path) -> None:
+    said = script("examples/train_from_logs.py", "--out", tmp_path / "run", "--share", "0.01")
+    for label in ("teacher", "plain student", "RACTD"):
+        assert re.search(rf"^{label}: estimated return-to-go -?\d", said, re.MULTILINE)
+    assert re.search(r"it pushes with [+-]\d", said)
+    assert "evaluation" not in json.loads((tmp_path / "run" / "result.json").read_text())["rows"]["RACTD"]
+
+
+def test_control_loop(script: Script, trained: Trained) -> None:
+    said = script("examples/control_loop.py", trained.directory, "--hz", "500", "--seconds", "0.1")
+    assert said.startswith("50 actions; latency in ms: p50 ")
+    assert "0 of 50 deadlines missed" in script(
+        *("examples/control_loop.py", trained.directory, "--hz", "500", "--seconds", "0.1", "--deadline-ms", "60000")
+    )
+    assert "50 of 50 deadlines missed" in script(
+        *("examples/control_loop.py", trained.directory, "--hz", "500", "--seconds", "0.1", "--deadline-ms", "0")
+    )
+
+
+def test_compare_candidates(script: Script, trained: Trained) -> None:
+    words = ("--candidates", "1", "3", "--steps", "1", "2", "--episodes", "2")
+    said = script("examples/compare_candidates.py", trained.directory, *words)
+    rows = [tuple(cell.strip() for cell in line.split("│")[1:3]) for line in said.splitlines() if line[0] == "│"]
+    assert rows == [("1", "1"), ("1", "2"), ("3", "1"), ("3", "2")]
+
+
+def test_the_training_benchmark_covers_every_stage(script: Script) -> None:
+    said = script("benchmarks/training.py", "--quick", "--threads", "1")
+    for network in ("mlp", "unet"):
+        for stage in ("return", "teacher", "student"):
+            assert f"{network}, {stage}" in said
+    assert "GEMM peak" in said
+
+
+def test_the_inference_benchmark_counts_158_evaluations(script: Script, trained: Trained) -> None:
+    said = script("benchmarks/inference.py", "--quick", "--threads", "1")
+    assert "against 158" in said
+    for label in ("mlp, batch 1", "unet, batch 2"):
+        assert label in said
+    assert "trained, batch 1" in script("benchmarks/inference.py", "--quick", "--run", trained.directory)
+
+
+def test_the_flop_count_of_a_known_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    counter = runpy.run_path(str(ROOT / "benchmarks" / "training.py"))["FlopCounter"]
+    linear, convolution = torch.nn.Linear(5, 7), torch.nn.Conv1d(3, 4, 5, padding=2)
+    with counter() as count:
+        linear(torch.zeros(11, 5)).sum().backward()
+    assert count.total == 2 * (2 * 11 * 5 * 7), "forward, and the weight's gradient: the input needs none"
+    with counter() as count:
+        convolution(torch.zeros(2, 3, 8))
+    assert count.total == 2 * 2 * 8 * 4 * 3 * 5
