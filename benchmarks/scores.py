@@ -20,6 +20,7 @@ from typing import Any
 import tyro
 from common import write_result
 
+from ractd.data import load_dataset
 from ractd.training.results import VARIANTS, Result, read_result
 
 SEEDS = {
@@ -90,12 +91,17 @@ def collect(options: Options) -> dict[str, Any]:
     """Read every run that is there."""
     content: dict[str, Any] = {}
     for name, seeds in SEEDS.items():
+        path = options.data / f"{name}.hdf5"
+        if not path.exists():
+            continue
+        returns = load_dataset(str(path)).episode_returns()
         entry: dict[str, Any] = {"runs": {}, "weights": {}}
         for seed in seeds:
             result = read_result(options.runs / f"{name}-s{seed}")
             if result is None:
                 continue
             entry |= {"dataset": result.content["dataset"], "behavior": result.content["behavior"]}
+            entry["behavior"]["returns"] = [round(value, 1) for value in returns.tolist()]
             entry["dataset"].pop("source", None)
             rows = {label: row_of(result, label) for label in VARIANTS}
             entry["runs"][str(seed)] = {
