@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -19,6 +20,7 @@ from ractd.errors import RactdError
 
 out = Console()
 err = Console(stderr=True)
+_PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
 
 
 @dataclass
@@ -280,20 +282,21 @@ def main() -> None:
         parse(arguments or ["--help"]).run()
     except RactdError as error:
         err.print("[bold red]error:[/] ", end="")
-        err.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        err.print(str(error), **_PLAIN)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        err.print("stopped; nothing is lost but what came after the last checkpoint", highlight=False)
+        err.print(f"stopped; go on from the last checkpoint with: ractd {shlex.join(arguments)}", **_PLAIN)
         raise SystemExit(130) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        err.print("[bold red]error:[/] ", end="")
+        err.print(f"{error.filename or 'a file'}: could not be written ({error.strerror})", **_PLAIN)
+        raise SystemExit(2) from None
     except Exception as error:
         if type(error).__name__ != "Interrupted":
             raise
-        err.print(
-            f"stopped and saved; go on with: ractd {shlex.join(arguments)}",
-            highlight=False,
-            soft_wrap=True,
-            markup=False,
-        )
+        err.print(f"stopped and saved; go on with: ractd {shlex.join(arguments)}", **_PLAIN)
         raise SystemExit(130) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from ractd.envs.scores import family
 from ractd.envs.vector import make_vector
 from ractd.errors import RactdError
 from ractd.models import build_network
-from ractd.policy import Policy
+from ractd.policy import WEIGHTS, Policy
 from ractd.serialize import to_json
 from ractd.training.log import Log
 from ractd.training.loop import Interrupted
@@ -77,7 +78,7 @@ def train(
     description = {
         "config": to_json(config),
         "dataset": describe(data),
-        "teacher_from": None if teacher is None else str(teacher),
+        "teacher_from": None if teacher is None else _identity(Path(teacher)),
         "plain": plain,
     }
     main = accelerator.is_main_process
@@ -90,7 +91,7 @@ def train(
         if finished is not None and finished.complete:
             log.say(f"{escape(str(directory))} is finished; this is its result")
             return finished
-        with _stop_requests() as should_stop:
+        with _stop_requests(console) as should_stop:
             metrics = Metrics(directory if main else None, console if main else None)
             run = prepare(directory, config, data, accelerator, metrics, log, checkpoint_seconds, should_stop, source)
             try:
@@ -190,8 +191,14 @@ def _with_teacher(config: Config, teacher: Policy, data: OfflineDataset, path: P
     )
 
 
+def _identity(run: Path) -> dict[str, str]:
+    """Name a run's teacher by its weights, however the run's path is written."""
+    with open(run / "policy" / "teacher" / WEIGHTS, "rb") as file:
+        return {"run": run.resolve().name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
 @contextmanager
-def _stop_requests() -> Iterator[Callable[[], bool]]:
+def _stop_requests(console: Console) -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl-C or SIGTERM into a request to save and stop; the second one stops at once."""
     requested = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -203,6 +210,7 @@ def _stop_requests() -> Iterator[Callable[[], bool]]:
         if requested.is_set():
             raise KeyboardInterrupt
         requested.set()
+        console.print("stopping at the next checkpoint; once more stops at once", highlight=False)
 
     for number in before:
         signal.signal(number, request)
