@@ -27,6 +27,8 @@ from ractd.training.teacher import TeacherObjective
 NETWORK = MLP(width=16, blocks=1, embed_dim=8)
 STEPS = LOG_EVERY + 10
 STAGES = ("teacher", "dsm", "ode")
+TRAINED = STAGES[:2]
+"""Those that are trained for more than a step."""
 
 
 def stage_of(name: str, directory: Path, accelerator: Accelerator, steps: int) -> Stage:
@@ -58,9 +60,9 @@ def stage_of(name: str, directory: Path, accelerator: Accelerator, steps: int) -
 
 
 def train(directory: Path, steps: int, stop: bool = False) -> None:
-    """Train every stage with as many processes as there are."""
+    """Train the stages with as many processes as there are."""
     accelerator = Accelerator(cpu=True)
-    for name in STAGES:
+    for name in STAGES if steps == 1 else TRAINED:
         stage = stage_of(name, directory, accelerator, steps)
         metrics = Metrics(directory / name if accelerator.is_main_process else None)
         try:
@@ -109,6 +111,8 @@ def test_two_processes_are_one_and_resume(tmp_path: Path) -> None:
             torch.testing.assert_close(two["objective.gradients"], one["objective.gradients"], rtol=1e-5, atol=0)
             assert (one["objective.gradients"] > 0).all(), "the automatic weight was at work"
 
+        if name not in TRAINED:
+            continue
         # AdamW turns rounding into steps where a gradient is nearly zero, so weights are compared more loosely.
         (one, _), (two, header) = tensors("one/straight"), tensors("two/straight")
         assert header["step"] == STEPS
@@ -130,7 +134,7 @@ def main() -> None:
     train(directory / "gradient", 1)
     train(directory / "straight", STEPS)
     train(directory / "resumed", STEPS, stop=True)
-    for name in STAGES:
+    for name in TRAINED:
         _, header = read_tensors(directory / "resumed" / name / "last.safetensors")
         assert header["step"] == LOG_EVERY
     train(directory / "resumed", STEPS)

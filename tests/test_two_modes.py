@@ -91,7 +91,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
     network = build_network(NETWORK, 1, 2, 1, False)
     average = averaged_copy(network)
     objective = TeacherObjective(network, NORMALIZER, WINDOWS, DIFFUSION, "square")
-    run(tmp_path_factory.mktemp("teacher"), "teacher", objective, average, 2500, 2e-3)
+    run(tmp_path_factory.mktemp("teacher"), "teacher", objective, average, 2000, 2e-3)
     return average
 
 
@@ -131,7 +131,7 @@ def distil(
     """Distil a student of the exact teacher; return its one-step samples and what it minimised."""
 
     def train(
-        steps: int = 700, return_network: ReturnNetwork = returns, scale: float = 1.0, **options: Any
+        steps: int = 600, return_network: ReturnNetwork = returns, scale: float = 1.0, **options: Any
     ) -> tuple[Tensor, StudentObjective]:
         torch.manual_seed(2)
         network = build_network(NETWORK, 1, 2, 1, True)
@@ -201,7 +201,7 @@ def test_the_ode_anchor_keeps_both_modes(distil: Distil, record_property: Any) -
 
 def test_the_dsm_anchor_goes_to_the_median(distil: Distil, record_property: Any) -> None:
     """Eq. 7 at T asks for the conditional median: all samples go to the larger mode, and they stay on it."""
-    measured = measure(distil(anchor="dsm", reward_weight=0.0)[0])
+    measured = measure(distil(400, anchor="dsm", reward_weight=0.0)[0])
     record_property("dsm", measured)
     print("dsm:", measured)
     assert measured["on_worse"] > 0.95, measured
@@ -209,7 +209,7 @@ def test_the_dsm_anchor_goes_to_the_median(distil: Distil, record_property: Any)
 
 def test_the_ctm_anchor_is_measured(distil: Distil, record_property: Any) -> None:
     """CTM's own form leaves the jumps to the CTM loss, which needs many more steps than this to reach T from below."""
-    measured = measure(distil(anchor="ctm", reward_weight=0.0)[0])
+    measured = measure(distil(400, anchor="ctm", reward_weight=0.0)[0])
     record_property("ctm", measured)
     print("ctm:", measured)
     assert measured["out_of_bounds"] < 0.01, measured
@@ -241,7 +241,7 @@ def test_the_reward_aware_student_moves_to_the_better_mode_and_stays_on_it(
 
 def test_the_default_share_stays_in_the_data(distil: Distil, record_property: Any) -> None:
     """Whatever it is: a default that the return model's errors can pull out of the data is no default."""
-    measured = measure(distil(reward_weight="auto")[0])
+    measured = measure(distil(400, reward_weight="auto")[0])
     record_property("default", measured)
     print(f"auto, share {Student().reward_share}:", measured)
     assert measured["off"] < 0.05, measured
@@ -259,7 +259,7 @@ def test_the_automatic_weight_does_not_see_the_scale_of_the_rewards(
         scaled(torch.zeros(200, 1), probe), returns(torch.zeros(200, 1), probe), rtol=0.02, atol=0.02
     )
 
-    options = {"steps": 120, "reward_weight": "auto", "reward_share": 0.1}
+    options = {"steps": 80, "reward_weight": "auto", "reward_share": 0.1}
     expected, reference = distil(**options)
     data, reward = reference.gradients.tolist()[:2]
     for normalize, unit in ((True, 1.0), (False, std)):
