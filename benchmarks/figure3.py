@@ -1,17 +1,19 @@
-"""The paper's Figure 3 from benchmarks/results/scores.json: episode returns of data, teacher, plain student and RACTD.
+"""The paper's Figure 3 of a run: episode returns of data, teacher, plain student and RACTD.
 
-python benchmarks/figure3.py [--dataset hopper-medium-expert] [--out docs/figures/figure3.png]
+python benchmarks/figure3.py --run runs/demo --out docs/figures/demo.png
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tyro
-from common import RESULTS
+
+from ractd.data import load_dataset
+from ractd.errors import RactdError
+from ractd.training.results import read_result
 
 POLICIES = {"teacher": "#3b6fb6", "plain student": "#e08a2e", "RACTD": "#2f9e5b"}
 
@@ -20,10 +22,8 @@ POLICIES = {"teacher": "#3b6fb6", "plain student": "#e08a2e", "RACTD": "#2f9e5b"
 class Options:
     """What is drawn and where to."""
 
-    dataset: str = "hopper-medium-expert"
-    """A dataset of scores.json."""
-    seed: int = 0
-    """Which of its runs."""
+    run: Path
+    """A finished run, whose dataset is where it was."""
     out: Path = Path("docs/figures/figure3.png")
     """The picture."""
 
@@ -36,12 +36,13 @@ def main() -> None:
     import matplotlib.pyplot as plt
 
     options = tyro.cli(Options, description=__doc__)
-    entry = json.loads((RESULTS / "scores.json").read_text())[options.dataset]
-    rows = entry["runs"][str(options.seed)]["rows"]
-    returns = {"data": entry["behavior"]["returns"]} | {
-        name: rows[name]["returns"] for name in POLICIES if name in rows
-    }
-    bins = np.linspace(min(map(min, returns.values())), max(map(max, returns.values())), 41)
+    result = read_result(options.run)
+    if result is None:
+        raise RactdError(f"{options.run}: has no result yet")
+    dataset, rows = result.content["dataset"], result.content["rows"]
+    returns = {"data": load_dataset(dataset["source"] or dataset["name"]).episode_returns().tolist()}
+    returns |= {name: rows[name]["evaluation"]["returns"] for name in POLICIES if name in rows}
+    bins = np.linspace(min(map(min, returns.values())), max(map(max, returns.values())), 41).tolist()
     figure, axes = plt.subplots(len(returns), 1, figsize=(7, 5.2), sharex=True, layout="constrained")
     for axis, (name, values) in zip(axes, returns.items(), strict=True):
         weights = np.full(len(values), 100 / len(values))
@@ -49,7 +50,7 @@ def main() -> None:
         axis.set_title(f"{name}: mean {np.mean(values):,.0f}, {len(values)} episodes", loc="left", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_ylabel("% of episodes", fontsize=8)
-    axes[-1].set_xlabel(f"episode return, {options.dataset} (rebuilt here by D4RL's recipe), seed {options.seed}")
+    axes[-1].set_xlabel(f"episode return, {dataset['name']} in {dataset['env_id']}")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(options.out, dpi=120)
     print(options.out)
