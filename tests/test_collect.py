@@ -111,6 +111,7 @@ def test_interrupted_training_leaves_no_files(tmp_path):
 
 
 def test_bad_input(tmp_path, monkeypatch):
+    pytest.importorskip("stable_baselines3", reason="the extra 'collect' is not installed")
     with pytest.raises(RactdError, match="needs continuous actions"):
         collect("CartPole-v1", directory=tmp_path)
     with pytest.raises(RactdError, match="at least 1"):
