@@ -16,7 +16,7 @@ from ractd.models import ReturnNetwork
 from ractd.models.normalizer import Normalizer
 from ractd.training.teacher import denoiser
 
-SHARE_AT_T = 0.25
+SHARE_AT_T = 0.6
 """Of the data term's high-noise half, the share exactly at T."""
 WEIGHT_MEMORY = 0.99
 """Decay of the averages that the automatic reward weight is computed from."""
