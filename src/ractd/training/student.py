@@ -22,11 +22,16 @@ WEIGHT_MEMORY = 0.99
 """Decay of the averages that the automatic reward weight is computed from."""
 
 
-ANCHORS: dict[Anchor, Callable[..., Tensor]] = {
-    "dsm": ctm.dsm_to_zero,
-    "ctm": ctm.dsm_in_place,
-    "ode": ctm.dsm_in_place,
+def _no_target(teacher: Denoiser, sample: Tensor, noise: Tensor, condition: Tensor, diffusion: Diffusion) -> Tensor:
+    return sample.new_zeros(())
+
+
+ANCHORS: dict[Anchor, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
+    "dsm": (ctm.dsm_to_zero, _no_target),
+    "ctm": (ctm.dsm_in_place, _no_target),
+    "ode": (ctm.dsm_in_place, ctm.ode_loss),
 }
+"""What holds the student: its form of eq. 7 on noised data, and what its one-step sample is compared with."""
 
 
 def student_network(network: nn.Module, diffusion: Diffusion) -> ctm.StudentNetwork:
@@ -99,9 +104,9 @@ class StudentObjective(nn.Module):
 
         sample = ctm.one_step(g, noise_T, condition, diffusion)
         t = ctm.student_sigma(draws["normal"], draws["uniform"][:, 3], SHARE_AT_T, diffusion)
-        dsm_loss = ANCHORS[config.anchor](g, x0, noise_dsm, t, condition, diffusion).mean()
-        if config.anchor == "ode":
-            dsm_loss = dsm_loss + ctm.ode_loss(D, sample, noise_T, condition, diffusion)
+        dsm, target_loss = ANCHORS[config.anchor]
+        dsm_loss = dsm(g, x0, noise_dsm, t, condition, diffusion).mean()
+        dsm_loss = dsm_loss + target_loss(D, sample, noise_T, condition, diffusion)
 
         negative_return, excess = ctm.reward_loss(self.return_network, observation[:, -1], sample)
         reward_loss, bound_loss = self.return_scale * negative_return.mean(), excess.mean()
