@@ -149,7 +149,7 @@ def test_the_return_estimate_is_in_the_datas_units() -> None:
     with torch.no_grad():
         for parameter in policy.return_network.parameters():
             parameter.zero_()
-        policy.return_network.layers[-1].bias.fill_(2.0)  # type: ignore[operator, union-attr]
+        policy.return_network.members[0][-1].bias.fill_(2.0)  # type: ignore[operator, union-attr]
     np.testing.assert_allclose(policy.estimate_return(observations(4, OBS), observations(4, A)), 150.0)
 
 

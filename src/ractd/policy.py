@@ -46,6 +46,8 @@ class PolicySpec:
     """Mean of the dataset's returns-to-go: the return model's zero."""
     return_std: float
     """Standard deviation of the dataset's returns-to-go: the return model's unit."""
+    return_members: int = 1
+    """Members of the return model."""
     candidates: int = 1
     """Samples drawn for each action, of which the return model's favourite is executed."""
     diffusion: Diffusion = field(default_factory=Diffusion)
@@ -204,7 +206,7 @@ class Policy(nn.Module):
         policy = cls(
             spec,
             network,
-            ReturnNetwork(spec.observation_dim, spec.action_dim, spec.return_layers),
+            ReturnNetwork(spec.observation_dim, spec.action_dim, spec.return_layers, spec.return_members),
             Normalizer(spec.observation_dim, spec.action_dim),
         )
         load_weights(policy, tensors, directory / WEIGHTS)

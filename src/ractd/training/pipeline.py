@@ -187,7 +187,7 @@ def _with_teacher(config: Config, teacher: Policy, data: OfflineDataset, path: P
         history=spec.history,
         diffusion=spec.diffusion,
         teacher=replace(config.teacher, network=spec.network),
-        return_model=replace(config.return_model, layers=spec.return_layers),
+        return_model=replace(config.return_model, layers=spec.return_layers, members=spec.return_members),
     )
 
 

@@ -107,6 +107,7 @@ class Run:
             sampler="consistency" if jumps else "heun",
             steps=1 if jumps else config.diffusion.bins,
             return_layers=config.return_model.layers,
+            return_members=config.return_model.members,
             return_mean=self.return_mean,
             return_std=self.return_std,
             diffusion=config.diffusion,
@@ -196,7 +197,7 @@ def train_return(run: Run) -> ReturnNetwork:
     """Train the return model; its weights are those with the smallest error on held-out episodes."""
     config, dataset = run.config.return_model, run.dataset
     run.seed_weights("return")
-    network = ReturnNetwork(dataset.observation_dim, dataset.action_dim, config.layers)
+    network = ReturnNetwork(dataset.observation_dim, dataset.action_dim, config.layers, config.members)
     rows, validation_rows = (
         r.to(run.targets.device) for r in held_out(dataset, config.validation_share, run.config.seed)
     )
