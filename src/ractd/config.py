@@ -251,8 +251,8 @@ def check(config: Any, prefix: str = "") -> None:
         )
 
 
-# Ours, for CPUs: a wider, smoother, farther-sighted return model, the mean of three, ranks actions better than the paper's; CTM on a quarter of
-# a batch twice as large costs the same and fits the one-step sample better (benchmarks/README.md).
+# Ours, for CPUs: a wider, smoother, farther-sighted return model, the mean of three, ranks actions better than the paper's; CTM on
+# a quarter of a batch twice as large costs the same and fits the one-step sample better (benchmarks/README.md).
 _CPU_RETURN = ReturnModel(layers=(256, 256), members=3, gamma=0.997, action_noise=0.3)
 _CPU_STUDENT = Student(ctm_share=0.25, optimization=Optimization(steps=4_000))
 PRESETS: dict[str, Config] = {
