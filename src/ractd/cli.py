@@ -55,10 +55,14 @@ class Train:
     """Seconds between checkpoints; they don't change the result."""
 
     def run(self) -> None:
-        from ractd.training.pipeline import train
+        from ractd.training.pipeline import NO_STUDENT, train
         from ractd.training.results import result_table
 
         config = self.config
+        student_options = {"--reward-weight": self.reward_weight, "--student-network": self.student_network}
+        asked = [name for name, value in student_options.items() if value is not None]
+        if asked and config.teacher.parametrization == "ddpm":
+            raise RactdError(f"{asked[0]}: {NO_STUDENT}")
         if self.reward_weight is not None:
             config = replace(config, student=replace(config.student, reward_weight=self.reward_weight))
         if self.student_network is not None:
