@@ -165,3 +165,17 @@ def test_a_reward_aware_teacher_is_trained_after_the_return_model(
     assert rows["teacher"]["reward_weight"] == "auto"
     assert rows["plain student"]["reward_weight"] == 0
     assert {"RACTD", "plain student", "teacher"} <= rows.keys(), "the two cells of the reward-aware teacher and itself"
+
+
+def test_a_run_from_before_an_option_goes_on_with_its_default(trained: Trained, cli: Cli, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained.directory, run)
+    config = json.loads((run / "config.json").read_text())
+    for option in ("parametrization", "ddpm", "reward_weight"):
+        del config["config"]["teacher"][option]
+    (run / "config.json").write_text(json.dumps(config))
+    answer = cli("train", trained.dataset, "--out", run, *options())
+    assert answer.code == 0, answer.err
+    assert "is finished" in answer.out
+    changed = cli("train", trained.dataset, "--out", run, *options(), "--teacher.parametrization", "ddpm")
+    assert_refused(changed, "config.teacher.parametrization is 'edm' there and 'ddpm' now")

@@ -273,3 +273,14 @@ def test_mass_moves_to_the_better_mode(
     assert aware["on_better"] > plain["on_better"] + gained, (plain, aware)
     assert aware["off"] < 0.06, aware
     assert aware["out_of_bounds"] < 0.01, aware
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["pseudo-huber", "square"])
+def test_the_window_of_the_share(shares: Callable[..., dict[str, float]], loss: str) -> None:
+    """More share, more mass on the better side; above the default samples leave the data (the table of docs/method.md)."""
+    found = [shares(loss, share) for share in (None, 0.1, 0.2, 0.3)]
+    print(loss, *[f"{m['on_better']:.0%} {m['off']:.0%}" for m in found], sep="\n")
+    better, off = ([m[name] for m in found] for name in ("better", "off"))
+    assert better == sorted(better), better
+    assert off[3] > 1.5 * off[2], off

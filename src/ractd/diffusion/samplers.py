@@ -99,15 +99,14 @@ def ddpm(denoiser: Denoiser, noise: Tensor, sigmas: Tensor, condition: Tensor) -
     `denoiser` takes a variance-preserving x; `sigmas` are noise-to-signal ratios that end at 0, levels may be left out;
     `noise` is `[n - 1, B, c, D]` standard normal, of which the first is x at the top.
     """
-    mean, std = torch.zeros_like(noise[0]), sigmas.new_ones(())
-    alpha_bars = 1 / (1 + sigmas.double() ** 2)
-    for t, (alpha_bar, alpha_bar_next), z in zip(sigmas[:-1], pairwise(alpha_bars), noise, strict=True):
+    signal, noisy = scales(sigmas)
+    mean, std = torch.zeros_like(noise[0]), torch.ones_like(signal[0])
+    for i, (t, u, z) in enumerate(zip(sigmas[:-1], sigmas[1:], noise, strict=True)):
         x = mean + std * z
         x0 = denoiser(x, t.expand(len(x)), condition)
-        alpha = alpha_bar / alpha_bar_next
-        posterior = alpha_bar_next.sqrt() * (1 - alpha) * x0 + alpha.sqrt() * (1 - alpha_bar_next) * x
-        mean = posterior / (1 - alpha_bar)
-        std = ((1 - alpha) * (1 - alpha_bar_next) / (1 - alpha_bar)).sqrt()
+        alpha, beta = (signal[i] / signal[i + 1]) ** 2, (t**2 - u**2) * signal[i] ** 2  # 1 - alpha, without cancellation
+        mean = (signal[i + 1] * beta * x0 + alpha.sqrt() * noisy[i + 1] ** 2 * x) / noisy[i] ** 2
+        std = beta.sqrt() * noisy[i + 1] / noisy[i]
     return mean
 
 
