@@ -55,10 +55,14 @@ class Train:
     """Seconds between checkpoints; they don't change the result."""
 
     def run(self) -> None:
-        from ractd.training.pipeline import train
+        from ractd.training.pipeline import NO_STUDENT, train
         from ractd.training.results import result_table
 
         config = self.config
+        student_options = {"--reward-weight": self.reward_weight, "--student-network": self.student_network}
+        asked = [name for name, value in student_options.items() if value is not None]
+        if asked and config.teacher.parametrization == "ddpm":
+            raise RactdError(f"{asked[0]}: {NO_STUDENT}")
         if self.reward_weight is not None:
             config = replace(config, student=replace(config.student, reward_weight=self.reward_weight))
         if self.student_network is not None:
@@ -76,7 +80,8 @@ class Train:
         )
         if result.content:
             out.print(result_table(result))
-            policy = result.directory / "policy" / "student"
+            kept = result.directory / "policy"
+            policy = kept / ("student" if (kept / "student").is_dir() else "teacher")
             out.print(f"run: {result.directory}   policy: {policy}", highlight=False, markup=False, soft_wrap=True)
         elif self.only:
             out.print(f"the {self.only} is trained; 'ractd train' without --only does the rest", highlight=False)
@@ -96,8 +101,11 @@ class Eval:
     """Actions of each sequence that are executed before the next is sampled; 1 is closed loop."""
     candidates: int | None = None
     """Sequences drawn for each action, of which the return model's favourite is executed."""
+    sampler: str | None = None
+    """How it samples. A student: consistency (its default), jumps. A teacher: heun (its default), euler, euler-ancestral,
+    dpmpp-2m, ddim. A DDPM teacher: ddpm (its default), ddim."""
     steps: int | None = None
-    """Sampling steps: 1 is one network evaluation for a student; bins of the teacher's Heun sampler."""
+    """Sampling steps: network evaluations of a student or a DDPM teacher; bins of a teacher's schedule."""
     env: str | None = None
     """Gymnasium environment, where the policy doesn't name one."""
     seed: int = 0
@@ -112,6 +120,7 @@ class Eval:
             episodes=self.episodes,
             execute=self.execute,
             candidates=self.candidates,
+            sampler=self.sampler,
             steps=self.steps,
             env_id=self.env,
             seed=self.seed,

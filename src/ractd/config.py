@@ -63,6 +63,18 @@ class Diffusion:
 
 
 @dataclass(frozen=True)
+class DDPM:
+    """The discrete variance-preserving schedule of a DDPM teacher (Ho et al., 2020; the paper's comparison, Tables 3 and 11)."""
+
+    timesteps: int = 100
+    """Noise levels T that it is trained on, and its steps when it samples by default."""
+    betas: Literal["cosine", "linear"] = "cosine"
+    """How noise grows from level to level: `cosine` (Nichol and Dhariwal, 2021) or `linear` (Ho et al., rescaled to T)."""
+    clip: float = 1.0
+    """The clean estimate is kept within this magnitude while sampling; the data is within 1."""
+
+
+@dataclass(frozen=True)
 class Optimization:
     """How one stage is optimised."""
 
@@ -105,6 +117,7 @@ class ReturnModel:
 
 
 TeacherLoss = Literal["pseudo-huber", "square"]
+Parametrization = Literal["edm", "ddpm"]
 
 
 @dataclass(frozen=True)
@@ -115,7 +128,18 @@ class Teacher:
     """The denoiser's backbone."""
     loss: TeacherLoss = "pseudo-huber"
     """Distance of eq. 4: the paper's, which fits conditional medians, or `square` (EDM's), which fits conditional means and
-    so keeps unequal modes in their shares."""
+    so keeps unequal modes in their shares. A DDPM teacher always has the squared error of its noise."""
+    parametrization: Parametrization = "edm"
+    """`edm`, the paper's teacher, or `ddpm`, which predicts the noise and is there to compare with: it has no student."""
+    ddpm: DDPM = field(default_factory=DDPM)
+    """Noise schedule of a DDPM teacher."""
+    reward_weight: float | Literal["auto"] = 0.0
+    """Weight of the reward on the teacher's denoised estimates, for returns in units of their standard deviation; `auto` holds
+    its gradient at `reward_share` of the data gradient there; 0 is the paper's teacher, which knows no reward (Table 4)."""
+    reward_share: float = 0.2
+    """What `auto` aims at. Chosen on two modes, as in the paper's Figure 3: 0.1 moves few samples, 0.3 many out of the data."""
+    bound_weight: float = 1.0
+    """Penalty on denoised estimates outside the bounds, where there is a reward."""
     optimization: Optimization = field(
         default_factory=lambda: Optimization(steps=20_000, batch_size=128, learning_rate=5e-4)
     )
@@ -214,6 +238,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "checkpoint_episodes": _AT_LEAST_ONE,
     "embed_dim": (4, 2**31 - 1),
     "bins": (3, 10_000),
+    "timesteps": (1, 10_000),
+    "clip": _POSITIVE,
     "seed": (0, 2**31 - 1),
     **dict.fromkeys(
         ("sigma_min", "sigma_max", "rho", "sigma_data", "p_std", "learning_rate", "max_grad_norm"), _POSITIVE
@@ -244,6 +270,11 @@ def check(config: Any, prefix: str = "") -> None:
     if isinstance(config, Diffusion) and config.sigma_min >= config.sigma_max:
         raise RactdError(
             f"--diffusion.sigma-min is {config.sigma_min}, expected less than sigma-max, {config.sigma_max}"
+        )
+    if isinstance(config, Teacher) and config.parametrization == "ddpm" and config.reward_weight != 0:
+        raise RactdError(
+            f"--{prefix}reward-weight is {config.reward_weight}, expected 0 for a DDPM teacher: only an EDM teacher "
+            "can be made reward-aware"
         )
     if isinstance(config, Config) and config.evaluation.execute > config.horizon:
         raise RactdError(

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from ractd.config import Anchor, Diffusion, Optimization, Student
 from ractd.data.windows import Windows
 from ractd.diffusion import ctm
-from ractd.diffusion.edm import Denoiser, distance, loss_weight, precondition, sigma_schedule
+from ractd.diffusion.edm import distance, loss_weight, precondition, sigma_schedule
+from ractd.diffusion.samplers import StudentNetwork
 from ractd.models import ReturnNetwork
 from ractd.models.normalizer import Normalizer
 from ractd.training.teacher import denoiser
@@ -34,7 +35,7 @@ ANCHORS: dict[Anchor, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
 """What holds the student: its form of eq. 7 on noised data, and what its one-step sample is compared with."""
 
 
-def student_network(network: nn.Module, diffusion: Diffusion) -> ctm.StudentNetwork:
+def student_network(network: nn.Module, diffusion: Diffusion) -> StudentNetwork:
     """Return `g(x, t, condition, s)` of a student's network; time 0 is `sigma_min` to it, the lowest that eq. 5 trains."""
 
     def g(x: Tensor, t: Tensor, condition: Tensor, s: Tensor) -> Tensor:
@@ -42,11 +43,6 @@ def student_network(network: nn.Module, diffusion: Diffusion) -> ctm.StudentNetw
         return precondition(lambda y: network(y, t, condition, s), x, t, diffusion)
 
     return g
-
-
-def student_denoiser(network: nn.Module, diffusion: Diffusion) -> Denoiser:
-    """Return the jump to time 0, `(x, t, condition) -> G(x, t, 0)`, of a student's network."""
-    return ctm.to_clean(student_network(network, diffusion))
 
 
 class StudentObjective(nn.Module):
