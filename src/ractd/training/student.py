@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ractd.config import Anchor, Diffusion, Optimization, Student
 from ractd.data.windows import Windows
 from ractd.diffusion import ctm
-from ractd.diffusion.edm import distance, loss_weight, precondition, sigma_schedule
+from ractd.diffusion.edm import Denoiser, distance, loss_weight, precondition, sigma_schedule
 from ractd.diffusion.samplers import StudentNetwork
 from ractd.models import ReturnNetwork
 from ractd.models.normalizer import Normalizer
