@@ -188,7 +188,9 @@ class DataMake:
     """Build a dataset on this machine by rolling out behaviour policies that ship with ractd."""
 
     name: Positional[str]
-    """Which one, e.g. hopper-mixed ('ractd data list' shows all)."""
+    """Which one, e.g. hopper-mixed or maze2d-umaze ('ractd data list' shows all); with --maze, the name it gets."""
+    maze: Path | None = None
+    """Text file with a maze of your own: # wall, . or space empty, one G the goal, any number of S to start in."""
     steps: int | None = None
     """Transitions; by default the recipe's own number."""
     seed: int = 0
@@ -201,7 +203,7 @@ class DataMake:
     def run(self) -> None:
         from ractd.data.tables import make_with_progress
 
-        make_with_progress(self.name, self.steps, self.seed, self.directory, self.overwrite, out)
+        make_with_progress(self.name, self.steps, self.seed, self.directory, self.overwrite, out, self.maze)
 
 
 @dataclass
