@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import gaussian
@@ -23,14 +22,6 @@ from ractd.training.loop import Stage, averaged_copy, run_stage
 from ractd.training.metrics import Metrics
 
 NO_CONDITION = torch.zeros(1, 1)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("betas", ["cosine", "linear"])

@@ -5,7 +5,7 @@ Where a scheduler's own schedule differs from ours, it is given ours: what is co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import diffusers
@@ -24,14 +24,6 @@ from ractd.training.teacher import denoiser
 
 B, HORIZON, A = 8, 4, 2
 BINS = 12
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def seeded(*shape: int, seed: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -22,15 +21,6 @@ PAPER_SIZES = [
 ]
 SMALL_UNET = UNet(down_dims=(16, 32), embed_dim=16, groups=8)
 SMALL_MLP = MLP(width=24, blocks=2, embed_dim=8)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Tiny tensors: threads cost more than they give, most of all on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def count(module: torch.nn.Module) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,15 +23,6 @@ from ractd.policy import FORMAT_VERSION, Policy, PolicySpec
 from ractd.training.checkpoint import write_tensors
 
 OBS, A = 3, 2
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Tiny tensors: threads cost more than they give, most of all on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def make(jumps: bool = True, history: int = 1, horizon: int = 4, seed: int = 0, **spec: Any) -> Policy:

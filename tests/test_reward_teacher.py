@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,6 @@ from ractd.training.teacher import Reward, TeacherObjective, denoiser
 OBS, A, HORIZON = 3, 2, 4
 DIFFUSION = Diffusion()
 BATCH = Optimization(1, batch_size=32)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def dataset() -> OfflineDataset:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 
 import gaussian
@@ -26,15 +26,6 @@ NO_CONDITION = torch.zeros(8, 1, dtype=torch.float64)
 EACH = [(kind, name) for kind, names in SAMPLERS.items() for name in names]
 EXACT = {"student": gaussian.student, "teacher": gaussian.denoiser, "DDPM teacher": gaussian.clean}
 SCHEDULE = {"student": DIFFUSION, "teacher": DIFFUSION, "DDPM teacher": DDPM(timesteps=200)}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Tiny tensors: threads cost more than they give, most of all on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def start(seed: int = 0) -> Tensor:
