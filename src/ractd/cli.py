@@ -266,7 +266,63 @@ class DataCommand:
         self.command.run()
 
 
-def parse(arguments: Sequence[str]) -> Train | Eval | DataCommand:
+@dataclass
+class Serve:
+    """Serve a policy over WebSocket to clients that speak openpi-client's protocol; logs JSON lines.
+
+    Also answers /healthz, /readyz, /metrics and /contract. SIGHUP opens the policy anew, SIGTERM answers what was asked
+    and stops. Needs the extra 'serve': pip install "ractd[serve]".
+    """
+
+    policy: Annotated[Positional[Path], arg(metavar="DIR")]
+    """An exported policy; with --torch a run, or one of its policies."""
+    torch: bool = False
+    """Serve a run's policy with PyTorch."""
+    device: str = "cpu"
+    """Where PyTorch computes: cpu, cuda, cuda:1, ..."""
+    host: str = "127.0.0.1"
+    """Address to listen on; others than this machine's loopback want a key and TLS."""
+    port: int = 8000
+    """Port to listen on; 0 takes a free one, which the log names."""
+    api_key_file: Path | None = None
+    """File with the key that clients have to send."""
+    tls_cert: Path | None = None
+    """Certificate chain (PEM)."""
+    tls_key: Path | None = None
+    """Its private key (PEM)."""
+    seed: int = 0
+    """With a client's number it seeds that client's noise."""
+    batch_wait_ms: float = 1.0
+    """Longest time that a request waits for others to join its batch, in milliseconds."""
+    max_batch: int = 64
+    """Most requests of a batch."""
+    max_message_bytes: int = 2**20
+    """Largest request."""
+    max_connections: int = 512
+    """Most clients at a time."""
+    idle_seconds: float = 600.0
+    """Time without a request after which a client is disconnected."""
+
+    def run(self) -> None:
+        from ractd.serve import serve
+        from ractd.serve.settings import Settings, read_api_key, tls_context
+
+        settings = Settings(
+            host=self.host,
+            port=self.port,
+            api_key=read_api_key(self.api_key_file) if self.api_key_file else None,
+            tls=tls_context(self.tls_cert, self.tls_key),
+            seed=self.seed,
+            batch_wait=self.batch_wait_ms / 1e3,
+            largest_batch=self.max_batch,
+            message_bytes=self.max_message_bytes,
+            connections=self.max_connections,
+            idle_seconds=self.idle_seconds,
+        )
+        serve(self.policy, settings, device=self.device if self.torch else None)
+
+
+def parse(arguments: Sequence[str]) -> Train | Eval | Serve | DataCommand:
     """Parse a command line; the defaults of `train` are those of the preset that it names."""
     preset = PRESETS["cpu"]
     for i, word in enumerate(arguments):
@@ -276,6 +332,7 @@ def parse(arguments: Sequence[str]) -> Train | Eval | DataCommand:
     commands = (
         Annotated[Train, tyro.conf.subcommand("train", default=Train(dataset=tyro.MISSING, config=preset))]
         | Annotated[Eval, tyro.conf.subcommand("eval")]
+        | Annotated[Serve, tyro.conf.subcommand("serve")]
         | Annotated[DataCommand, tyro.conf.subcommand("data")]
     )
     return tyro.cli(
