@@ -20,10 +20,10 @@ from ractd.serve.http import allowed
 from ractd.serve.served import checked, served_contract
 
 pytest.importorskip("openpi_client")
-from openpi_client.websocket_client_policy import WebsocketClientPolicy  # noqa: E402
-from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: E402
-from websockets.sync.client import ClientConnection  # noqa: E402
-from websockets.sync.client import connect as plain  # noqa: E402
+from openpi_client.websocket_client_policy import WebsocketClientPolicy
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection
+from websockets.sync.client import connect as plain
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 HANDSHAKE = (
