@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ractd.config import Diffusion, Network, check
+from ractd.diffusion.edm import Denoiser
 from ractd.diffusion.samplers import SAMPLERS
 from ractd.errors import RactdError
 from ractd.models import ReturnNetwork, build_network
@@ -100,6 +101,11 @@ class Policy(nn.Module):
         shape = (SAMPLERS[spec.sampler].draws(spec.steps), batch * spec.candidates, spec.horizon, spec.action_dim)
         return torch.randn(shape, generator=self.generator).to(self.normalizer.action_low.device)
 
+    def denoiser(self) -> Denoiser:
+        """Return the network with its preconditioning: the jump to time 0 of a student, D(x, t) of a teacher."""
+        as_denoiser = student_denoiser if self.spec.jumps else denoiser
+        return as_denoiser(self.network, self.spec.diffusion)
+
     def sample(self, observations: Tensor, noise: Tensor) -> Tensor:
         """Return raw action sequences `[B, c, A]` for raw observations `[B, h, O]`, a pure function of both inputs.
 
@@ -110,13 +116,11 @@ class Policy(nn.Module):
         if spec.candidates > 1:
             observations = observations.repeat_interleave(spec.candidates, 0)
         observation = self.normalizer.observation(observations)
-        as_denoiser = student_denoiser if spec.jumps else denoiser
-        denoise = as_denoiser(self.network, spec.diffusion)
-        x = SAMPLERS[spec.sampler].sample(denoise, noise, observation.flatten(1), spec.diffusion, spec.steps)
+        x = SAMPLERS[spec.sampler].sample(self.denoiser(), noise, observation.flatten(1), spec.diffusion, spec.steps)
         if spec.candidates > 1:
             returns = self.return_network(observation[:, -1], x[:, 0].clamp(-1, 1)).view(-1, spec.candidates)
             x = x.unflatten(0, (-1, spec.candidates))
-            x = x[torch.arange(len(x), device=x.device), returns.argmax(1)]
+            x = x[torch.arange(x.shape[0], device=x.device), returns.argmax(1)]
         return self.normalizer.raw_action(x)
 
     @torch.inference_mode()
