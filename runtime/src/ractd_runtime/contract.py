@@ -19,6 +19,8 @@ GRAPH_FORMATS = ("onnx", "openvino")
 """Graphs that this package runs."""
 EDITABLE = ("graph", "checks", "execution")
 """Sections that the graph's own copy of the contract need not agree with: the user's to change, and the graph's hash."""
+LARGEST = 1e30
+"""Of the numbers in a contract: their sums are float32 too."""
 ANSWERS = ("error", "warning", "ignore")
 
 
@@ -74,7 +76,7 @@ class Contract:
                 f"{path}: outputs.actions.shape doesn't fit inputs.noise.shape; the file is damaged, export again"
             )
         low, high = (field.numbers(f"inputs.observation.{name}", observation_dim) for name in ("low", "high"))
-        margin = field.number("inputs.observation.margin", 0, 1e9) * (high - low)
+        margin = field.number("inputs.observation.margin", 0, 1e6) * (high - low)
         rate = field.get("execution.control_hz")
         return cls(
             path=path,
@@ -184,9 +186,9 @@ class _Fields:
         value = self.get(where)
         if isinstance(value, list) and len(value) == length and all(type(item) in (int, float) for item in value):
             array = np.array(value, np.float64)
-            if np.isfinite(array).all():
+            if (np.abs(array) <= LARGEST).all():
                 return array
-        raise RactdError(f"{self.path}: {where} is no list of {length} finite numbers")
+        raise RactdError(f"{self.path}: {where} is no list of {length} numbers up to {LARGEST:g}")
 
     def shape(self, where: str, rank: int) -> list[int]:
         """Return a tensor's dimensions after the batch."""

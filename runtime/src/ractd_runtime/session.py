@@ -55,8 +55,7 @@ def open_session(contract: Contract, threads: int, spin: bool) -> Session:
         raise RactdError(
             f"{contract.path.parent}: needs {contract.graph_format}: pip install 'ractd-runtime[openvino]' ({error})"
         ) from None
-    except RuntimeError as error:
-        # What both engines raise is a RuntimeError or derives from it.
+    except Exception as error:  # both engines have a dozen of their own
         raise RactdError(f"{contract.path.parent}: the graph can't be opened ({str(error).strip()[:300]})") from None
     contract.check_graph(session.embedded)
     return session
