@@ -59,7 +59,9 @@ class ObservationCheck:
     def _answer(self, observation: NDArray[np.float32]) -> None:
         finite = np.isfinite(observation)
         if not finite.all():
-            self._tell("not_finite", np.flatnonzero(~finite.all(axis=(0, 1))), "observation holds NaN or infinite values")
+            self._tell(
+                "not_finite", np.flatnonzero(~finite.all(axis=(0, 1))), "observation holds NaN or infinite values"
+            )
         outside = finite & ((observation < self._low) | (observation > self._high))
         columns = np.flatnonzero(outside.any(axis=(0, 1)))
         if len(columns):

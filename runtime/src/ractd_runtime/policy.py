@@ -196,5 +196,7 @@ def _run(buffers: Bound) -> Floats:
     buffers.run()
     # A sum is finite if and only if everything in it is: actions are clipped, so it can't overflow.
     if not math.isfinite(np.add.reduce(buffers.actions, axis=None)):
-        raise RactdError("the policy gave NaN or infinite actions; the observation or the graph is not what it was made for")
+        raise RactdError(
+            "the policy gave NaN or infinite actions; the observation or the graph is not what it was made for"
+        )
     return buffers.actions.copy()

@@ -48,9 +48,8 @@ def bound(session: Session, contract: Contract, batch: int) -> Bound:
 
 def open_session(contract: Contract, threads: int, spin: bool) -> Session:
     """Open the contract's graph on `threads` threads; raises `RactdError` where the engine is missing or refuses it."""
-    engine = {"onnx": OnnxSession, "openvino": OpenVINOSession}[contract.graph_format]
     try:
-        session: Session = engine(contract.graph, threads, spin)
+        session = ENGINES[contract.graph_format](contract.graph, threads, spin)
     except ImportError as error:
         raise RactdError(
             f"{contract.path.parent}: needs {contract.graph_format}: pip install 'ractd-runtime[openvino]' ({error})"
@@ -119,3 +118,6 @@ class OpenVINOSession:
         request.set_tensor("noise", tensor(noise))
         request.set_tensor("actions", tensor(actions))
         return request.infer  # type: ignore[no-any-return]
+
+
+ENGINES: dict[str, Callable[[dict[str, bytes], int, bool], Session]] = {"onnx": OnnxSession, "openvino": OpenVINOSession}

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ractd_runtime.contract import FORMAT, FORMAT_VERSION
 
 from ractd.data import OfflineDataset, load_dataset
 from ractd.data.registry import dataset_dir
@@ -19,6 +18,7 @@ from ractd.policy import Policy, PolicySpec
 from ractd.training.checkpoint import read_json
 from ractd.training.results import VARIANTS, policy_directory
 from ractd.training.rundir import read_run, versions
+from ractd_runtime.contract import FORMAT, FORMAT_VERSION
 
 MARGIN = 0.5
 """An observation is far outside the data where it leaves its range by this share of the range."""

@@ -12,9 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from ractd_runtime.contract import CONTRACT, FORMAT
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
@@ -24,9 +22,10 @@ from ractd.errors import RactdError
 from ractd.export import verify
 from ractd.export.contract import contract, open_source
 from ractd.export.formats import WRITERS, Format, Precision, trace
-from ractd.export.graph import PolicyGraph, batch_first, draws_first
+from ractd.export.graph import PolicyGraph, batch_first
 from ractd.policy import Policy
 from ractd.training.checkpoint import write_json
+from ractd_runtime.contract import CONTRACT, FORMAT
 
 MAX_EVALUATIONS = 32
 """Network evaluations that a graph may hold: it is a straight line of them."""
@@ -133,7 +132,9 @@ def export_graph(
             partial.mkdir(parents=True)
             with _spinner(console, "tracing and writing the graph"):
                 program = trace(graph, examples)
-                files = WRITERS[format](program, (list(examples), list(content["outputs"])), embedded, precision, partial)
+                files = WRITERS[format](
+                    program, (list(examples), list(content["outputs"])), embedded, precision, partial
+                )
             hashes = {p.name: {"sha256": _sha256(p), "bytes": p.stat().st_size} for p in files}
             content = content | {"graph": {"format": format, "precision": precision, "files": hashes}}
             write_json(partial / CONTRACT, content)

@@ -39,7 +39,11 @@ def trace(graph: nn.Module, inputs: Mapping[str, Tensor]) -> torch.export.Export
 
 
 def write_onnx(
-    program: torch.export.ExportedProgram, names: tuple[list[str], list[str]], contract: str, precision: Precision, to: Path
+    program: torch.export.ExportedProgram,
+    names: tuple[list[str], list[str]],
+    contract: str,
+    precision: Precision,
+    to: Path,
 ) -> list[Path]:
     """Write `policy.onnx` into the directory `to`; return the files. `names` are those of inputs and outputs."""
     path = to / "policy.onnx"
@@ -51,7 +55,11 @@ def write_onnx(
 
 
 def write_openvino(
-    program: torch.export.ExportedProgram, names: tuple[list[str], list[str]], contract: str, precision: Precision, to: Path
+    program: torch.export.ExportedProgram,
+    names: tuple[list[str], list[str]],
+    contract: str,
+    precision: Precision,
+    to: Path,
 ) -> list[Path]:
     """Write `policy.xml` and `policy.bin` into the directory `to`; return the files."""
     openvino = _import("openvino", "openvino")
@@ -64,7 +72,11 @@ def write_openvino(
 
 
 def write_pt2(
-    program: torch.export.ExportedProgram, names: tuple[list[str], list[str]], contract: str, precision: Precision, to: Path
+    program: torch.export.ExportedProgram,
+    names: tuple[list[str], list[str]],
+    contract: str,
+    precision: Precision,
+    to: Path,
 ) -> list[Path]:
     """Write `policy.pt2`, which `torch.export.load` opens, into the directory `to`; return the files."""
     if precision != "fp32":

@@ -120,8 +120,6 @@ def evaluate_both(
     for act in (policy.act_chunk, exported):
         policy.reset(0)
         results.append(
-            evaluate(
-                act, env_id, episodes=episodes, execute=execute, history=policy.spec.history, progress=progress
-            )
+            evaluate(act, env_id, episodes=episodes, execute=execute, history=policy.spec.history, progress=progress)
         )
     return results[0], results[1]
