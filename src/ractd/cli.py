@@ -130,6 +130,51 @@ class Eval:
 
 
 @dataclass
+class Export:
+    """Write a policy as one graph that runs without PyTorch, with its contract, verified before it appears.
+
+    Open it with ractd_runtime.Policy.load(DIR). Needs the extra 'export': pip install "ractd[export]".
+    """
+
+    source: Annotated[Positional[Path], arg(metavar="RUN")]
+    """A run or policy directory."""
+    out: Annotated[Path, arg(aliases=["-o"], metavar="DIR")]
+    """Directory of the graph and its policy.json."""
+    format: Literal["onnx", "openvino", "pt2"] = "onnx"
+    """ONNX Runtime (fastest for MLPs), OpenVINO (fastest for U-Nets on CPUs), or torch.export's archive for C++."""
+    steps: int | None = None
+    """Sampling steps: 1 is one network evaluation for a student."""
+    candidates: int | None = None
+    """Sequences drawn for each observation, of which the return model's favourite is given."""
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    """Of the weights: fp16 halves the file, int8 is faster for MLPs; both change the actions a little."""
+    policy: str | None = None
+    """Which of the run's policies, by default its student."""
+    check_episodes: int = 0
+    """Also score PyTorch and the graph for so many episodes."""
+    dataset: str | None = None
+    """The data that the policy was trained on, where it is not where it was."""
+
+    def run(self) -> None:
+        from ractd.export import export_policy
+        from ractd.export.report import summary
+
+        exported = export_policy(
+            self.source,
+            self.out,
+            policy=self.policy,
+            format=self.format,
+            precision=self.precision,
+            steps=self.steps,
+            candidates=self.candidates,
+            dataset=self.dataset,
+            check_episodes=self.check_episodes,
+            console=out,
+        )
+        out.print(summary(exported), highlight=False, markup=False, soft_wrap=True)
+
+
+@dataclass
 class DataList:
     """List the datasets that can be named: built here, downloaded, local, and known."""
 
@@ -322,7 +367,7 @@ class Serve:
         serve(self.policy, settings, device=self.device if self.torch else None)
 
 
-def parse(arguments: Sequence[str]) -> Train | Eval | Serve | DataCommand:
+def parse(arguments: Sequence[str]) -> Train | Eval | Export | Serve | DataCommand:
     """Parse a command line; the defaults of `train` are those of the preset that it names."""
     preset = PRESETS["cpu"]
     for i, word in enumerate(arguments):
@@ -332,6 +377,7 @@ def parse(arguments: Sequence[str]) -> Train | Eval | Serve | DataCommand:
     commands = (
         Annotated[Train, tyro.conf.subcommand("train", default=Train(dataset=tyro.MISSING, config=preset))]
         | Annotated[Eval, tyro.conf.subcommand("eval")]
+        | Annotated[Export, tyro.conf.subcommand("export")]
         | Annotated[Serve, tyro.conf.subcommand("serve")]
         | Annotated[DataCommand, tyro.conf.subcommand("data")]
     )

@@ -144,6 +144,10 @@ class Policy(nn.Module):
         shape = (spec.sampling.draws(spec.steps), batch * spec.candidates, spec.horizon, spec.action_dim)
         return torch.randn(shape, generator=self.generator).to(self.normalizer.action_low.device)
 
+    def model(self) -> Callable[..., Tensor]:
+        """Return what the sampler takes: g(x, t, condition, s) of a student, D(x, t, condition) of a teacher."""
+        return MODELS[self.spec.kind](self.network, self.spec.schedule)
+
     def sample(self, observations: Tensor, noise: Tensor) -> Tensor:
         """Return raw action sequences `[B, c, A]` for raw observations `[B, h, O]`, a pure function of both inputs.
 
@@ -154,12 +158,11 @@ class Policy(nn.Module):
         if spec.candidates > 1:
             observations = observations.repeat_interleave(spec.candidates, 0)
         observation = self.normalizer.observation(observations)
-        model = MODELS[spec.kind](self.network, spec.schedule)
-        x = spec.sampling.sample(model, noise, observation.flatten(1), spec.schedule, spec.steps)
+        x = spec.sampling.sample(self.model(), noise, observation.flatten(1), spec.schedule, spec.steps)
         if spec.candidates > 1:
             returns = self.return_network(observation[:, -1], x[:, 0].clamp(-1, 1)).view(-1, spec.candidates)
             x = x.unflatten(0, (-1, spec.candidates))
-            x = x[torch.arange(len(x), device=x.device), returns.argmax(1)]
+            x = x[torch.arange(x.shape[0], device=x.device), returns.argmax(1)]
         return self.normalizer.raw_action(x)
 
     @torch.inference_mode()

@@ -44,7 +44,7 @@ def heun_step(denoiser: Denoiser, x: Tensor, t: Tensor, u: Tensor, condition: Te
 def heun(denoiser: Denoiser, x: Tensor, sigmas: Tensor, condition: Tensor) -> Tensor:
     """Follow the PF-ODE down `sigmas` by Heun's method: `2 (n - 1)` network evaluations (paper, section 2.2)."""
     for t, u in pairwise(sigmas):
-        x = heun_step(denoiser, x, t.expand(len(x)), u.expand(len(x)), condition)
+        x = heun_step(denoiser, x, t.expand(x.shape[0]), u.expand(x.shape[0]), condition)
     return x
 
 
@@ -146,9 +146,9 @@ def few_step(denoiser: Denoiser, noise: Tensor, sigmas: Tensor, condition: Tenso
     `noise` is `[n, B, c, D]` standard normal, one draw per entry; with one entry this is the one-step sample
     `G(x_T, T, 0)`. `denoiser` is the student's jump to time 0.
     """
-    x0 = torch.zeros_like(noise[0])
+    x0 = noise.new_zeros(())
     for sigma, z in zip(sigmas, noise, strict=True):
-        x0 = denoiser(x0 + sigma * z, sigma.expand(len(z)), condition)
+        x0 = denoiser(x0 + sigma * z, sigma.expand(z.shape[0]), condition)
     return x0
 
 

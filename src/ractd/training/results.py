@@ -250,6 +250,16 @@ def _caption(content: dict[str, Any], simulated: bool) -> str:
     return f"{e['episodes']} episodes in {e['env_id']} ({e['backend']}), {what}; students: {protocol}{reference}."
 
 
+def policy_directory(directory: Path, name: str) -> Path:
+    """Return where a run keeps one of its policies; raises `RactdError` naming those it has."""
+    path = directory / "policy" / name
+    if not path.is_dir():
+        there = sorted(item.name for item in (directory / "policy").glob("*") if not item.name.startswith("."))
+        found = f"it has {', '.join(there)}" if there else "it has no policy yet: 'ractd train' makes them"
+        raise RactdError(f"{directory}: no policy {name!r}; {found}")
+    return path
+
+
 def evaluate_policy(
     directory: Path,
     name: str,
@@ -264,11 +274,7 @@ def evaluate_policy(
     console: Console,
 ) -> dict[str, Any]:
     """Score one policy of a run and write `evaluations/<what>.json`; raises `RactdError` for an unknown policy or setting."""
-    path = directory / "policy" / name
-    if not path.is_dir():
-        there = sorted(item.name for item in (directory / "policy").glob("*") if not item.name.startswith("."))
-        found = f"it has {', '.join(there)}" if there else "it has no policy yet: 'ractd train' makes them"
-        raise RactdError(f"{directory}: no policy {name!r}; {found}")
+    path = policy_directory(directory, name)
     policy = Policy.load(path).configured(sampler=sampler, steps=steps, candidates=candidates)
     env_id = env_id or policy.spec.env_id
     if env_id is None:
