@@ -19,8 +19,8 @@ from ractd.errors import RactdError
 from ractd.serve.settings import Settings, exposure, read_api_key, tls_context
 
 pytest.importorskip("openpi_client")
-from openpi_client.action_chunk_broker import ActionChunkBroker  # noqa: E402
-from openpi_client.websocket_client_policy import WebsocketClientPolicy  # noqa: E402
+from openpi_client.action_chunk_broker import ActionChunkBroker
+from openpi_client.websocket_client_policy import WebsocketClientPolicy
 
 
 def connect(server: Running, **options: str) -> WebsocketClientPolicy:

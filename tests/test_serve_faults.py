@@ -13,17 +13,17 @@ from pathlib import Path
 import msgpack
 import numpy as np
 import pytest
-from serve_factory import Running, noise, start
+from serve_factory import Running, launch, noise, start
 
 from ractd.errors import RactdError
 from ractd.serve.http import allowed
 from ractd.serve.served import checked, served_contract
 
 pytest.importorskip("openpi_client")
-from openpi_client.websocket_client_policy import WebsocketClientPolicy  # noqa: E402
-from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: E402
-from websockets.sync.client import ClientConnection  # noqa: E402
-from websockets.sync.client import connect as plain  # noqa: E402
+from openpi_client.websocket_client_policy import WebsocketClientPolicy
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection
+from websockets.sync.client import connect as plain
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 HANDSHAKE = (
@@ -339,8 +339,9 @@ def test_a_client_that_reconnects_goes_on_after_the_server_was_killed(tmp_path: 
 
 
 def test_a_taken_port_is_named(server: Running, tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match=f"127.0.0.1:{server.port} can't be listened on"):
-        start(tmp_path, port=server.port)
+    second = launch(tmp_path, port=server.port)
+    assert second.process.wait(60) == 1
+    assert f"RactdError: 127.0.0.1:{server.port} can't be listened on" in second.log.read_text()
 
 
 @pytest.mark.parametrize(
