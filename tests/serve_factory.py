@@ -118,6 +118,13 @@ class Running:
 
 def start(directory: Path, policy: dict[str, Any] | None = None, **settings: Any) -> Running:
     """Start a server and wait until it listens."""
+    running = launch(directory, policy, **settings)
+    running.port = running.wait_for("listening")["port"]
+    return running
+
+
+def launch(directory: Path, policy: dict[str, Any] | None = None, **settings: Any) -> Running:
+    """Start a server."""
     directory.mkdir(exist_ok=True)
     number = len(list(directory.glob("*.log")))
     file, log = directory / "policy.json", directory / f"{number}.log"
@@ -128,9 +135,7 @@ def start(directory: Path, policy: dict[str, Any] | None = None, **settings: Any
             stderr=stream,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
-    running = Running(process, log, file)
-    running.port = running.wait_for("listening")["port"]
-    return running
+    return Running(process, log, file)
 
 
 def main() -> None:

