@@ -10,6 +10,7 @@ install: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ./runtime --editable ".[dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps openpi-client==0.1.2  # asks for numpy 1, works with 2
 	touch $@
 
 demo: install  ## the whole pipeline on the embedded dataset, and its result table

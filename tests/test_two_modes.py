@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +34,6 @@ SPREAD, SHARE = 0.06, 0.3
 REACH = 5 * SPREAD
 """A sample so far from a mode's centre is on it."""
 SAMPLES = 2000
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Tiny networks: threads cost more than they give."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def two_modes(scale: float = 1.0) -> OfflineDataset:
@@ -230,10 +221,10 @@ def test_the_reward_aware_student_moves_to_the_better_mode_and_stays_on_it(
     distil: Distil, record_property: Any
 ) -> None:
     """The anchor pulls with 0.7 against 0.3 towards the worse mode: the share that wins here is above the default."""
-    sample, objective = distil(reward_weight="auto", reward_share=0.1)
+    sample, objective = distil(reward_weight="auto", reward_share=0.15)
     measured = measure(sample)
     record_property("auto", measured)
-    print("auto, share 0.1:", measured, "gradients", objective.gradients.tolist())
+    print("auto, share 0.15:", measured, "gradients", objective.gradients.tolist())
     assert measured["on_better"] > 0.95, measured
     assert measured["distance"] < 2.5 * SPREAD, measured
     assert measured["out_of_bounds"] == 0, measured
@@ -259,7 +250,7 @@ def test_the_automatic_weight_does_not_see_the_scale_of_the_rewards(
         scaled(torch.zeros(200, 1), probe), returns(torch.zeros(200, 1), probe), rtol=0.02, atol=0.02
     )
 
-    options = {"steps": 80, "reward_weight": "auto", "reward_share": 0.1}
+    options = {"steps": 80, "reward_weight": "auto", "reward_share": 0.15}
     expected, reference = distil(**options)
     data, reward = reference.gradients.tolist()[:2]
     for normalize, unit in ((True, 1.0), (False, std)):

@@ -55,10 +55,14 @@ class Train:
     """Seconds between checkpoints; they don't change the result."""
 
     def run(self) -> None:
-        from ractd.training.pipeline import train
+        from ractd.training.pipeline import NO_STUDENT, train
         from ractd.training.results import result_table
 
         config = self.config
+        student_options = {"--reward-weight": self.reward_weight, "--student-network": self.student_network}
+        asked = [name for name, value in student_options.items() if value is not None]
+        if asked and config.teacher.parametrization == "ddpm":
+            raise RactdError(f"{asked[0]}: {NO_STUDENT}")
         if self.reward_weight is not None:
             config = replace(config, student=replace(config.student, reward_weight=self.reward_weight))
         if self.student_network is not None:
@@ -76,7 +80,8 @@ class Train:
         )
         if result.content:
             out.print(result_table(result))
-            policy = result.directory / "policy" / "student"
+            kept = result.directory / "policy"
+            policy = kept / ("student" if (kept / "student").is_dir() else "teacher")
             out.print(f"run: {result.directory}   policy: {policy}", highlight=False, markup=False, soft_wrap=True)
         elif self.only:
             out.print(f"the {self.only} is trained; 'ractd train' without --only does the rest", highlight=False)
@@ -96,8 +101,11 @@ class Eval:
     """Actions of each sequence that are executed before the next is sampled; 1 is closed loop."""
     candidates: int | None = None
     """Sequences drawn for each action, of which the return model's favourite is executed."""
+    sampler: str | None = None
+    """How it samples. A student: consistency (its default), jumps. A teacher: heun (its default), euler, euler-ancestral,
+    dpmpp-2m, ddim. A DDPM teacher: ddpm (its default), ddim."""
     steps: int | None = None
-    """Sampling steps: 1 is one network evaluation for a student; bins of the teacher's Heun sampler."""
+    """Sampling steps: network evaluations of a student or a DDPM teacher; bins of a teacher's schedule."""
     env: str | None = None
     """Gymnasium environment, where the policy doesn't name one."""
     seed: int = 0
@@ -112,6 +120,7 @@ class Eval:
             episodes=self.episodes,
             execute=self.execute,
             candidates=self.candidates,
+            sampler=self.sampler,
             steps=self.steps,
             env_id=self.env,
             seed=self.seed,
@@ -133,6 +142,8 @@ class Export:
     """Directory of the graph and its policy.json."""
     format: Literal["onnx", "openvino", "pt2"] = "onnx"
     """ONNX Runtime (fastest for MLPs), OpenVINO (fastest for U-Nets on CPUs), or torch.export's archive for C++."""
+    sampler: str | None = None
+    """Way of sampling, of those that 'ractd eval' knows; by default the policy's own."""
     steps: int | None = None
     """Sampling steps: 1 is one network evaluation for a student."""
     candidates: int | None = None
@@ -156,6 +167,7 @@ class Export:
             policy=self.policy,
             format=self.format,
             precision=self.precision,
+            sampler=self.sampler,
             steps=self.steps,
             candidates=self.candidates,
             dataset=self.dataset,
@@ -224,7 +236,9 @@ class DataMake:
     """Build a dataset on this machine by rolling out behaviour policies that ship with ractd."""
 
     name: Positional[str]
-    """Which one, e.g. hopper-mixed ('ractd data list' shows all)."""
+    """Which one, e.g. hopper-mixed or maze2d-umaze ('ractd data list' shows all); with --maze, the name it gets."""
+    maze: Path | None = None
+    """Text file with a maze of your own: # wall, . or space empty, one G the goal, any number of S to start in."""
     steps: int | None = None
     """Transitions; by default the recipe's own number."""
     seed: int = 0
@@ -237,7 +251,7 @@ class DataMake:
     def run(self) -> None:
         from ractd.data.tables import make_with_progress
 
-        make_with_progress(self.name, self.steps, self.seed, self.directory, self.overwrite, out)
+        make_with_progress(self.name, self.steps, self.seed, self.directory, self.overwrite, out, self.maze)
 
 
 @dataclass
@@ -300,7 +314,63 @@ class DataCommand:
         self.command.run()
 
 
-def parse(arguments: Sequence[str]) -> Train | Eval | Export | DataCommand:
+@dataclass
+class Serve:
+    """Serve a policy over WebSocket to clients that speak openpi-client's protocol; logs JSON lines.
+
+    Also answers /healthz, /readyz, /metrics and /contract. SIGHUP opens the policy anew, SIGTERM answers what was asked
+    and stops. Needs the extra 'serve': pip install "ractd[serve]".
+    """
+
+    policy: Annotated[Positional[Path], arg(metavar="DIR")]
+    """An exported policy; with --torch a run, or one of its policies."""
+    torch: bool = False
+    """Serve a run's policy with PyTorch."""
+    device: str = "cpu"
+    """Where PyTorch computes: cpu, cuda, cuda:1, ..."""
+    host: str = "127.0.0.1"
+    """Address to listen on; others than this machine's loopback want a key and TLS."""
+    port: int = 8000
+    """Port to listen on; 0 takes a free one, which the log names."""
+    api_key_file: Path | None = None
+    """File with the key that clients have to send."""
+    tls_cert: Path | None = None
+    """Certificate chain (PEM)."""
+    tls_key: Path | None = None
+    """Its private key (PEM)."""
+    seed: int = 0
+    """With a client's number it seeds that client's noise."""
+    batch_wait_ms: float = 1.0
+    """Longest time that a request waits for others to join its batch, in milliseconds."""
+    max_batch: int = 64
+    """Most requests of a batch."""
+    max_message_bytes: int = 2**20
+    """Largest request."""
+    max_connections: int = 512
+    """Most clients at a time."""
+    idle_seconds: float = 600.0
+    """Time without a request after which a client is disconnected."""
+
+    def run(self) -> None:
+        from ractd.serve import serve
+        from ractd.serve.settings import Settings, read_api_key, tls_context
+
+        settings = Settings(
+            host=self.host,
+            port=self.port,
+            api_key=read_api_key(self.api_key_file) if self.api_key_file else None,
+            tls=tls_context(self.tls_cert, self.tls_key),
+            seed=self.seed,
+            batch_wait=self.batch_wait_ms / 1e3,
+            largest_batch=self.max_batch,
+            message_bytes=self.max_message_bytes,
+            connections=self.max_connections,
+            idle_seconds=self.idle_seconds,
+        )
+        serve(self.policy, settings, device=self.device if self.torch else None)
+
+
+def parse(arguments: Sequence[str]) -> Train | Eval | Export | Serve | DataCommand:
     """Parse a command line; the defaults of `train` are those of the preset that it names."""
     preset = PRESETS["cpu"]
     for i, word in enumerate(arguments):
@@ -311,6 +381,7 @@ def parse(arguments: Sequence[str]) -> Train | Eval | Export | DataCommand:
         Annotated[Train, tyro.conf.subcommand("train", default=Train(dataset=tyro.MISSING, config=preset))]
         | Annotated[Eval, tyro.conf.subcommand("eval")]
         | Annotated[Export, tyro.conf.subcommand("export")]
+        | Annotated[Serve, tyro.conf.subcommand("serve")]
         | Annotated[DataCommand, tyro.conf.subcommand("data")]
     )
     return tyro.cli(

@@ -120,4 +120,7 @@ class OpenVINOSession:
         return request.infer  # type: ignore[no-any-return]
 
 
-ENGINES: dict[str, Callable[[dict[str, bytes], int, bool], Session]] = {"onnx": OnnxSession, "openvino": OpenVINOSession}
+ENGINES: dict[str, Callable[[dict[str, bytes], int, bool], Session]] = {
+    "onnx": OnnxSession,
+    "openvino": OpenVINOSession,
+}

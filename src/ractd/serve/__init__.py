@@ -1,0 +1,29 @@
+"""A policy server: WebSocket and msgpack as openpi-client speaks them, batching, limits, swaps without a lost connection."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from ractd.errors import RactdError
+from ractd.serve.settings import Settings
+
+
+def serve(path: Path, settings: Settings, device: str | None = None) -> None:
+    """Serve a policy until SIGTERM or Ctrl-C: a run's with PyTorch on a device, or without one an exported policy.
+
+    Raises `RactdError` for a policy that can't be opened or an address that can't be listened on, and where the extra
+    'serve' isn't installed.
+    """
+    try:
+        from ractd.serve.server import run
+    except ModuleNotFoundError as error:
+        if error.name not in ("msgpack", "prometheus_client", "websockets"):
+            raise
+        raise RactdError(f'the server needs {error.name}: pip install "ractd[serve]"') from None
+    from ractd.serve.exported import exported_policy
+    from ractd.serve.logs import json_logger
+    from ractd.serve.served import torch_policy
+
+    load = partial(exported_policy, path) if device is None else partial(torch_policy, path, device)
+    run(load, settings, json_logger())

@@ -1,0 +1,69 @@
+"""An exported policy as the server takes it: ONNX Runtime or OpenVINO, no PyTorch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ractd.errors import RactdError
+from ractd.serve.served import FloatArray, ServedPolicy, served_contract
+
+if TYPE_CHECKING:
+    from ractd_runtime import Policy
+
+
+class ExportedPolicy:
+    """A policy of `ractd_runtime` as the server takes it."""
+
+    def __init__(self, policy: Policy) -> None:
+        c = policy.contract
+        self.policy = policy
+        self.observation_shape = (c.history, c.observation_dim)
+        self.action_shape = (c.horizon, c.action_dim)
+        self.noise_shape = (c.draws, c.candidates, c.horizon, c.action_dim)
+        sha = hashlib.sha256(json.dumps(c.content, sort_keys=True).encode())
+        for name, data in sorted(c.graph.items()):
+            sha.update(name.encode())
+            sha.update(data)
+        self.identity = sha.hexdigest()
+        actions = c.content["outputs"]["actions"]
+        self.contract = served_contract(self, actions.get("low"), actions.get("high")) | {"policy": c.content}
+
+    def check(self, observation: FloatArray) -> str | None:
+        """See `ServedPolicy.check`; whether it is an error or a warning stands in the policy's own contract."""
+        c = self.policy.contract
+        outside = (observation < c.observation_low) | (observation > c.observation_high)
+        answer = c.checks["out_of_range"]
+        if answer == "ignore" or not outside.any():
+            return None
+        i = int(np.flatnonzero(outside.any(0))[0])
+        value = observation[:, i][outside[:, i]][0]
+        message = f"observation[{i}] is {value:g}, far outside the training data"
+        message += f" (limits {c.observation_low[i]:g} to {c.observation_high[i]:g})"
+        if answer == "error":
+            raise RactdError(message)
+        return message
+
+    def sample(self, observations: FloatArray, noise: FloatArray) -> FloatArray:
+        """See `ServedPolicy.sample`."""
+        actions: FloatArray = self.policy.sample(observations, noise)
+        return actions
+
+
+def exported_policy(path: Path) -> ServedPolicy:
+    """Open what `ractd export` wrote; raises `RactdError` as `ractd_runtime.Policy.load` does."""
+    try:
+        from ractd_runtime import Policy
+        from ractd_runtime import RactdError as RuntimePackageError
+    except ModuleNotFoundError as error:
+        if error.name != "ractd_runtime":
+            raise
+        raise RactdError("exported policies need ractd_runtime: pip install ractd-runtime; runs take --torch") from None
+    try:
+        return ExportedPolicy(Policy.load(path))
+    except RuntimePackageError as error:
+        raise RactdError(str(error)) from None

@@ -1,0 +1,193 @@
+"""The server: listens, batches, swaps its policy on SIGHUP, drains on SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from itertools import count
+from typing import Any
+
+from websockets.asyncio.server import ServerConnection, serve
+
+from ractd.errors import RactdError
+from ractd.serve.batching import Batcher
+from ractd.serve.http import answer
+from ractd.serve.metrics import Metrics
+from ractd.serve.served import Load, ServedPolicy, checked
+from ractd.serve.session import Session
+from ractd.serve.settings import Settings, exposure, reserve_files
+
+HALF_OPEN = 64
+"""Connections beyond the limit that may be in their handshake or asking for a page; more are cut off."""
+
+
+class Server:
+    """One policy for many clients, over WebSocket and plain HTTP on one port.
+
+    `load` opens the policy, again at each SIGHUP: one that can't be opened, fails, or has other shapes leaves the old one.
+    """
+
+    def __init__(self, load: Load, settings: Settings, logger: logging.Logger) -> None:
+        self.load, self.logger = load, logger
+        self.settings = replace(settings, connections=reserve_files(settings.connections))
+        if self.settings.connections < settings.connections:
+            self._warn(f"this process may open files for {self.settings.connections} connections only, see ulimit -n")
+        self.metrics = Metrics(logger)
+        self.sessions: set[Session] = set()
+        self.draining = False
+        self.numbers = count()
+        first = checked(load(), None, settings.largest_batch)
+        self.batcher = Batcher(
+            first,
+            self.metrics,
+            wait=settings.batch_wait,
+            largest=settings.largest_batch,
+            clients=lambda: len(self.sessions),
+        )
+        self.metrics.policy.info({"identity": first.identity})
+        self._stop, self._idle, self._swapping = asyncio.Event(), asyncio.Event(), asyncio.Lock()
+
+    async def run(self, listening: Callable[[int], None] | None = None) -> None:
+        """Serve until SIGTERM or SIGINT; calls `listening` with the port. Raises `RactdError` where it can't listen."""
+        settings, loop = self.settings, asyncio.get_running_loop()
+        tasks: set[asyncio.Task[None]] = set()
+
+        def start(work: Callable[[], Any]) -> None:
+            task = loop.create_task(work())
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, start, self.drain)
+        loop.add_signal_handler(signal.SIGHUP, start, self.reload)
+        batching = loop.create_task(self.batcher.run())
+        batching.add_done_callback(lambda _: self._stop.set())
+        try:
+            listener = await serve(
+                self._session,
+                settings.host,
+                settings.port,
+                process_request=partial(answer, self),
+                create_connection=partial(_connection, settings.connections + HALF_OPEN),  # type: ignore[arg-type]
+                # A browser's page names its origin. Robots don't: no page can reach a server on the machine it is shown on.
+                origins=[None],
+                compression=None,
+                max_size=settings.message_bytes,
+                max_queue=2,
+                close_timeout=2,
+                server_header=None,
+                ssl=settings.tls,
+                backlog=settings.connections,
+                logger=logging.getLogger("ractd.serve.websockets"),
+            )
+        except OSError as error:
+            raise RactdError(
+                f"{settings.host}:{settings.port} can't be listened on ({error.strerror or error}); "
+                "name another with --host or --port"
+            ) from None
+        async with listener:
+            port = int(next(iter(listener.sockets)).getsockname()[1])
+            self._info("listening", host=settings.host, port=port, tls=settings.tls is not None)
+            if danger := exposure(settings):
+                self._warn(danger)
+            if listening is not None:
+                listening(port)
+            await self._stop.wait()
+            self.batcher.close()
+        if batching.done():
+            batching.result()
+        batching.cancel()
+        self._info("stopped")
+
+    async def drain(self) -> None:
+        """Answer what was asked, turn new clients away, then stop; called twice, stop at once."""
+        if self.draining:
+            self._stop.set()
+            return
+        self.draining = True
+        self._info("draining", clients=len(self.sessions))
+        for session in self.sessions:
+            session.drain()
+        try:
+            async with asyncio.timeout(self.settings.drain_seconds):
+                while self.sessions:
+                    self._idle.clear()
+                    await self._idle.wait()
+        except TimeoutError:
+            self._warn(f"{len(self.sessions)} clients were not done after {self.settings.drain_seconds:g} s")
+        self._stop.set()
+
+    async def reload(self) -> None:
+        """Open the policy anew and let the next batch take it; a broken one changes nothing."""
+        async with self._swapping:
+            try:
+                new = await asyncio.to_thread(self._opened)
+            except Exception as error:
+                self.metrics.reloads.labels("refused").inc()
+                known = isinstance(error, RactdError)
+                self.logger.error(
+                    "policy not swapped, the old one stays",
+                    exc_info=None if known else error,
+                    extra={"fields": {"error": str(error)}},
+                )
+                return
+            self.batcher.policy = new
+            self.metrics.reloads.labels("swapped").inc()
+            self.metrics.policy.info({"identity": new.identity})
+            self._info("policy swapped", policy=new.identity)
+
+    def _opened(self) -> ServedPolicy:
+        return checked(self.load(), self.batcher.policy, self.settings.largest_batch)
+
+    async def _session(self, connection: ServerConnection) -> None:
+        session = Session(connection, next(self.numbers), self.batcher, self.metrics, self.settings)
+        self.sessions.add(session)
+        self.metrics.clients.inc()
+        self.metrics.connections.labels("accepted").inc()
+        try:
+            if self.draining:
+                session.drain()
+            await session.run()
+        finally:
+            self.sessions.discard(session)
+            self.metrics.clients.dec()
+            if not self.sessions:
+                self._idle.set()
+
+    def _info(self, event: str, **fields: Any) -> None:
+        self.logger.info(event, extra={"fields": fields})
+
+    def _warn(self, event: str) -> None:
+        self.logger.warning(event)
+
+
+def _connection(limit: int, protocol: Any, server: Any, **options: Any) -> ServerConnection:
+    """Return a connection that is cut off at once if there are too many, before it costs a handshake."""
+    connection = ServerConnection(protocol, server, **options)
+    made = connection.connection_made
+
+    def connection_made(transport: asyncio.BaseTransport) -> None:
+        made(transport)
+        if len(server.handler_tasks) > limit:
+            connection.transport.abort()
+
+    connection.connection_made = connection_made  # type: ignore[method-assign]
+    return connection
+
+
+def run(load: Load, settings: Settings, logger: logging.Logger) -> None:
+    """Serve until SIGTERM or SIGINT, on uvloop where it is installed; raises `RactdError` before the first client."""
+    try:
+        from uvloop import new_event_loop
+    except ModuleNotFoundError:
+        new_event_loop = asyncio.new_event_loop
+
+    async def main() -> None:
+        await Server(load, settings, logger).run()
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(main())

@@ -1,0 +1,102 @@
+"""Where the server listens, who may connect, and how much anyone may ask of it."""
+
+from __future__ import annotations
+
+import ipaddress
+import resource
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from ractd.errors import RactdError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything about a server that is not its policy; sizes in bytes, times in seconds."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    """0 takes a free one."""
+    api_key: bytes | None = None
+    tls: ssl.SSLContext | None = None
+    seed: int = 0
+    """With a client's number it seeds that client's noise."""
+    batch_wait: float = 0.001
+    """Longest time that a request waits for others to join its batch."""
+    largest_batch: int = 64
+    message_bytes: int = 2**20
+    connections: int = 512
+    idle_seconds: float = 600.0
+    """A client that completes no request for so long is disconnected."""
+    send_seconds: float = 10.0
+    """A client that takes so long to read an answer is cut off."""
+    drain_seconds: float = 10.0
+    """Longest time from SIGTERM to the end."""
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "port": (0, 65535),
+            "seed": (0, 2**63 - 1),
+            "batch_wait": (0, 10),
+            "largest_batch": (1, 4096),
+            "message_bytes": (64, 2**30),
+            "connections": (1, 100_000),
+            "idle_seconds": (0.01, 1e7),
+        }
+        for name, (low, high) in ranges.items():
+            if not low <= getattr(self, name) <= high:
+                raise RactdError(f"{name.replace('_', ' ')} is {getattr(self, name)}, expected {low} to {high}")
+
+
+def read_api_key(path: Path) -> bytes:
+    """Return the key in a file, without the space around it; raises `RactdError` if it is none."""
+    try:
+        key = path.read_bytes().strip()
+    except OSError as error:
+        raise RactdError(f"--api-key-file {path}: can't be read ({error.strerror})") from None
+    if not key or not key.isascii() or len(key.split()) != 1:
+        raise RactdError(f"--api-key-file {path}: expected one key of ASCII characters without spaces")
+    return key
+
+
+def tls_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    """Return the TLS side of a server, `None` without files; raises `RactdError` for files that don't fit."""
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise RactdError("--tls-cert and --tls-key belong together, one of them is missing")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        # An empty passphrase: a locked key is an error here, not a question on the terminal.
+        context.load_cert_chain(certificate, key, password="")
+    except (OSError, ValueError) as error:
+        raise RactdError(f"--tls-cert {certificate}, --tls-key {key}: can't be used ({error})") from None
+    return context
+
+
+def exposure(settings: Settings) -> str | None:
+    """Return what is wrong with listening beyond this machine like that, `None` if nothing is."""
+    try:
+        local = ipaddress.ip_address(settings.host).is_loopback
+    except ValueError:
+        local = settings.host == "localhost"
+    if local:
+        return None
+    if settings.api_key is None:
+        return "anyone who reaches this address can use the policy; --api-key-file asks for a key"
+    if settings.tls is None:
+        return "the key and the data cross the network in the clear; --tls-cert and --tls-key encrypt them"
+    return None
+
+
+def reserve_files(connections: int) -> int:
+    """Raise this process's limit of open files for so many connections, and return for how many it is enough."""
+    spare = 256
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    if soft != unlimited and soft < connections + spare:
+        soft = connections + spare if hard == unlimited else min(connections + spare, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return connections if soft == unlimited else max(1, min(connections, soft - spare))

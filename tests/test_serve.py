@@ -1,0 +1,314 @@
+"""The policy server with openpi-client's own classes as clients: actions, noise, batches, pages, keys, TLS, the torch policy."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from serve_factory import ACTION, CRASH, HORIZON, NAN, Running, noise, start
+
+from ractd.errors import RactdError
+from ractd.serve.settings import Settings, exposure, read_api_key, tls_context
+
+pytest.importorskip("openpi_client")
+from openpi_client.action_chunk_broker import ActionChunkBroker
+from openpi_client.websocket_client_policy import WebsocketClientPolicy
+
+
+def connect(server: Running, **options: str) -> WebsocketClientPolicy:
+    return WebsocketClientPolicy("127.0.0.1", server.port, **options)
+
+
+def observation(x: float) -> dict[str, np.ndarray]:
+    return {"observation": np.array([x, 0, 0], np.float32)}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    running = start(tmp_path_factory.mktemp("server"))
+    yield running
+    assert running.end() == 0
+
+
+def test_metadata_come_on_connect_and_are_the_contract(server: Running) -> None:
+    client = connect(server)
+    metadata = client.get_server_metadata()
+    client._ws.close()
+    assert isinstance(metadata.pop("client"), int)
+    assert metadata == json.loads(server.get("/contract")[1])
+    assert metadata["observation"] == {"shape": [3], "dtype": "float32"}
+    assert metadata["actions"]["shape"] == [HORIZON, ACTION]
+
+
+def test_each_client_gets_its_own_noise_as_documented(server: Running) -> None:
+    clients = [connect(server) for _ in range(3)]
+    for client in clients:
+        own = noise([0, client.get_server_metadata()["client"]], 3)
+        for call in range(3):
+            result = client.infer(observation(call))
+            np.testing.assert_array_equal(result["actions"], call + own[call])
+            assert result["actions"].dtype == np.float32
+            assert result["policy"] == "gain 1"
+    for client in clients:
+        client._ws.close()
+
+
+def test_a_seed_restarts_a_clients_noise(server: Running) -> None:
+    client = connect(server)
+    client.infer(observation(0))
+    first = [client.infer({**observation(0), **seed})["actions"] for seed in ({"seed": 7}, {})]
+    again = [client.infer({**observation(0), **seed})["actions"] for seed in ({"seed": np.int64(7)}, {})]
+    client._ws.close()
+    np.testing.assert_array_equal(first, noise(7, 2))
+    np.testing.assert_array_equal(again, first)
+
+
+def test_the_broker_executes_a_sequence_before_it_asks_again(server: Running) -> None:
+    client = connect(server)
+    broker = ActionChunkBroker(client, action_horizon=2)
+    client.infer({**observation(0), "seed": 3})
+    drawn = noise(3, 3)
+    got = [broker.infer(observation(10 * step))["actions"] for step in range(4)]
+    client._ws.close()
+    np.testing.assert_array_equal(got, [drawn[1][0], drawn[1][1], 20 + drawn[2][0], 20 + drawn[2][1]])
+
+
+@pytest.mark.parametrize("name", ["observation", "observation/state", "state"])
+@pytest.mark.parametrize("dtype", ["f2", "f8", "i8", ">f4"])
+def test_other_names_types_and_company_of_an_observation_are_understood(server: Running, name: str, dtype: str) -> None:
+    client = connect(server)
+    request = {name: np.array([2, 0, 0], dtype), "prompt": "go", "seed": 1, "image": np.zeros((8, 8, 3), np.uint8)}
+    np.testing.assert_array_equal(client.infer(request)["actions"], 2 + noise(1)[0])
+    client._ws.close()
+
+
+def test_a_warning_of_the_policy_comes_with_the_actions(server: Running) -> None:
+    client = connect(server)
+    result = client.infer({"observation": np.array([1, 1e7, 0])})
+    assert "warning" not in client.infer(observation(0))
+    client._ws.close()
+    assert result["warning"] == "far out"
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [
+        ({"observation": np.zeros(4)}, r"observation has shape \[4\], expected \[3\]"),
+        ({"observation": np.zeros((2, 3))}, r"observation has shape \[2, 3\], expected \[3\]"),
+        ({"observation": [0, 0, 0]}, "observation is list, expected a numeric array"),
+        ({"observation": np.array([0, np.nan, 0])}, "holds NaN or infinite"),
+        ({"observation": np.array([0, 1e300, 0])}, "holds NaN or infinite"),
+        ({"obs": np.zeros(3)}, "the request holds 'obs', expected one of 'observation'"),
+        ({"state": np.zeros(3), "observation": np.zeros(3)}, "expected one of"),
+        ({}, "the request holds nothing"),
+        ({**observation(0), "seed": -1}, "seed is not a whole number"),
+        ({**observation(0), "seed": True}, "seed is not a whole number"),
+        ({**observation(0), "seed": 2**63}, "seed is not a whole number"),
+        (observation(NAN), "the policy gave no finite actions"),
+        (observation(CRASH), "the policy gave no finite actions"),
+    ],
+)
+def test_a_bad_request_is_answered_with_its_reason_and_the_next_one_is_served(
+    server: Running, request_: dict[str, object], reason: str
+) -> None:
+    client = connect(server)
+    with pytest.raises(RuntimeError, match=reason):
+        client.infer(request_)
+    np.testing.assert_array_equal(client.infer({**observation(1), "seed": 2})["actions"], 1 + noise(2)[0])
+    client._ws.close()
+
+
+def ask(client: WebsocketClientPolicy, x: float, results: list[object]) -> None:
+    try:
+        results.append(client.infer(observation(x)))
+    except RuntimeError as error:
+        results.append(str(error))
+
+
+def test_concurrent_clients_share_batches_and_one_bad_request_spoils_none(tmp_path: Path) -> None:
+    server = start(tmp_path, {"delay": 0.05}, batch_wait=0.2, largest_batch=8)
+    clients = [connect(server) for _ in range(10)]
+    results: list[list[dict[str, object]]] = [[] for _ in clients]
+    inputs = [CRASH, NAN, *range(8)]
+    threads = [threading.Thread(target=ask, args=(c, x, r)) for c, x, r in zip(clients, inputs, results, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert all("no finite actions" in str(results[i][0]) for i in (0, 1))
+    for i in range(2, 10):
+        result = results[i][0]
+        number = clients[i].get_server_metadata()["client"]
+        np.testing.assert_array_equal(result["actions"], np.float32(inputs[i]) + noise([0, number])[0])
+    sizes = [r[0]["server_timing"]["batch"] for r in results[2:]]
+    assert 1 < max(sizes) <= 8
+    assert server.metric('ractd_requests_total{outcome="answered"}') == 8
+    assert server.metric('ractd_requests_total{outcome="failed"}') == 2
+    assert server.metric("ractd_batch_size_sum") == 10
+    assert server.metric("ractd_batch_size_count") < 10
+    assert server.metric("ractd_clients") == 10
+    for client in clients:
+        client._ws.close()
+    assert server.end() == 0
+
+
+def test_a_lone_client_does_not_wait_for_others(tmp_path: Path) -> None:
+    server = start(tmp_path, batch_wait=10)
+    client = connect(server)
+    queued = [client.infer(observation(0))["server_timing"]["queue_ms"] for _ in range(3)]
+    client._ws.close()
+    assert max(queued) < 10_000, "the batch began before its wait was over"
+    assert server.end() == 0
+
+
+def test_pages(server: Running) -> None:
+    assert server.get("/healthz") == (200, "OK\n")
+    assert server.get("/readyz") == (200, "ready\n")
+    status, text = server.get("/metrics")
+    assert status == 200
+    assert "# TYPE ractd_request_seconds histogram" in text
+    assert "process_resident_memory_bytes" in text
+    assert 'ractd_policy_info{identity="gain 1"} 1.0' in text
+    assert server.get("/other")[0] == 426
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics", "/contract"])
+@pytest.mark.parametrize("header", [None, "", "Api-Key wrong", "Api-Key secre", "Bearer secret", "Api-Key sécret"])
+def test_without_the_key_nobody_comes_in(keyed: Running, path: str, header: str | None) -> None:
+    headers = {} if header is None else {"Authorization": header}
+    assert keyed.get(path, **headers) == (401, "expected the header 'Authorization: Api-Key KEY'\n")
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    running = start(tmp_path_factory.mktemp("keyed"), api_key="secret", host="0.0.0.0")
+    yield running
+    assert running.end() == 0
+
+
+def test_with_the_key_everything_is_open_and_without_tls_the_log_warns(keyed: Running) -> None:
+    with pytest.raises(Exception, match="401"):
+        connect(keyed)
+    with pytest.raises(Exception, match="401"):
+        connect(keyed, api_key="other")
+    client = connect(keyed, api_key="secret")
+    assert client.infer({**observation(1), "seed": 2})["actions"].shape == (HORIZON, ACTION)
+    client._ws.close()
+    assert keyed.get("/contract", Authorization="Api-Key secret")[0] == 200
+    assert [keyed.get(path)[0] for path in ("/healthz", "/readyz")] == [200, 200]
+    assert any("in the clear" in line["event"] for line in keyed.events() if line["level"] == "warning")
+
+
+def test_a_page_in_a_browser_can_not_connect(server: Running) -> None:
+    from websockets.sync.client import connect as plain
+
+    with pytest.raises(Exception, match="403"):
+        plain(f"ws://127.0.0.1:{server.port}", origin="http://evil.example", compression=None)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    directory = tmp_path_factory.mktemp("tls")
+    key, cert = directory / "key.pem", directory / "cert.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-keyout", str(key), "-out", str(cert), "-days", "2", "-subj", "/CN=localhost"]
+    try:
+        subprocess.run([*command, "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("openssl is not installed")
+    return cert, key
+
+
+def test_openpi_client_connects_over_tls(
+    tmp_path: Path, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start(tmp_path, tls=[str(path) for path in certificate])
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    client = WebsocketClientPolicy("wss://127.0.0.1", server.port)
+    np.testing.assert_array_equal(client.infer({**observation(1), "seed": 2})["actions"], 1 + noise(2)[0])
+    client._ws.close()
+    assert server.end() == 0
+
+
+def test_bad_keys_and_certificates_are_named(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
+    cert, key = certificate
+    assert tls_context(None, None) is None
+    assert tls_context(cert, key) is not None
+    with pytest.raises(RactdError, match="belong together"):
+        tls_context(cert, None)
+    with pytest.raises(RactdError, match="can't be used"):
+        tls_context(cert, cert)
+    with pytest.raises(RactdError, match="can't be used"):
+        tls_context(tmp_path / "none", key)
+    (tmp_path / "key").write_bytes(b" secret\n")
+    assert read_api_key(tmp_path / "key") == b"secret"
+    for content in (b"\n", "schlüssel".encode(), b"two words"):
+        (tmp_path / "key").write_bytes(content)
+        with pytest.raises(RactdError, match="expected one key"):
+            read_api_key(tmp_path / "key")
+    with pytest.raises(RactdError, match="can't be read"):
+        read_api_key(tmp_path / "none")
+
+
+def test_only_an_open_door_is_warned_of(certificate: tuple[Path, Path]) -> None:
+    tls = tls_context(*certificate)
+    for host in ("127.0.0.1", "::1", "localhost", "127.8.8.8"):
+        assert exposure(Settings(host=host)) is None
+    for host in ("0.0.0.0", "::", "robot.example"):
+        assert "--api-key-file" in str(exposure(Settings(host=host)))
+        assert "--tls-cert" in str(exposure(Settings(host=host, api_key=b"k")))
+        assert exposure(Settings(host=host, api_key=b"k", tls=tls)) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("port", 70_000), ("largest_batch", 0), ("batch_wait", -1), ("idle_seconds", 0)]
+)
+def test_settings_out_of_range_are_named(name: str, value: float) -> None:
+    with pytest.raises(RactdError, match=name.replace("_", " ")):
+        Settings(**{name: value})
+
+
+def test_a_torch_policy_is_served_by_the_command_line_with_its_own_actions(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from test_policy import make
+
+    policy = make(history=2).configured(candidates=3)
+    policy.save(tmp_path / "policy")
+    log = tmp_path / "log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "ractd.cli",
+                "serve",
+                "--torch",
+                str(tmp_path / "policy"),
+                "--port",
+                "0",
+                "--seed",
+                "5",
+            ],
+            stderr=stream,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+    server = Running(process, log, tmp_path)
+    server.port = server.wait_for("listening")["port"]
+    client = connect(server)
+    spec = policy.spec
+    raw = np.random.default_rng(1).standard_normal((spec.history, spec.observation_dim), np.float32)
+    got = client.infer({"observation": raw})["actions"]
+    stream_ = np.random.default_rng([5, client.get_server_metadata()["client"]])
+    drawn = stream_.standard_normal((policy.draw_noise(1).shape[0], 3, spec.horizon, spec.action_dim), np.float32)
+    expected = policy.sample(torch.from_numpy(raw)[None], torch.from_numpy(drawn))[0]
+    np.testing.assert_allclose(got, expected.numpy(), atol=1e-5)
+    server.signal(signal.SIGTERM)
+    assert process.wait(30) == 0

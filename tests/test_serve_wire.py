@@ -1,0 +1,168 @@
+"""Messages: the same bytes as openpi-client's, and nothing that a stranger sends does more than be refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ractd.serve.wire import MAX_ITEMS, BadMessage, pack, unpack
+
+theirs = pytest.importorskip("openpi_client.msgpack_numpy")
+DTYPES = ["?", "i1", "i2", "<i4", "<i8", "u1", "<u2", ">u4", "<u8", "<f2", "<f4", ">f4", "<f8"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3, 4)])
+def test_arrays_are_read_as_openpi_client_writes_them(dtype: str, shape: tuple[int, ...]) -> None:
+    array = np.arange(np.prod(shape, dtype=int)).astype(dtype).reshape(shape)
+    message = {"observation": array, "scalar": np.float32(0.5), "prompt": "fold it", "n": 3, "none": None}
+    data = theirs.packb(message)
+    assert pack(message) == data
+    read = unpack(data)
+    assert read["observation"].dtype == array.dtype
+    np.testing.assert_array_equal(read["observation"], array)
+    assert not read["observation"].flags.writeable
+    assert (read["scalar"], type(read["scalar"])) == (0.5, np.float32)
+    assert (read["prompt"], read["n"], read["none"]) == ("fold it", 3, None)
+    np.testing.assert_array_equal(theirs.unpackb(pack(message))["observation"], array)
+
+
+def array(**changes: Any) -> bytes:
+    """A message with one array, something in it changed."""
+    item = {b"__ndarray__": True, b"data": bytes(12), b"dtype": "<f4", b"shape": [3]}
+    return msgpack.packb({"observation": item | {name.encode(): value for name, value in changes.items()}})
+
+
+def test_a_changed_nothing_is_an_array() -> None:
+    assert unpack(array())["observation"].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (array(dtype="|O"), "type is '|O'"),
+        (array(dtype="O8"), "type is 'O8'"),
+        (array(dtype="|V12"), "type is"),
+        (array(dtype="f4,i4"), "type is 'f4,i4'"),
+        (array(dtype=[["a", "<f4"]]), "type is"),
+        (array(dtype="<c8"), "type is"),
+        (array(dtype="<U3"), "type is"),
+        (array(dtype="<M8[s]"), "type is"),
+        (array(dtype="<f4\n"), "type is"),
+        (array(shape=[4]), "came with 12 bytes"),
+        (array(shape=[-3]), "shape of an array"),
+        (array(shape=[True, 3]), "shape of an array"),
+        (array(shape=[3.0]), "shape of an array"),
+        (array(shape=3), "shape of an array"),
+        (array(shape=[1] * 40 + [3]), "at most 8"),
+        (array(shape=[2**62, 2**62, 0]), "came with 12 bytes"),
+        (array(shape=[2**62, 2**62, 0], data=b""), "not msgpack as openpi-client"),
+        (array(data="text"), "expected bytes"),
+        (msgpack.packb({"x": {b"__npgeneric__": True, b"data": 300, b"dtype": "|u1"}}), "no number of type"),
+        (msgpack.packb({"x": {b"__npgeneric__": True, b"data": [1], b"dtype": "<f4"}}), "expected a number"),
+        (msgpack.packb([1, 2]), "one list"),
+        (msgpack.packb(3.5), "one float"),
+        (msgpack.packb({1: 2}), "int is not allowed for map key"),
+        (msgpack.packb({"x": msgpack.ExtType(5, b"abc")}), "extension"),
+        (msgpack.packb({"x": list(range(MAX_ITEMS + 1))}), "exceeds max_array_len"),
+        (b"\xdd\xff\xff\xff\xff", "exceeds max_array_len"),
+        (b"\xdf\xff\xff\xff\xff", "exceeds max_map_len"),
+        (b"\xc6\xff\xff\xff\xff", ""),
+        (b"\x91" * 100_000, ""),
+        (b"\x81\xa1a" * 100_000, ""),
+        (msgpack.packb({"x": 1}) + b"\x00", "extra data"),
+        (msgpack.packb({"x": "ä"}).replace(b"\xc3", b"\xff"), "not msgpack as openpi-client"),
+        (b"\xc1", ""),
+        (b"", ""),
+    ],
+)
+def test_what_is_no_request_is_refused_with_a_reason(data: bytes, reason: str) -> None:
+    with pytest.raises(BadMessage) as refused:
+        unpack(data)
+    assert reason in str(refused.value)
+    assert 20 < len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "value", [object(), np.array([None]), np.zeros(2, "c8"), np.zeros(2, "i4,f4"), np.array("text")]
+)
+def test_only_numeric_arrays_are_sent(value: object) -> None:
+    with pytest.raises(TypeError, match="can't be sent"):
+        pack({"x": value})
+
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=20)
+    | st.binary(max_size=20)
+)
+KEYS = st.text(max_size=8) | st.sampled_from([b"__ndarray__", b"__npgeneric__", b"data", b"dtype", b"shape"])
+ARRAYS = st.fixed_dictionaries(
+    {b"__ndarray__": st.just(True)},
+    optional={
+        b"data": st.binary(max_size=64) | SCALARS,
+        b"dtype": st.sampled_from([*DTYPES, "|O", "|V4", "<c8", "f4,f4", "<U1", "S0", "", "f4" * 99]) | SCALARS,
+        b"shape": st.lists(st.integers(-2, 2**64 - 1) | st.integers(0, 4), max_size=10) | SCALARS,
+    },
+)
+NUMBERS = st.fixed_dictionaries(
+    {b"__npgeneric__": SCALARS}, optional={b"data": SCALARS, b"dtype": st.sampled_from(DTYPES) | SCALARS}
+)
+TREES = st.recursive(
+    SCALARS | ARRAYS | NUMBERS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> bytes:
+    """Random bytes, or a message whose bytes are kept, cut, or changed in places."""
+    if draw(st.integers(0, 3)) == 0:
+        return draw(st.binary(max_size=200))
+    data = bytearray(msgpack.packb(draw(TREES)))
+    for _ in range(draw(st.integers(0, 3))):
+        if data:
+            data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
+    return bytes(data[: draw(st.integers(0, len(data)))] if draw(st.booleans()) else data)
+
+
+def survives(data: bytes) -> None:
+    """Read a message: a dict of plain values and numeric arrays, or a refusal; anything else fails the test."""
+    try:
+        read = unpack(data)
+    except BadMessage as error:
+        if not str(error):
+            pytest.fail("refused without a reason")
+        return
+    assert isinstance(read, dict)
+    waiting: list[Any] = [read]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict | list):
+            waiting += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, np.ndarray | np.generic):
+            assert value.dtype.kind in "biuf"
+        else:
+            assert value is None or isinstance(value, bool | int | float | str | bytes | msgpack.Timestamp)
+
+
+@settings(max_examples=150, deadline=None)
+@given(messages())
+def test_no_message_does_more_than_be_refused(data: bytes) -> None:
+    survives(data)
+
+
+@pytest.mark.slow
+@settings(max_examples=100_000, deadline=None)
+@given(messages())
+def test_no_message_of_100_000_does_more_than_be_refused(data: bytes) -> None:
+    survives(data)
