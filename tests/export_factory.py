@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ractd.config import MLP, Network, UNet
+from ractd.config import DDPM, MLP, Network, UNet
 from ractd.data import OfflineDataset
 from ractd.data.dataset import describe
+from ractd.diffusion.samplers import SAMPLERS
 from ractd.models import ReturnNetwork, build_network
 from ractd.models.normalizer import Normalizer
 from ractd.policy import Policy, PolicySpec
@@ -39,6 +40,9 @@ def make_policy(
     jumps: bool = True,
     steps: int = 1,
     candidates: int = 1,
+    sampler: str | None = None,
+    ddpm: DDPM | None = None,
+    return_members: int = 1,
     history: int = 1,
     horizon: int = 4,
     **spec: Any,
@@ -47,10 +51,10 @@ def make_policy(
     torch.manual_seed(0)
     layers = (8, 16)
     denoiser = build_network(network, horizon, ACTIONS, history * OBSERVATIONS, jumps)
-    returns = ReturnNetwork(OBSERVATIONS, ACTIONS, layers)
+    returns = ReturnNetwork(OBSERVATIONS, ACTIONS, layers, return_members)
     for parameter in (*denoiser.parameters(), *returns.parameters()):
         torch.nn.init.normal_(parameter, std=0.3)
-    data = logs()
+    data, kind = logs(), "student" if jumps else "teacher" if ddpm is None else "DDPM teacher"
     contents: dict[str, Any] = {
         "observation_dim": OBSERVATIONS,
         "action_dim": ACTIONS,
@@ -58,7 +62,9 @@ def make_policy(
         "history": history,
         "network": network,
         "jumps": jumps,
-        "sampler": "consistency" if jumps else "heun",
+        "sampler": sampler or next(iter(SAMPLERS[kind])),  # type: ignore[index]
+        "ddpm": ddpm,
+        "return_members": return_members,
         "steps": steps,
         "candidates": candidates,
         "return_layers": layers,

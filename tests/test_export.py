@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,21 +20,14 @@ from conftest import Trained, environment
 from export_factory import ACTIONS, OBSERVATIONS, TINY_MLP, TINY_UNET, logs, make_policy, observations
 from rich.console import Console
 
-from ractd.config import MLP, Network
+from ractd.config import DDPM, MLP, Network
 from ractd.data.hdf5 import write_hdf5
+from ractd.diffusion.samplers import SAMPLERS
 from ractd.errors import RactdError
 from ractd.export import export_policy, exporter, verify
 from ractd.export.graph import PolicyGraph, batch_first, draws_first, preconditioning, times
 from ractd.policy import Policy
 from ractd_runtime import Policy as Deployed
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -76,12 +68,14 @@ def test_the_graph_with_folded_times_is_the_policy(network: Network, steps: int,
 
 
 @pytest.mark.parametrize("network", [TINY_MLP, TINY_UNET], ids=["mlp", "unet"])
-def test_the_teachers_graph_is_the_teacher(network: Network) -> None:
-    policy = make_policy(network, jumps=False, steps=6)
+@pytest.mark.parametrize(("kind", "sampler"), [(kind, name) for kind, names in SAMPLERS.items() for name in names])
+def test_the_graph_of_every_sampler(network: Network, kind: str, sampler: str) -> None:
+    ddpm = DDPM(timesteps=20) if kind == "DDPM teacher" else None
+    policy = make_policy(network, jumps=kind == "student", sampler=sampler, ddpm=ddpm, steps=6, candidates=2)
     seen, noise = observations(policy, 5), policy.reset(0).draw_noise(5)
     with torch.inference_mode():
         graph = PolicyGraph(policy)
-        torch.testing.assert_close(graph(seen, batch_first(noise, 1)), policy.sample(seen, noise), rtol=0, atol=1e-5)
+        torch.testing.assert_close(graph(seen, batch_first(noise, 2)), policy.sample(seen, noise), rtol=0, atol=1e-5)
 
 
 def test_the_times_and_numbers_of_one_step() -> None:
@@ -90,7 +84,7 @@ def test_the_times_and_numbers_of_one_step() -> None:
     ((t, s),) = times(policy)
     assert s is not None
     torch.testing.assert_close((t, s), (torch.tensor([80.0]), torch.tensor([0.02])))
-    a, b, c = preconditioning(policy, t)
+    a, b, c = preconditioning(policy, t, s)
     assert a == pytest.approx(0.25 / (79.98**2 + 0.25), rel=1e-6)
     assert b == pytest.approx(79.98 * 0.5 / (80**2 + 0.25) ** 0.5, rel=1e-6)
     assert c == pytest.approx(1 / (80**2 + 0.25) ** 0.5, rel=1e-6)
@@ -118,12 +112,18 @@ def test_folding_leaves_the_policy_as_it_was() -> None:
 
 
 @pytest.mark.parametrize(
-    ("network", "steps", "candidates", "history"),
-    [(TINY_MLP, 4, 8, 2), (TINY_MLP, 1, 8, 1), (TINY_UNET, 1, 1, 2), (TINY_UNET, 4, 8, 1)],
-    ids=["mlp-4-8-2", "mlp-1-8-1", "unet-1-1-2", "unet-4-8-1"],
+    ("network", "options"),
+    [
+        (TINY_MLP, {"steps": 4, "candidates": 8, "history": 2, "return_members": 3}),
+        (TINY_MLP, {"steps": 2, "sampler": "jumps"}),
+        (TINY_MLP, {"steps": 3, "jumps": False, "sampler": "ddpm", "ddpm": DDPM(timesteps=20)}),
+        (TINY_UNET, {"history": 2}),
+        (TINY_UNET, {"steps": 4, "candidates": 8}),
+    ],
+    ids=["mlp", "mlp-jumps", "mlp-ddpm", "unet", "unet-candidates"],
 )
-def test_onnx_equals_pytorch(tmp_path: Path, network: Network, steps: int, candidates: int, history: int) -> None:
-    policy = make_policy(network, steps=steps, candidates=candidates, history=history)
+def test_onnx_equals_pytorch(tmp_path: Path, network: Network, options: dict[str, Any]) -> None:
+    policy = make_policy(network, **options)
     done = exported(policy, tmp_path)
     assert 0 < done.difference.largest <= 1e-5
     assert done.difference.compared == {"random": [1, 3, 64]}, "there is no data file"
@@ -355,7 +355,7 @@ def test_export_of_a_run_with_scores(trained: Trained, tmp_path: Path) -> None:
     said = summary(done)
     assert "3 episodes: PyTorch" in said
     assert "largest difference from PyTorch" in said
-    unscored = exporter.contract(exporter.open_source(trained.directory, "student", None, 7, None))
+    unscored = exporter.contract(exporter.open_source(trained.directory, "student", None, candidates=7))
     assert unscored["score"] is None, "nobody measured 7 candidates"
 
 

@@ -142,6 +142,8 @@ class Export:
     """Directory of the graph and its policy.json."""
     format: Literal["onnx", "openvino", "pt2"] = "onnx"
     """ONNX Runtime (fastest for MLPs), OpenVINO (fastest for U-Nets on CPUs), or torch.export's archive for C++."""
+    sampler: str | None = None
+    """Way of sampling, of those that 'ractd eval' knows; by default the policy's own."""
     steps: int | None = None
     """Sampling steps: 1 is one network evaluation for a student."""
     candidates: int | None = None
@@ -165,6 +167,7 @@ class Export:
             policy=self.policy,
             format=self.format,
             precision=self.precision,
+            sampler=self.sampler,
             steps=self.steps,
             candidates=self.candidates,
             dataset=self.dataset,

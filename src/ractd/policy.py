@@ -145,7 +145,7 @@ class Policy(nn.Module):
         return torch.randn(shape, generator=self.generator).to(self.normalizer.action_low.device)
 
     def model(self) -> Callable[..., Tensor]:
-        """Return what the sampler takes: g(x, t, condition, s) of a student, D(x, t, condition) of a teacher."""
+        """Return what the policy's sampler takes: the network with its preconditioning, see `MODELS`."""
         return MODELS[self.spec.kind](self.network, self.spec.schedule)
 
     def sample(self, observations: Tensor, noise: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ StudentNetwork = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 def euler(denoiser: Denoiser, x: Tensor, sigmas: Tensor, condition: Tensor) -> Tensor:
     """Follow the PF-ODE down `sigmas` by Euler's method: `n - 1` network evaluations, first order."""
     for t, u in pairwise(sigmas):
-        slope = (x - denoiser(x, t.expand(len(x)), condition)) / t
+        slope = (x - denoiser(x, t.expand(x.shape[0]), condition)) / t
         x = x + (u - t) * slope
     return x
 
@@ -54,7 +54,7 @@ def euler_ancestral(denoiser: Denoiser, x: Tensor, sigmas: Tensor, noise: Tensor
     `noise` is `[n - 1, B, c, D]` standard normal (Karras' k-diffusion; DDPM's sampler in EDM's variables).
     """
     for (t, u), z in zip(pairwise(sigmas), noise, strict=True):
-        slope = (x - denoiser(x, t.expand(len(x)), condition)) / t
+        slope = (x - denoiser(x, t.expand(x.shape[0]), condition)) / t
         down, up = u**2 / t, u * (1 - (u / t) ** 2).sqrt()
         x = x + (down - t) * slope + up * z
     return x
@@ -67,7 +67,7 @@ def dpmpp_2m(denoiser: Denoiser, x: Tensor, sigmas: Tensor, condition: Tensor) -
     """
     last: tuple[Tensor, Tensor] | None = None
     for t, u in pairwise(sigmas):
-        x0, h = denoiser(x, t.expand(len(x)), condition), (t / u).log()
+        x0, h = denoiser(x, t.expand(x.shape[0]), condition), (t / u).log()
         estimate = x0
         if last is not None:
             x0_last, h_last = last
@@ -87,7 +87,7 @@ def ddim(denoiser: Denoiser, x: Tensor, sigmas: Tensor, condition: Tensor) -> Te
     """
     signal, noisy = scales(sigmas)
     for i, t in enumerate(sigmas[:-1]):
-        x0 = denoiser(x, t.expand(len(x)), condition)
+        x0 = denoiser(x, t.expand(x.shape[0]), condition)
         epsilon = (x - signal[i] * x0) / noisy[i]
         x = signal[i + 1] * x0 + noisy[i + 1] * epsilon
     return x
@@ -103,7 +103,7 @@ def ddpm(denoiser: Denoiser, noise: Tensor, sigmas: Tensor, condition: Tensor) -
     mean, std = torch.zeros_like(noise[0]), torch.ones_like(signal[0])
     for i, (t, u, z) in enumerate(zip(sigmas[:-1], sigmas[1:], noise, strict=True)):
         x = mean + std * z
-        x0 = denoiser(x, t.expand(len(x)), condition)
+        x0 = denoiser(x, t.expand(x.shape[0]), condition)
         alpha, beta = (
             (signal[i] / signal[i + 1]) ** 2,
             (t**2 - u**2) * signal[i] ** 2,
@@ -136,7 +136,7 @@ def jumps(g: StudentNetwork, x: Tensor, sigmas: Tensor, condition: Tensor) -> Te
     `sigmas` may end at 0; from T to 0 at once this is the one-step sample.
     """
     for t, s in pairwise(sigmas):
-        x = jump(g, x, t.expand(len(x)), s.expand(len(x)), condition)
+        x = jump(g, x, t.expand(x.shape[0]), s.expand(x.shape[0]), condition)
     return x
 
 

@@ -38,19 +38,18 @@ class Source:
     """The data it was trained on, None where it isn't there any more."""
 
 
-def open_source(
-    path: Path, name: str | None, steps: int | None, candidates: int | None, dataset: str | Path | None
-) -> Source:
+def open_source(path: Path, name: str | None, dataset: str | Path | None, **sampling: Any) -> Source:
     """Open a run's policy (by default its student) or a policy directory, and the data it was trained on.
 
-    Raises `RactdError` for an unknown policy, an impossible setting, or a `dataset` that is another one.
+    `sampling` is passed to `Policy.configured`. Raises `RactdError` for an unknown policy, an impossible setting, or a
+    `dataset` that is another one.
     """
     run = path if (path / "policy").is_dir() else None
     if run is None and name is not None:
         raise RactdError(f"{path}: is no run directory, so it has no policy {name!r} to choose; leave out --policy")
     name = name or "student"
     policy = Policy.load(path if run is None else policy_directory(run, name))
-    policy = policy.configured(steps=steps, candidates=candidates)
+    policy = policy.configured(**sampling)
     return Source(policy, "policy" if run is None else name, run, _dataset(policy.spec, dataset))
 
 
@@ -106,6 +105,7 @@ def contract(source: Source) -> dict[str, Any]:
             }
         },
         "sampling": {
+            "sampler": spec.sampler,
             "steps": spec.steps,
             "candidates": spec.candidates,
             "network_evaluations": source.policy.evaluations,
@@ -172,7 +172,9 @@ def score(source: Source) -> dict[str, Any] | None:
         return None
     rows = _measured(source.run, source.name)
     spec = source.policy.spec
-    same = [row for row in rows if (row["steps"], row["candidates"]) == (spec.steps, spec.candidates)]
+    how = {"sampler": spec.sampler, "steps": spec.steps, "candidates": spec.candidates}
+    # Rows of earlier versions don't name their sampler: it was the policy's own.
+    same = [row for row in rows if {name: row.get(name, value) for name, value in how.items()} == how]
     if not same:
         return None
     row = max(same, key=lambda row: row.get("evaluation", {}).get("episodes", 0))

@@ -50,6 +50,7 @@ def export_policy(
     policy: str | None = None,
     format: Format = "onnx",
     precision: Precision = "fp32",
+    sampler: str | None = None,
     steps: int | None = None,
     candidates: int | None = None,
     dataset: str | Path | None = None,
@@ -58,19 +59,15 @@ def export_policy(
 ) -> Exported:
     """Export a policy of a run (by default its student), or a policy directory, to `out`: a graph and `policy.json`.
 
-    `steps` and `candidates` are fixed in the graph. `dataset` is the data it was trained on, where it has moved. Before
+    `sampler`, `steps` and `candidates` are fixed in the graph. `dataset` is the data it was trained on, where it has moved. Before
     anything appears in `out`, the written graph is compared with PyTorch, and scored with it where `check_episodes` is
     positive. Raises `RactdError` for bad input and where the two differ.
     """
     out, console = Path(out), console or Console(quiet=True)
     if check_episodes < 0:
         raise RactdError(f"--check-episodes is {check_episodes}, expected 0 or more")
-    source = open_source(Path(path), policy, steps, candidates, dataset)
+    source = open_source(Path(path), policy, dataset, sampler=sampler, steps=steps, candidates=candidates)
     chosen = source.policy
-    if chosen.spec.kind == "DDPM teacher":
-        raise RactdError(
-            f"{path}: a DDPM teacher can't be exported; export the student, or an EDM teacher in a few steps"
-        )
     if chosen.evaluations > MAX_EVALUATIONS:
         raise RactdError(
             f"{path}: {chosen.evaluations} network evaluations are too many for one graph (at most {MAX_EVALUATIONS}); "

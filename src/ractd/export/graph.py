@@ -9,14 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ractd.models.fixed_time import Preconditioning, at_time
-from ractd.policy import Policy
+from ractd.diffusion.samplers import Kind
+from ractd.models.fixed_time import NETWORK_ALONE, Preconditioning, at_time
+from ractd.policy import MODELS, Policy
+
+PRECONDITIONED: tuple[Kind, ...] = ("student", "teacher")
+"""Kinds of policies whose model is `a x + b F(c x)` at each time; others keep their own arithmetic around the network."""
 
 
 class PolicyGraph(nn.Module):
     """`(observation [B, h, O], noise [B, draws, N, c, A]) -> actions [B, c, A]`: `Policy.sample` with the batch first.
 
-    The policy's own sampling runs unchanged; only its denoiser is replaced by one whose times are constants.
+    The policy's own sampling runs unchanged; only its model is replaced by one whose times are constants.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -41,8 +45,10 @@ def batch_first(noise: Tensor, candidates: int) -> Tensor:
 class _FixedTimes(Policy):
     def __init__(self, policy: Policy) -> None:
         super().__init__(policy.spec, policy.network, policy.return_network, policy.normalizer)
+        folded = policy.spec.kind in PRECONDITIONED
         self.denoisers = nn.ModuleList(
-            at_time(policy.network, t, s, preconditioning(policy, t)) for t, s in times(policy)
+            at_time(policy.network, t, s, preconditioning(policy, t, s) if folded else NETWORK_ALONE)
+            for t, s in times(policy)
         )
         del self.network
         if policy.spec.candidates == 1:
@@ -50,7 +56,13 @@ class _FixedTimes(Policy):
 
     def model(self) -> Callable[..., Tensor]:
         number = count()
-        return lambda x, t, condition, s=None: self.denoisers[next(number)](x, condition)
+
+        def at_its_time(x: Tensor, t: Tensor, condition: Tensor, s: Tensor | None = None) -> Tensor:
+            return self.denoisers[next(number)](x, condition)  # type: ignore[no-any-return]
+
+        if self.spec.kind in PRECONDITIONED:
+            return at_its_time
+        return MODELS[self.spec.kind](at_its_time, self.spec.schedule)  # type: ignore[arg-type]
 
 
 @torch.no_grad()
@@ -76,18 +88,18 @@ def times(policy: Policy) -> list[tuple[Tensor, Tensor | None]]:
     return seen
 
 
-def preconditioning(policy: Policy, t: Tensor) -> Preconditioning:
-    """Return a, b and c of the policy's denoiser `a x + b F(c x)` at time `t [1]`, in double precision.
+def preconditioning(policy: Policy, t: Tensor, s: Tensor | None) -> Preconditioning:
+    """Return a, b and c of the policy's model `a x + b F(c x)` at times `t [1]` (and `s [1]`), in double precision.
 
-    They are read off the denoiser itself: with F = 0 it is `a x`, with F = 1 `a x + b`, and F sees `c x`.
+    They are read off the model itself: with F = 0 it is `a x`, with F = 1 `a x + b`, and F sees `c x`.
     """
     probe = _Probe()
-    model = Policy(policy.spec, probe, policy.return_network, policy.normalizer).model()
-    x, t = torch.ones(1, 1, 1, dtype=torch.float64), t.double()
-    arguments = (t, torch.empty(1, 0), *([t] if policy.spec.jumps else []))
-    a = float(model(x, *arguments))
+    model = MODELS[policy.spec.kind](probe, policy.spec.schedule)
+    x, condition = torch.ones(1, 1, 1, dtype=torch.float64), torch.empty(1, 0)
+    arguments = (x, t.double(), condition, *(() if s is None else (s.double(),)))
+    a = float(model(*arguments))
     probe.value = 1.0
-    b = float(model(x, *arguments)) - a
+    b = float(model(*arguments)) - a
     return Preconditioning(a, b, probe.input)
 
 

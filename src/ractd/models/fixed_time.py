@@ -24,6 +24,9 @@ class Preconditioning(NamedTuple):
     c: float
 
 
+NETWORK_ALONE = Preconditioning(0.0, 1.0, 1.0)
+
+
 @torch.no_grad()
 def at_time(network: nn.Module, t: Tensor, s: Tensor | None, scales: Preconditioning) -> nn.Module:
     """Return the denoiser `(x [B, c, D], condition [B, K]) -> [B, c, D]` at times `t [1]` (and `s [1]`, for a student).
@@ -62,7 +65,8 @@ class MLPAtTime(nn.Module):
         h = self.input(torch.cat([x.flatten(1), condition], dim=1))
         for norm, inner in zip(self.norms, self.inner, strict=True):
             h = h + inner(nn.functional.silu(norm(h)))
-        return self.a * x + self.output(nn.functional.silu(self.norm(h))).view_as(x)  # type: ignore[no-any-return]
+        out: Tensor = self.output(nn.functional.silu(self.norm(h))).view_as(x)
+        return self.a * x + out if self.a else out
 
 
 def _film_in_norm(block: Block, embedding: Tensor) -> nn.LayerNorm:
@@ -90,6 +94,8 @@ class UNetAtTime(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         a, b, c = self.scales
+        if self.scales == NETWORK_ALONE:
+            return self.network.modulated(x, condition)
         return a * x + b * self.network.modulated(c * x, condition)
 
 
