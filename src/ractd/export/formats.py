@@ -166,7 +166,8 @@ def _int8_weights(model: Any) -> Any:
             model,
             path,
             op_types_to_quantize=["Gemm", "MatMul"],
-            nodes_to_quantize=chosen,
+            # The quantiser takes a Gemm apart first, and names the product after it.
+            nodes_to_quantize=[*chosen, *(f"{name}_MatMul" for name in chosen)],
             per_channel=True,
             reduce_range=True,
             weight_type=QuantType.QInt8,
