@@ -6,10 +6,10 @@ BIN := .venv/bin
 
 install: .venv/installed
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml runtime/pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ./runtime --editable ".[dev]"
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps openpi-client==0.1.2  # asks for numpy 1, works with 2
 	touch $@
 

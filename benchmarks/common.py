@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("ractd", "torch", "numpy", "mujoco", "envpool", "gymnasium")
+PACKAGES = ("ractd", "torch", "numpy", "mujoco", "envpool", "gymnasium", "onnxruntime", "openvino")
 
 
 def machine() -> dict[str, Any]:
@@ -48,12 +48,12 @@ def summary(values: Sequence[float]) -> dict[str, Any]:
     return {"median": median, "spread": (max(values) - min(values)) / median, "values": list(values)}
 
 
-def write_result(name: str, result: dict[str, Any]) -> Path:
-    """Write `benchmarks/results/<name>.json` by atomic rename, with `machine()` beside the result."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def write_result(name: str, result: dict[str, Any], directory: Path = RESULTS) -> Path:
+    """Write `<directory>/<name>.json` by atomic rename, with `machine()` beside the result."""
+    directory.mkdir(exist_ok=True)
+    path = directory / f"{name}.json"
     text = json.dumps({"benchmark": name, "machine": machine(), **result}, indent=2, allow_nan=False)
-    with tempfile.NamedTemporaryFile("w", dir=RESULTS, prefix=f".{name}.", delete=False) as file:
+    with tempfile.NamedTemporaryFile("w", dir=directory, prefix=f".{name}.", delete=False) as file:
         file.write(text + "\n")
     os.chmod(file.name, 0o644)
     os.replace(file.name, path)

@@ -1,113 +1,100 @@
-"""A policy in a control loop at a fixed rate, with a deadline.
+"""An exported policy in a control loop at 1 kHz, and a histogram of its jitter.
 
-    python examples/control_loop.py runs/demo --hz 200 --seconds 10
+    ractd export runs/demo -o deployed
+    python examples/control_loop.py deployed --hz 1000 --seconds 10 --deadline-ms 0.5
 
-Reads sensors, acts, sends, sleeps until the next tick. An action that comes after its deadline is not sent: the last one
-is held. Put your robot behind `Robot`; here it is noise around what the policy's data looked like.
+Needs ractd_runtime alone, no PyTorch. Put your robot behind `Robot`; here it is a linear system with noise around what the
+policy's data looked like. A model that misses the deadline is stepped over: the running sequence's next action is sent.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-import ractd
+from ractd_runtime import Contract, History, Policy
 
 Floats = NDArray[np.float32]
+EDGES_US = (0, 5, 10, 20, 50, 100, 200, 500, 1000, 5000, np.inf)
+SPIN = 200e-6
+"""The operating system wakes a sleeper late by about so many seconds; the rest of a tick is waited for awake."""
 
 
 class Robot:
     """Your sensors and motors."""
 
-    def __init__(self, policy: ractd.Policy) -> None:
-        self.mean = policy.normalizer.observation_mean.numpy()
-        self.std = policy.normalizer.observation_std.numpy()
+    def __init__(self, contract: Contract) -> None:
+        seen = contract.content["inputs"]["observation"]
+        self.mean, self.std = np.array(seen["mean"], np.float32), np.array(seen["std"], np.float32)
         self.rng = np.random.default_rng(0)
-        self.sent = 0
+        self.push = self.rng.normal(size=(contract.action_dim, len(self.mean))).astype(np.float32)
+        self.state = self.mean.copy()
 
     def read(self) -> Floats:
         """What is seen now, `[O]`."""
-        return self.mean + self.std * self.rng.standard_normal(self.mean.shape, np.float32)
+        return self.state + 0.01 * self.std * self.rng.standard_normal(len(self.std), np.float32)
 
     def send(self, action: Floats) -> None:
-        """Execute an action, `[A]`."""
-        self.sent += 1
+        """Execute an action, `[A]`: the state relaxes to the mean and is pushed away from it."""
+        self.state += 0.02 * (self.mean - self.state) + 0.01 * self.std * np.tanh(action @ self.push)
 
 
-@dataclass
-class Report:
-    """What the loop did: one entry a tick."""
-
-    latency: list[float] = field(default_factory=list)
-    """Seconds from the sensors' values to the action."""
-    late: int = 0
-    """Actions that missed the deadline."""
-
-    def __str__(self) -> str:
-        ms = 1e3 * np.asarray(self.latency)
-        quantiles = ", ".join(f"p{q:g} {np.percentile(ms, q):.3f}" for q in (50, 90, 99, 99.9))
-        missed = f"{self.late} of {len(ms)} deadlines missed"
-        return f"{len(ms)} actions; latency in ms: {quantiles}, max {ms.max():.3f}; {missed}"
-
-
-class History:
-    """The last h observations as the policy takes them; the first is repeated until there are as many."""
-
-    def __init__(self, length: int) -> None:
-        self.length = length
-        self.rows: list[Floats] = []
-
-    def add(self, observation: Floats) -> NDArray[Any]:
-        """Return `[O]` for h = 1, else `[h, O]`, oldest first."""
-        self.rows = [*(self.rows or [observation] * self.length), observation][-self.length :]
-        return self.rows[0] if self.length == 1 else np.stack(self.rows)
+def control(policy: Policy, robot: Robot, hz: float, deadline_ms: float | None, ticks: int) -> tuple[Floats, Floats]:
+    """Run the loop; return, for each tick, seconds from sensors to action and seconds that the tick began late."""
+    latency, lateness = np.zeros(ticks, np.float32), np.zeros(ticks, np.float32)
+    history = History(policy.contract.history)
+    policy.act(history.add(robot.read()), deadline_ms)
+    gc.collect()
+    gc.disable()  # a collection in the middle of a tick is jitter
+    tick = time.perf_counter() + 1 / hz
+    for i in range(ticks):
+        time.sleep(max(0.0, tick - time.perf_counter() - SPIN))
+        while (now := time.perf_counter()) < tick:
+            pass
+        lateness[i] = now - tick
+        robot.send(policy.act(history.add(robot.read()), deadline_ms))
+        latency[i] = time.perf_counter() - now
+        # A missed tick is not made up for: the next one is a whole period later.
+        tick = max(tick + 1 / hz, time.perf_counter())
+    gc.enable()
+    return latency, lateness
 
 
-def control(policy: ractd.Policy, robot: Robot, hz: float, deadline: float, ticks: int) -> Report:
-    """Run the loop for so many ticks; `deadline` is in seconds from the reading."""
-    report, history, last = Report(), History(policy.spec.history), np.zeros(policy.spec.action_dim, np.float32)
-    for _ in range(20):  # the first calls are slow: memory, kernels, caches
-        policy.act(History(policy.spec.history).add(robot.read()))
-    policy.reset(0)
-    tick = time.perf_counter()
-    for _ in range(ticks):
-        observation = history.add(robot.read())
-        start = time.perf_counter()
-        action = policy.act(observation)
-        seconds = time.perf_counter() - start
-        report.latency.append(seconds)
-        if seconds <= deadline:
-            last = action
-        else:
-            report.late += 1
-        robot.send(last)
-        tick += 1 / hz
-        time.sleep(max(0.0, tick - time.perf_counter()))
-    return report
+def histogram(title: str, seconds: Floats) -> str:
+    """Draw the distribution of `seconds`, one line a bin."""
+    us = 1e6 * seconds
+    quantiles = ", ".join(f"p{q:g} {np.percentile(us, q):.0f}" for q in (50, 99, 99.9))
+    lines = [f"{title} in us: {quantiles}, max {us.max():.0f}"]
+    counts, _ = np.histogram(us, EDGES_US)
+    for low, high, count in zip(EDGES_US, EDGES_US[1:], counts, strict=False):
+        lines.append(f"  {low:>5g} to {high:<5g} {count:>8} {'#' * int(np.ceil(50 * count / len(us)))}")
+    return "\n".join(lines)
 
 
 def main() -> None:
     """Load, run, report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("policy", type=Path, help="a run or policy directory")
-    parser.add_argument("--hz", type=float, default=100.0)
-    parser.add_argument("--deadline-ms", type=float, help="by default the whole tick")
+    parser.add_argument("policy", type=Path, help="what 'ractd export' wrote")
+    parser.add_argument("--hz", type=float, default=1000.0)
+    parser.add_argument("--deadline-ms", type=float, help="by default none: wait for the model")
     parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--candidates", type=int, default=1)
+    parser.add_argument("--execute", type=int, help="actions of each sequence, by default the contract's advice")
+    parser.add_argument("--background", action="store_true", help="compute the next sequence while this one runs")
     arguments = parser.parse_args()
 
-    torch.set_num_threads(1)  # a second thread costs more to wake up than it computes
-    policy = ractd.Policy.load(arguments.policy).configured(candidates=arguments.candidates)
-    deadline = 1 / arguments.hz if arguments.deadline_ms is None else arguments.deadline_ms / 1e3
+    policy = Policy.load(arguments.policy, execute=arguments.execute, background=arguments.background).reset(seed=0)
     ticks = max(1, round(arguments.hz * arguments.seconds))
-    print(control(policy, Robot(policy), arguments.hz, deadline, ticks))
+    latency, lateness = control(policy, Robot(policy.contract), arguments.hz, arguments.deadline_ms, ticks)
+    print(histogram(f"{ticks} actions; sensors to action", latency))
+    print(histogram(f"ticks at {arguments.hz:g} Hz began late", lateness))
+    print(
+        f"deadlines missed: {policy.late}, actions held: {policy.held}, ticks skipped: {(lateness > 1 / arguments.hz).sum()}"
+    )
 
 
 if __name__ == "__main__":

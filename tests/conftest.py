@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ractd.data.dataset import OfflineDataset
 from ractd.data.hdf5 import write_hdf5
@@ -31,6 +32,12 @@ TINY = {
 }
 """Trains all stages in seconds on one core."""
 ENV_ID = "InvertedPendulum-v5"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Tiny networks: threads cost more than they give, most of all on a busy machine."""
+    torch.set_num_threads(1)
 
 
 def options(**changes: str) -> list[str]:

@@ -151,7 +151,7 @@ def test_eval_scores_a_policy_as_asked_and_keeps_the_numbers(trained: Trained, c
         *("--candidates", "5", "--steps", "3", "--seed", "1"),
     )
     assert answer.code == 0, answer.err
-    row = json.loads((trained.directory / "evaluations" / "student-e3-x2-n5-k3-s1.json").read_text())
+    row = json.loads((trained.directory / "evaluations" / "student-e3-x2-n5-consistency-k3-s1.json").read_text())
     assert (row["candidates"], row["steps"], row["nfe"]) == (5, 3, 3)
     assert (row["evaluation"]["episodes"], row["evaluation"]["execute"]) == (3, 2)
     assert "3 steps, 5 candidates, 3 network evaluations" in answer.out

@@ -44,15 +44,19 @@ def test_train_from_logs(script: Script, tmp_path: Path) -> None:
     assert "evaluation" not in json.loads((tmp_path / "run" / "result.json").read_text())["rows"]["RACTD"]
 
 
-def test_control_loop(script: Script, trained: Trained) -> None:
-    said = script("examples/control_loop.py", trained.directory, "--hz", "500", "--seconds", "0.1")
-    assert said.startswith("50 actions; latency in ms: p50 ")
-    assert "0 of 50 deadlines missed" in script(
-        *("examples/control_loop.py", trained.directory, "--hz", "500", "--seconds", "0.1", "--deadline-ms", "60000")
-    )
-    assert "50 of 50 deadlines missed" in script(
-        *("examples/control_loop.py", trained.directory, "--hz", "500", "--seconds", "0.1", "--deadline-ms", "0")
-    )
+def test_control_loop(script: Script, trained: Trained, tmp_path: Path) -> None:
+    from ractd.export import export_policy
+
+    export_policy(trained.directory, tmp_path / "deployed")
+    words = ("examples/control_loop.py", tmp_path / "deployed", "--hz", "500", "--seconds", "0.1")
+    said = script(*words)
+    assert said.startswith("50 actions; sensors to action in us: p50 ")
+    counts = [int(line.split()[3]) for line in said.splitlines() if line.startswith("  ")]
+    assert len(counts) == 20
+    assert (sum(counts[:10]), sum(counts[10:])) == (50, 50)
+    assert "deadlines missed: 0, actions held: 0" in said
+    assert "deadlines missed: 0," in script(*words, "--deadline-ms", "60000", "--execute", "2")
+    assert "deadlines missed: 0," in script(*words, "--background", "--execute", "2")
 
 
 def test_compare_candidates(script: Script, trained: Trained) -> None:
@@ -76,6 +80,32 @@ def test_the_inference_benchmark_counts_158_evaluations(script: Script, trained:
     for label in ("mlp, batch 1", "unet, batch 2"):
         assert label in said
     assert "trained, batch 1" in script("benchmarks/inference.py", "--quick", "--run", trained.directory)
+
+
+def test_the_latency_benchmark_goes_on_where_it_stopped(script: Script, tmp_path: Path) -> None:
+    words = (
+        "benchmarks/latency.py",
+        "--quick",
+        "--out",
+        tmp_path / "latency.json",
+        "--networks",
+        "mlp",
+        "--batches",
+        "1",
+    )
+    said = script(*words, "--engines", "eager", "onnx", "--sampling", "1 step", "teacher")
+    assert "ractd_runtime" in said
+    cells = json.loads((tmp_path / "latency.json").read_text())["cells"]
+    assert set(cells) == {f"mlp, {e}, {s}, batch 1" for e in ("eager", "onnx") for s in ("1 step", "teacher")}
+    for cell in cells.values():
+        assert 0 < cell["p50"] <= cell["p99"] <= cell["max"]
+        assert cell["limit_us"] > 0
+    assert cells["mlp, eager, teacher, batch 1"]["evaluations"] == 158
+    assert cells["mlp, onnx, teacher, batch 1"]["estimated"]
+    script(*words, "--engines", "eager", "onnx", "--sampling", "1 step", "teacher", "4 steps")
+    again = json.loads((tmp_path / "latency.json").read_text())["cells"]
+    assert len(again) == 6
+    assert {key: again[key] for key in cells} == cells, "what is measured is not measured again"
 
 
 def test_the_flop_count_of_a_known_network(monkeypatch: pytest.MonkeyPatch) -> None:

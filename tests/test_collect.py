@@ -15,11 +15,7 @@ STEPS, ROWS = 230, 500
 @pytest.fixture(scope="module")
 def collected(tmp_path_factory):
     pytest.importorskip("stable_baselines3", reason="the extra 'collect' is not installed")
-    import torch
-
     folder = tmp_path_factory.mktemp("collected")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # networks this small only wait for their threads
     stages = {}
 
     def progress(stage, done, total):
@@ -36,7 +32,6 @@ def collected(tmp_path_factory):
         directory=folder,
         progress=progress,
     )
-    torch.set_num_threads(threads)
     return folder, paths, stages
 
 

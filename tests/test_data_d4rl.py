@@ -160,6 +160,10 @@ def test_addresses_are_d4rls():
     }
     for name, file in expected.items():
         assert url_of(DATASETS[name]) == f"{BASE_URL}/{file}"
+    assert DATASETS["maze2d-large-v1"].env_id == "ractd/maze2d-large"
+    assert {DATASETS[name].env_id for name in ("maze2d-large-dense-v1", "maze2d-open-v0", "maze2d-eval-umaze-v1")} == {
+        None
+    }
     paths = [cache_path(entry) for entry in DATASETS.values()]
     assert len(set(paths)) == len(paths)
     assert cache_path(DATASETS["pen-human-v1"]).parts[-3:] == (".d4rl", "datasets", "pen-human-v1.hdf5")

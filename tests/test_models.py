@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -22,15 +21,6 @@ PAPER_SIZES = [
 ]
 SMALL_UNET = UNet(down_dims=(16, 32), embed_dim=16, groups=8)
 SMALL_MLP = MLP(width=24, blocks=2, embed_dim=8)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Tiny tensors: threads cost more than they give, most of all on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def count(module: torch.nn.Module) -> int:
@@ -88,11 +78,21 @@ def test_presets_are_the_papers_tables() -> None:
 
 def test_the_return_network_is_table_8() -> None:
     network = ReturnNetwork(11, 3, (32, 64, 128, 256))
-    linears = [m for m in network.layers if isinstance(m, torch.nn.Linear)]
+    (member,) = network.members
+    linears = [m for m in member if isinstance(m, torch.nn.Linear)]
     assert [(m.in_features, m.out_features) for m in linears] == [(14, 32), (32, 64), (64, 128), (128, 256), (256, 1)]
-    assert [type(m).__name__ for m in network.layers] == ["Linear", "Mish"] * 4 + ["Linear"]
+    assert [type(m).__name__ for m in member] == ["Linear", "Mish"] * 4 + ["Linear"]
     assert count(network) == 15 * 32 + 33 * 64 + 65 * 128 + 129 * 256 + 257 == 44193
     assert network(torch.randn(5, 11), torch.randn(5, 3)).shape == (5,)
+
+
+def test_the_return_network_is_the_mean_of_its_members() -> None:
+    network = ReturnNetwork(11, 3, (8, 16), members=3)
+    observation, action = torch.randn(5, 11), torch.randn(5, 3)
+    alone = [member(torch.cat([observation, action], 1)).squeeze(1) for member in network.members]
+    assert not torch.allclose(alone[0], alone[1])
+    torch.testing.assert_close(network(observation, action), (alone[0] + alone[1] + alone[2]) / 3)
+    assert count(network) == 3 * count(ReturnNetwork(11, 3, (8, 16)))
 
 
 @pytest.mark.parametrize("network", [SMALL_UNET, SMALL_MLP], ids=["unet", "mlp"])

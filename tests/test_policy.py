@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ractd.config import MLP, UNet
+from ractd.config import DDPM, MLP, UNet
+from ractd.diffusion.ddpm import linear_betas
+from ractd.diffusion.samplers import SAMPLERS
 from ractd.errors import RactdError
 from ractd.models import ReturnNetwork, build_network
 from ractd.models.normalizer import Normalizer
@@ -22,15 +23,6 @@ from ractd.policy import FORMAT_VERSION, Policy, PolicySpec
 from ractd.training.checkpoint import write_tensors
 
 OBS, A = 3, 2
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Tiny tensors: threads cost more than they give, most of all on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def make(jumps: bool = True, history: int = 1, horizon: int = 4, seed: int = 0, **spec: Any) -> Policy:
@@ -60,6 +52,10 @@ def make(jumps: bool = True, history: int = 1, horizon: int = 4, seed: int = 0, 
         "provenance": {"dataset": "toy", "scores": [1.5, 2.5]},
     }
     return Policy(PolicySpec(**contents | spec), network, ReturnNetwork(OBS, A, (8, 16)), normalizer)
+
+
+def make_ddpm(**spec: Any) -> Policy:
+    return make(jumps=False, ddpm=DDPM(timesteps=30, betas="linear"), sampler="ddpm", steps=30, **spec)
 
 
 def observations(*shape: int, seed: int = 0) -> np.ndarray:
@@ -149,7 +145,7 @@ def test_the_return_estimate_is_in_the_datas_units() -> None:
     with torch.no_grad():
         for parameter in policy.return_network.parameters():
             parameter.zero_()
-        policy.return_network.layers[-1].bias.fill_(2.0)  # type: ignore[operator, union-attr]
+        policy.return_network.members[0][-1].bias.fill_(2.0)  # type: ignore[operator, union-attr]
     np.testing.assert_allclose(policy.estimate_return(observations(4, OBS), observations(4, A)), 150.0)
 
 
@@ -189,6 +185,58 @@ def test_impossible_sampling_is_refused(change: dict[str, int]) -> None:
         make(jumps=False).configured(steps=1)
 
 
+@pytest.mark.parametrize(
+    ("kind", "sampler", "expected"),
+    [
+        ("student", "heun", r"sampler is 'heun' \(a teacher's\), expected one of consistency, jumps for a student"),
+        ("student", "ddpm", r"\(a DDPM teacher's\), expected one of consistency, jumps for a student"),
+        ("teacher", "jumps", r"\(a student's\), expected one of heun, euler, euler-ancestral, dpmpp-2m, ddim for a t"),
+        ("teacher", "magic", r"sampler is 'magic', expected one of heun, euler, "),
+        ("DDPM teacher", "heun", r"\(a teacher's\), expected one of ddpm, ddim for a DDPM teacher"),
+        ("DDPM teacher", "", r"sampler is '', expected one of ddpm, ddim for a DDPM teacher"),
+    ],
+)
+def test_another_policys_sampler_is_refused(kind: str, sampler: str, expected: str) -> None:
+    policies = {"student": make(), "teacher": make(jumps=False), "DDPM teacher": make_ddpm()}
+    assert policies[kind].spec.kind == kind
+    with pytest.raises(RactdError, match=expected):
+        policies[kind].configured(sampler=sampler)
+
+
+@pytest.mark.parametrize("steps", [0, -3, 31])
+def test_steps_that_a_ddpm_teacher_does_not_have(steps: int) -> None:
+    with pytest.raises(RactdError, match=rf"steps is {steps}, expected 1 to 30 for the ddim sampler"):
+        make_ddpm().configured(sampler="ddim", steps=steps)
+
+
+def test_every_sampler_of_every_policy_acts() -> None:
+    """Each one gives its own actions, the same again from the same seed, and says what it costs."""
+    obs = observations(6, OBS)
+    for policy in (make(), make(jumps=False), make_ddpm()):
+        seen = []
+        for sampler in SAMPLERS[policy.spec.kind]:
+            other = policy.configured(sampler=sampler, steps=4)
+            assert (other.spec.sampler, other.spec.steps) == (sampler, 4)
+            seen.append(other.reset(0).act(obs))
+            np.testing.assert_array_equal(other.reset(0).act(obs), seen[-1])
+        same = [(a, b) for i, a in enumerate(seen) for b in seen[:i] if np.abs(a - b).max() < 1e-4]
+        assert len(same) == (policy.spec.kind == "teacher"), "an EDM teacher's DDIM is Euler's method, nothing else is"
+
+
+def test_a_ddpm_teacher_by_hand() -> None:
+    """One DDIM step from the top: x0 = (x - sqrt(1 - alpha_bar) epsilon) / sqrt(alpha_bar), clipped, is the sample."""
+    policy = make_ddpm().configured(sampler="ddim", steps=1)
+    obs = torch.from_numpy(observations(6, 1, OBS))
+    noise = policy.reset(0).draw_noise(6)
+    condition = policy.normalizer.observation(obs).flatten(1)
+    alpha_bar = float((1 - linear_betas(30)).prod())
+    sigma = torch.full((6,), ((1 - alpha_bar) / alpha_bar) ** 0.5)
+    x0 = (noise[0] - (1 - alpha_bar) ** 0.5 * policy.network(noise[0], sigma, condition)) / alpha_bar**0.5
+    expected = policy.normalizer.raw_action(x0.clamp(-1, 1))
+    assert (x0.abs() < 1).float().mean() < 0.9, "there is something to clip"
+    torch.testing.assert_close(policy.sample(obs, noise), expected, rtol=1e-3, atol=1e-3)
+
+
 def test_configured_changes_sampling_alone() -> None:
     policy = make()
     more = policy.configured(steps=3, candidates=2)
@@ -213,6 +261,26 @@ def test_a_loaded_policy_acts_the_same_bit_for_bit(tmp_path: Path, network: MLP 
         loaded.estimate_return(obs[:, 0], obs[:, 1, :A]), policy.estimate_return(obs[:, 0], obs[:, 1, :A])
     )
     assert sorted(path.name for path in (tmp_path / "p").iterdir()) == ["config.json", "policy.safetensors"]
+
+
+def test_a_ddpm_teacher_is_saved_with_its_schedule(tmp_path: Path) -> None:
+    policy = make_ddpm()
+    loaded = Policy.load(policy.save(tmp_path / "p"))
+    assert loaded.spec == policy.spec
+    assert loaded.evaluations == 30
+    obs = observations(9, OBS)
+    np.testing.assert_array_equal(loaded.reset(5).act_chunk(obs), policy.reset(5).act_chunk(obs))
+    edit(tmp_path / "p", ddpm={"timesteps": 0, "betas": "cosine", "clip": 1.0})
+    with pytest.raises(RactdError, match=r"config\.json: ddpm\.timesteps is 0"):
+        Policy.load(tmp_path / "p")
+
+
+def test_a_policy_file_from_before_there_were_ddpm_teachers(saved: Path) -> None:
+    path = saved / "config.json"
+    contract = json.loads(path.read_text())
+    assert contract.pop("ddpm") is None
+    path.write_text(json.dumps(contract))
+    np.testing.assert_array_equal(Policy.load(saved).act(observations(OBS)), make().reset(0).act(observations(OBS)))
 
 
 def test_a_run_directory_opens_its_student(tmp_path: Path) -> None:
@@ -282,6 +350,8 @@ def test_a_garbled_contract_is_refused(saved: Path, garbage: bytes) -> None:
         ("network", {"kind": "mlp", "width": None}),
         ("network", {"kind": "os.system"}),
         ("sampler", "magic"),
+        ("sampler", "heun"),
+        ("ddpm", {"timesteps": "all"}),
         ("surprise", 1),
         ("diffusion", {"sigma_min": []}),
     ],
@@ -295,7 +365,7 @@ def test_a_wrong_field_is_named(saved: Path, field: str, value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("observation_dim", -1), ("steps", 0), ("candidates", 0), ("return_layers", [-1])],
+    [("observation_dim", -1), ("steps", 0), ("steps", 1001), ("candidates", 0), ("return_layers", [-1])],
 )
 def test_an_impossible_number_is_refused(saved: Path, field: str, value: Any) -> None:
     edit(saved, **{field: value})

@@ -55,10 +55,14 @@ class Train:
     """Seconds between checkpoints; they don't change the result."""
 
     def run(self) -> None:
-        from ractd.training.pipeline import train
+        from ractd.training.pipeline import NO_STUDENT, train
         from ractd.training.results import result_table
 
         config = self.config
+        student_options = {"--reward-weight": self.reward_weight, "--student-network": self.student_network}
+        asked = [name for name, value in student_options.items() if value is not None]
+        if asked and config.teacher.parametrization == "ddpm":
+            raise RactdError(f"{asked[0]}: {NO_STUDENT}")
         if self.reward_weight is not None:
             config = replace(config, student=replace(config.student, reward_weight=self.reward_weight))
         if self.student_network is not None:
@@ -76,7 +80,8 @@ class Train:
         )
         if result.content:
             out.print(result_table(result))
-            policy = result.directory / "policy" / "student"
+            kept = result.directory / "policy"
+            policy = kept / ("student" if (kept / "student").is_dir() else "teacher")
             out.print(f"run: {result.directory}   policy: {policy}", highlight=False, markup=False, soft_wrap=True)
         elif self.only:
             out.print(f"the {self.only} is trained; 'ractd train' without --only does the rest", highlight=False)
@@ -96,8 +101,11 @@ class Eval:
     """Actions of each sequence that are executed before the next is sampled; 1 is closed loop."""
     candidates: int | None = None
     """Sequences drawn for each action, of which the return model's favourite is executed."""
+    sampler: str | None = None
+    """How it samples. A student: consistency (its default), jumps. A teacher: heun (its default), euler, euler-ancestral,
+    dpmpp-2m, ddim. A DDPM teacher: ddpm (its default), ddim."""
     steps: int | None = None
-    """Sampling steps: 1 is one network evaluation for a student; bins of the teacher's Heun sampler."""
+    """Sampling steps: network evaluations of a student or a DDPM teacher; bins of a teacher's schedule."""
     env: str | None = None
     """Gymnasium environment, where the policy doesn't name one."""
     seed: int = 0
@@ -112,12 +120,61 @@ class Eval:
             episodes=self.episodes,
             execute=self.execute,
             candidates=self.candidates,
+            sampler=self.sampler,
             steps=self.steps,
             env_id=self.env,
             seed=self.seed,
             console=out,
         )
         out.print(evaluation_table(row))
+
+
+@dataclass
+class Export:
+    """Write a policy as one graph that runs without PyTorch, with its contract, verified before it appears.
+
+    Open it with ractd_runtime.Policy.load(DIR). Needs the extra 'export': pip install "ractd[export]".
+    """
+
+    source: Annotated[Positional[Path], arg(metavar="RUN")]
+    """A run or policy directory."""
+    out: Annotated[Path, arg(aliases=["-o"], metavar="DIR")]
+    """Directory of the graph and its policy.json."""
+    format: Literal["onnx", "openvino", "pt2"] = "onnx"
+    """ONNX Runtime (fastest for MLPs), OpenVINO (fastest for U-Nets on CPUs), or torch.export's archive for C++."""
+    sampler: str | None = None
+    """Way of sampling, of those that 'ractd eval' knows; by default the policy's own."""
+    steps: int | None = None
+    """Sampling steps: 1 is one network evaluation for a student."""
+    candidates: int | None = None
+    """Sequences drawn for each observation, of which the return model's favourite is given."""
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    """Of the weights: fp16 halves the file, int8 is faster for MLPs; both change the actions a little."""
+    policy: str | None = None
+    """Which of the run's policies, by default its student."""
+    check_episodes: int = 0
+    """Also score PyTorch and the graph for so many episodes."""
+    dataset: str | None = None
+    """The data that the policy was trained on, where it is not where it was."""
+
+    def run(self) -> None:
+        from ractd.export import export_policy
+        from ractd.export.report import summary
+
+        exported = export_policy(
+            self.source,
+            self.out,
+            policy=self.policy,
+            format=self.format,
+            precision=self.precision,
+            sampler=self.sampler,
+            steps=self.steps,
+            candidates=self.candidates,
+            dataset=self.dataset,
+            check_episodes=self.check_episodes,
+            console=out,
+        )
+        out.print(summary(exported), highlight=False, markup=False, soft_wrap=True)
 
 
 @dataclass
@@ -179,7 +236,9 @@ class DataMake:
     """Build a dataset on this machine by rolling out behaviour policies that ship with ractd."""
 
     name: Positional[str]
-    """Which one, e.g. hopper-mixed ('ractd data list' shows all)."""
+    """Which one, e.g. hopper-mixed or maze2d-umaze ('ractd data list' shows all); with --maze, the name it gets."""
+    maze: Path | None = None
+    """Text file with a maze of your own: # wall, . or space empty, one G the goal, any number of S to start in."""
     steps: int | None = None
     """Transitions; by default the recipe's own number."""
     seed: int = 0
@@ -192,7 +251,7 @@ class DataMake:
     def run(self) -> None:
         from ractd.data.tables import make_with_progress
 
-        make_with_progress(self.name, self.steps, self.seed, self.directory, self.overwrite, out)
+        make_with_progress(self.name, self.steps, self.seed, self.directory, self.overwrite, out, self.maze)
 
 
 @dataclass
@@ -311,7 +370,7 @@ class Serve:
         serve(self.policy, settings, device=self.device if self.torch else None)
 
 
-def parse(arguments: Sequence[str]) -> Train | Eval | Serve | DataCommand:
+def parse(arguments: Sequence[str]) -> Train | Eval | Export | Serve | DataCommand:
     """Parse a command line; the defaults of `train` are those of the preset that it names."""
     preset = PRESETS["cpu"]
     for i, word in enumerate(arguments):
@@ -321,6 +380,7 @@ def parse(arguments: Sequence[str]) -> Train | Eval | Serve | DataCommand:
     commands = (
         Annotated[Train, tyro.conf.subcommand("train", default=Train(dataset=tyro.MISSING, config=preset))]
         | Annotated[Eval, tyro.conf.subcommand("eval")]
+        | Annotated[Export, tyro.conf.subcommand("export")]
         | Annotated[Serve, tyro.conf.subcommand("serve")]
         | Annotated[DataCommand, tyro.conf.subcommand("data")]
     )

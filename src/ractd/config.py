@@ -63,6 +63,18 @@ class Diffusion:
 
 
 @dataclass(frozen=True)
+class DDPM:
+    """The discrete variance-preserving schedule of a DDPM teacher (Ho et al., 2020; the paper's comparison, Tables 3 and 11)."""
+
+    timesteps: int = 100
+    """Noise levels T that it is trained on, and its steps when it samples by default."""
+    betas: Literal["cosine", "linear"] = "cosine"
+    """How noise grows from level to level: `cosine` (Nichol and Dhariwal, 2021) or `linear` (Ho et al., rescaled to T)."""
+    clip: float = 1.0
+    """The clean estimate is kept within this magnitude while sampling; the data is within 1."""
+
+
+@dataclass(frozen=True)
 class Optimization:
     """How one stage is optimised."""
 
@@ -88,6 +100,8 @@ class ReturnModel:
 
     layers: tuple[int, ...] = (32, 64, 128, 256)
     """Widths of the Linear + Mish layers (Table 8)."""
+    members: int = 1
+    """Networks of these layers whose mean is the return model; their errors differ, what they learnt does not."""
     gamma: float | None = None
     """Discount; by default the paper's for hopper, walker2d and halfcheetah (B.2), else 0.99."""
     termination_penalty: float = -100.0
@@ -103,6 +117,7 @@ class ReturnModel:
 
 
 TeacherLoss = Literal["pseudo-huber", "square"]
+Parametrization = Literal["edm", "ddpm"]
 
 
 @dataclass(frozen=True)
@@ -113,7 +128,18 @@ class Teacher:
     """The denoiser's backbone."""
     loss: TeacherLoss = "pseudo-huber"
     """Distance of eq. 4: the paper's, which fits conditional medians, or `square` (EDM's), which fits conditional means and
-    so keeps unequal modes in their shares."""
+    so keeps unequal modes in their shares. A DDPM teacher always has the squared error of its noise."""
+    parametrization: Parametrization = "edm"
+    """`edm`, the paper's teacher, or `ddpm`, which predicts the noise and is there to compare with: it has no student."""
+    ddpm: DDPM = field(default_factory=DDPM)
+    """Noise schedule of a DDPM teacher."""
+    reward_weight: float | Literal["auto"] = 0.0
+    """Weight of the reward on the teacher's denoised estimates, for returns in units of their standard deviation; `auto` holds
+    its gradient at `reward_share` of the data gradient there; 0 is the paper's teacher, which knows no reward (Table 4)."""
+    reward_share: float = 0.2
+    """What `auto` aims at. Chosen on two modes, as in the paper's Figure 3: 0.1 moves few samples, 0.3 many out of the data."""
+    bound_weight: float = 1.0
+    """Penalty on denoised estimates outside the bounds, where there is a reward."""
     optimization: Optimization = field(
         default_factory=lambda: Optimization(steps=20_000, batch_size=128, learning_rate=5e-4)
     )
@@ -137,7 +163,7 @@ class Student:
     """sigma of eq. 9, for returns in units of their standard deviation; `auto` holds the reward gradient on the one-step
     sample at `reward_share` of the data gradient there; 0 is plain distillation. By default the paper's (Table 9) where
     the dataset is one of the paper's, else `auto`."""
-    reward_share: float = 0.08
+    reward_share: float = 0.05
     """What `auto` aims at: one value for all datasets (benchmarks/README.md says how it was chosen)."""
     normalize_returns: bool = True
     """Divide the return estimate by the dataset's standard deviation of returns-to-go; False is the paper's raw scale."""
@@ -164,7 +190,7 @@ class Evaluation:
     """Actions of each sequence that are executed before the next is sampled; 1 is closed loop (paper, 4.1)."""
     select: Literal["online", "last"] = "online"
     """`online` keeps the student's best checkpoint by evaluations during training (the paper's protocol), `last` the last."""
-    checkpoints: int = 8
+    checkpoints: int = 16
     """Evaluations during the student's training for `online`."""
     checkpoint_episodes: int = 20
     """Episodes of each of those; their seeds are never those of the final evaluation."""
@@ -205,11 +231,15 @@ _RANGES: dict[str, tuple[float, float]] = {
         ("horizon", "history", "steps", "batch_size", "width", "blocks", "groups", "kernel_size"), _AT_LEAST_ONE
     ),
     **dict.fromkeys(("layers", "down_dims", "ode_steps", "episodes", "execute", "checkpoints"), _AT_LEAST_ONE),
-    **dict.fromkeys(("observation_dim", "action_dim", "return_layers", "candidates"), _AT_LEAST_ONE),
+    **dict.fromkeys(
+        ("observation_dim", "action_dim", "return_layers", "return_members", "members", "candidates"), _AT_LEAST_ONE
+    ),
     "return_std": _POSITIVE,
     "checkpoint_episodes": _AT_LEAST_ONE,
     "embed_dim": (4, 2**31 - 1),
     "bins": (3, 10_000),
+    "timesteps": (1, 10_000),
+    "clip": _POSITIVE,
     "seed": (0, 2**31 - 1),
     **dict.fromkeys(
         ("sigma_min", "sigma_max", "rho", "sigma_data", "p_std", "learning_rate", "max_grad_norm"), _POSITIVE
@@ -241,15 +271,20 @@ def check(config: Any, prefix: str = "") -> None:
         raise RactdError(
             f"--diffusion.sigma-min is {config.sigma_min}, expected less than sigma-max, {config.sigma_max}"
         )
+    if isinstance(config, Teacher) and config.parametrization == "ddpm" and config.reward_weight != 0:
+        raise RactdError(
+            f"--{prefix}reward-weight is {config.reward_weight}, expected 0 for a DDPM teacher: only an EDM teacher "
+            "can be made reward-aware"
+        )
     if isinstance(config, Config) and config.evaluation.execute > config.horizon:
         raise RactdError(
             f"--evaluation.execute is {config.evaluation.execute}, expected at most the horizon, {config.horizon}"
         )
 
 
-# Ours, for CPUs: a wider, smoother and farther-sighted return model than the paper's ranks actions better; CTM on a quarter of
-# a batch twice as large costs the same and fits the one-step sample better (benchmarks/README.md).
-_CPU_RETURN = ReturnModel(layers=(256, 256), gamma=0.997, action_noise=0.3)
+# Ours, for CPUs: a wider, smoother, farther-sighted return model, the mean of three, ranks actions better than the paper's; CTM on
+# a quarter of a batch twice as large costs the same and fits the one-step sample better (benchmarks/README.md).
+_CPU_RETURN = ReturnModel(layers=(256, 256), members=3, gamma=0.997, action_noise=0.3)
 _CPU_STUDENT = Student(ctm_share=0.25, optimization=Optimization(steps=4_000))
 PRESETS: dict[str, Config] = {
     "cpu": Config(return_model=_CPU_RETURN, student=_CPU_STUDENT),

@@ -1,8 +1,5 @@
-"""The one exception that users see: bad input, said in one clear sentence."""
+"""The one exception that users see, the same here and in the runtime."""
 
+from ractd_runtime.errors import RactdError
 
-class RactdError(Exception):
-    """Bad input or an unusable state: which file, field or option, what was found, what was expected, what to do.
-
-    The command line prints the message and exits with 2; in Python it is raised as it is.
-    """
+__all__ = ["RactdError"]

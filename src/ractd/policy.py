@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -11,18 +12,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ractd.config import Diffusion, Network, check
-from ractd.diffusion.samplers import SAMPLERS
+from ractd.config import DDPM, Diffusion, Network, check
+from ractd.diffusion.samplers import SAMPLERS, Kind, Sampler
 from ractd.errors import RactdError
 from ractd.models import ReturnNetwork, build_network
 from ractd.models.normalizer import Normalizer
 from ractd.serialize import from_json, to_json
 from ractd.training.checkpoint import load_weights, read_json, read_tensors, write_json, write_tensors
-from ractd.training.student import student_denoiser
+from ractd.training.ddpm import noise_denoiser
+from ractd.training.student import student_network
 from ractd.training.teacher import denoiser
 
 FORMAT_VERSION = 1
 WEIGHTS, CONTRACT = "policy.safetensors", "config.json"
+MODELS: dict[Kind, Callable[[nn.Module, Any], Callable[..., Tensor]]] = {
+    "student": student_network,
+    "teacher": denoiser,
+    "DDPM teacher": noise_denoiser,
+}
+"""What the samplers of each kind of policy take, from its network and its schedule."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,7 @@ class PolicySpec:
     jumps: bool
     """True for a student, whose network takes a target time."""
     sampler: str
-    """A name in `ractd.diffusion.samplers.SAMPLERS`."""
+    """A name in `ractd.diffusion.samplers.SAMPLERS`, of those for this kind of policy."""
     steps: int
     """Steps of the sampler."""
     return_layers: tuple[int, ...]
@@ -46,12 +54,44 @@ class PolicySpec:
     """Mean of the dataset's returns-to-go: the return model's zero."""
     return_std: float
     """Standard deviation of the dataset's returns-to-go: the return model's unit."""
+    return_members: int = 1
+    """Members of the return model."""
     candidates: int = 1
     """Samples drawn for each action, of which the return model's favourite is executed."""
     diffusion: Diffusion = field(default_factory=Diffusion)
+    ddpm: DDPM | None = None
+    """The schedule of a DDPM teacher, None for an EDM teacher and for a student."""
     env_id: str | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     """Where it comes from: dataset, training, scores, versions."""
+
+    @property
+    def kind(self) -> Kind:
+        """What decides which samplers there are."""
+        return "student" if self.jumps else "teacher" if self.ddpm is None else "DDPM teacher"
+
+    @property
+    def schedule(self) -> Diffusion | DDPM:
+        """The noise levels that the network knows."""
+        return self.diffusion if self.jumps or self.ddpm is None else self.ddpm
+
+    @property
+    def sampling(self) -> Sampler[Any, Any]:
+        """The way of sampling that `sampler` names."""
+        return SAMPLERS[self.kind][self.sampler]
+
+    def check_sampling(self) -> None:
+        """Raise `RactdError` for a sampler or a number of steps that this kind of policy can't have."""
+        valid = SAMPLERS[self.kind]
+        if self.sampler not in valid:
+            others = [f"a {kind}'s" for kind, samplers in SAMPLERS.items() if self.sampler in samplers]
+            raise RactdError(
+                f"sampler is {self.sampler!r}{f' ({others[0]})' if others else ''}, "
+                f"expected one of {', '.join(valid)} for a {self.kind}"
+            )
+        least, most = self.sampling.limits(self.schedule)
+        if not least <= self.steps <= most:
+            raise RactdError(f"steps is {self.steps}, expected {least} to {most} for the {self.sampler} sampler")
 
 
 class Policy(nn.Module):
@@ -73,18 +113,22 @@ class Policy(nn.Module):
     @property
     def evaluations(self) -> int:
         """Network evaluations for one action sequence (NFE)."""
-        return SAMPLERS[self.spec.sampler].evaluations(self.spec.steps)
+        return self.spec.sampling.evaluations(self.spec.steps)
 
-    def configured(self, *, steps: int | None = None, candidates: int | None = None) -> Policy:
-        """Return the same policy with other sampling steps or candidates; raises `RactdError` below the possible."""
+    def configured(
+        self, *, sampler: str | None = None, steps: int | None = None, candidates: int | None = None
+    ) -> Policy:
+        """Return the same policy with another sampler, steps or candidates; raises `RactdError` for what it can't do.
+
+        `sampler` is a name in `ractd.diffusion.samplers.SAMPLERS`, of those for this kind of policy.
+        """
         spec = replace(
             self.spec,
+            sampler=self.spec.sampler if sampler is None else sampler,
             steps=self.spec.steps if steps is None else steps,
             candidates=self.spec.candidates if candidates is None else candidates,
         )
-        least = 1 if self.spec.jumps else 2
-        if not least <= spec.steps <= 1000:
-            raise RactdError(f"steps is {spec.steps}, expected {least} to 1000 for the {self.spec.sampler} sampler")
+        spec.check_sampling()
         if not 1 <= spec.candidates <= 4096:
             raise RactdError(f"candidates is {spec.candidates}, expected 1 to 4096")
         return Policy(spec, self.network, self.return_network, self.normalizer)
@@ -97,8 +141,12 @@ class Policy(nn.Module):
     def draw_noise(self, batch: int) -> Tensor:
         """Return the standard normal draws of one call, `[draws, batch * candidates, c, A]`."""
         spec = self.spec
-        shape = (SAMPLERS[spec.sampler].draws(spec.steps), batch * spec.candidates, spec.horizon, spec.action_dim)
+        shape = (spec.sampling.draws(spec.steps), batch * spec.candidates, spec.horizon, spec.action_dim)
         return torch.randn(shape, generator=self.generator).to(self.normalizer.action_low.device)
+
+    def model(self) -> Callable[..., Tensor]:
+        """Return what the policy's sampler takes: the network with its preconditioning, see `MODELS`."""
+        return MODELS[self.spec.kind](self.network, self.spec.schedule)
 
     def sample(self, observations: Tensor, noise: Tensor) -> Tensor:
         """Return raw action sequences `[B, c, A]` for raw observations `[B, h, O]`, a pure function of both inputs.
@@ -110,13 +158,11 @@ class Policy(nn.Module):
         if spec.candidates > 1:
             observations = observations.repeat_interleave(spec.candidates, 0)
         observation = self.normalizer.observation(observations)
-        as_denoiser = student_denoiser if spec.jumps else denoiser
-        denoise = as_denoiser(self.network, spec.diffusion)
-        x = SAMPLERS[spec.sampler].sample(denoise, noise, observation.flatten(1), spec.diffusion, spec.steps)
+        x = spec.sampling.sample(self.model(), noise, observation.flatten(1), spec.schedule, spec.steps)
         if spec.candidates > 1:
             returns = self.return_network(observation[:, -1], x[:, 0].clamp(-1, 1)).view(-1, spec.candidates)
             x = x.unflatten(0, (-1, spec.candidates))
-            x = x[torch.arange(len(x), device=x.device), returns.argmax(1)]
+            x = x[torch.arange(x.shape[0], device=x.device), returns.argmax(1)]
         return self.normalizer.raw_action(x)
 
     @torch.inference_mode()
@@ -191,12 +237,9 @@ class Policy(nn.Module):
         spec = from_json(PolicySpec, contract, directory / CONTRACT)
         try:
             check(spec)
+            spec.check_sampling()
         except RactdError as error:
             raise RactdError(f"{directory / CONTRACT}: {str(error).removeprefix('--')}") from None
-        if spec.sampler not in SAMPLERS:
-            raise RactdError(
-                f"{directory / CONTRACT}: unknown sampler {spec.sampler!r}, expected one of {sorted(SAMPLERS)}"
-            )
         tensors, _ = read_tensors(directory / WEIGHTS)
         network = build_network(
             spec.network, spec.horizon, spec.action_dim, spec.history * spec.observation_dim, spec.jumps
@@ -204,7 +247,7 @@ class Policy(nn.Module):
         policy = cls(
             spec,
             network,
-            ReturnNetwork(spec.observation_dim, spec.action_dim, spec.return_layers),
+            ReturnNetwork(spec.observation_dim, spec.action_dim, spec.return_layers, spec.return_members),
             Normalizer(spec.observation_dim, spec.action_dim),
         )
         load_weights(policy, tensors, directory / WEIGHTS)

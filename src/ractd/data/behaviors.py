@@ -276,6 +276,9 @@ def load_actors(assets: str | Path) -> dict[str, Weights]:
 def _find(name: str) -> Recipe:
     if name in RECIPES:
         return RECIPES[name]
-    close = difflib.get_close_matches(name, RECIPES, n=1)
+    from ractd.data.registry import recipe_descriptions
+
+    known = recipe_descriptions()
+    close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
-    raise RactdError(f"no recipe is called {name!r}; {hint}there are: {', '.join(RECIPES)}")
+    raise RactdError(f"no recipe is called {name!r}; {hint}there are: {', '.join(known)}")

@@ -47,12 +47,13 @@ def _locomotion() -> Iterator[tuple[str, Entry]]:
 
 
 def _maze2d() -> Iterator[tuple[str, Entry]]:
-    # No environment: PointMaze's observation has the goal in it, D4RL's has position and velocity only.
     for dense in (False, True):
         infix, kind = ("-dense", "dense") if dense else ("", "sparse")
         yield f"maze2d-open{infix}-v0", Entry(f"maze2d/maze2d-open-{kind}.hdf5", None, 150)
         for size, limit in (("umaze", 300), ("medium", 600), ("large", 800)):
-            yield f"maze2d-{size}{infix}-v1", Entry(f"maze2d/maze2d-{size}-{kind}-v1.hdf5", None, limit)
+            # Only the sparse reward's environments are here; PointMaze's observation has the goal in it, D4RL's has not.
+            env_id = None if dense else f"ractd/maze2d-{size}"
+            yield f"maze2d-{size}{infix}-v1", Entry(f"maze2d/maze2d-{size}-{kind}-v1.hdf5", env_id, limit)
             file = f"maze2d/maze2d-eval-{size}-{kind}-v1.hdf5"
             yield f"maze2d-eval-{size}{infix}-v1", Entry(file, None, limit)
 

@@ -55,8 +55,9 @@ class OfflineDataset:
     """Transitions in the order they were logged; row n is one step, an episode is a run of rows.
 
     `observations` [N, O], `actions` [N, A] and `rewards` [N] are C-contiguous float32; `terminals` (the environment
-    ended the episode) and `timeouts` (a time limit did) are bool [N]. Such arrays are kept without a copy, others
-    are converted. Raises RactdError for an empty dataset, a wrong rank or different lengths.
+    ended the episode) and `timeouts` (a time limit did) are bool [N]. Mazes
+    also have their map as text, `maze`, and where the behaviour was going, `goals` [N, 2] float32. Such arrays are kept
+    without a copy, others are converted. Raises RactdError for an empty dataset, a wrong rank or different lengths.
     """
 
     name: str
@@ -68,6 +69,8 @@ class OfflineDataset:
     env_id: str | None = None
     source: str = ""
     recipe: str = ""
+    maze: str = ""
+    goals: Floats | None = None
 
     def __post_init__(self) -> None:
         forms: dict[str, tuple[type[np.generic], int]] = {
@@ -77,6 +80,8 @@ class OfflineDataset:
             "terminals": (np.bool_, 1),
             "timeouts": (np.bool_, 1),
         }
+        if self.goals is not None:
+            forms["goals"] = (np.float32, 2)
         for field, (dtype, rank) in forms.items():
             array = np.ascontiguousarray(getattr(self, field), dtype=dtype)
             if array.ndim != rank or 0 in array.shape[1:]:
@@ -136,11 +141,17 @@ class OfflineDataset:
         """Return the undiscounted return of each episode, float64 [E]."""
         return np.add.reduceat(self.rewards, self.episode_starts, dtype=np.float64)
 
+    @property
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """Return every array, `goals` last where there are any."""
+        fields = (self.observations, self.actions, self.rewards, self.terminals, self.timeouts)
+        return fields if self.goals is None else (*fields, self.goals)
+
     @cached_property
     def fingerprint(self) -> str:
         """Return the sha256 (hex) of every array's shape and bytes: equal if and only if the data are."""
         digest = hashlib.sha256()
-        for array in (self.observations, self.actions, self.rewards, self.terminals, self.timeouts):
+        for array in self.arrays:
             digest.update(repr((array.shape, array.dtype.str)).encode())
             flat = array.reshape(-1).view(np.uint8).data
             for start in range(0, len(flat), 1 << 24):

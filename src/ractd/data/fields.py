@@ -32,7 +32,9 @@ ALIASES: dict[str, tuple[str, ...]] = {
 FORMS = tuple(ALIASES)
 """The fields that are read; others are ignored."""
 REQUIRED = ("observations", "actions", "rewards", "terminals")
-MATRICES = ("observations", "actions")
+GOALS = "infos/goal"
+"""D4RL's name for where the behaviour was going, [N, 2]; read where the file has it."""
+MATRICES = ("observations", "actions", GOALS)
 FLAGS = ("terminals", "timeouts")
 DAMAGE = (OSError, EOFError, RuntimeError, ValueError, zlib.error, zipfile.BadZipFile)
 """What h5py, zipfile and zlib raise on a damaged file."""
@@ -69,6 +71,7 @@ class Source:
     fields: Mapping[str, Field]
     env_id: str | None = None
     recipe: str = ""
+    maze: str = ""
     hint: str = ""
     """What to do if the layout is not D4RL's, where the reader recognised another one."""
     episode_limit: int | None = None
@@ -106,7 +109,7 @@ def read(source: Source) -> tuple[OfflineDataset | None, list[Finding]]:
     findings = [*source.notes, *check_layout(source)]
     sound = not any(finding.level == "error" for finding in findings)
     arrays: dict[str, Array] = {}
-    for name in FORMS:
+    for name in (*FORMS, GOALS):
         if name in source.fields and not any(_layout_of(source, name)):
             array, found = read_field(source, name)
             findings += found
@@ -117,8 +120,15 @@ def read(source: Source) -> tuple[OfflineDataset | None, list[Finding]]:
         return None, findings
     if "timeouts" not in arrays:
         arrays["timeouts"] = _implied_timeouts(arrays["terminals"], source.episode_limit)
+    goals = arrays.pop(GOALS, None)
     dataset = OfflineDataset(
-        name=source.name, env_id=source.env_id, source=source.where, recipe=source.recipe, **arrays
+        name=source.name,
+        env_id=source.env_id,
+        source=source.where,
+        recipe=source.recipe,
+        maze=source.maze,
+        goals=goals,
+        **arrays,
     )
     return dataset, findings
 
@@ -142,8 +152,12 @@ def check_layout(source: Source) -> Iterator[Finding]:
                 f"{source.where}: no field 'timeouts', so only terminals end an episode; "
                 "if a time limit ended some, add it (bool, one a row)",
             )
+    if GOALS in source.fields:
+        yield from _layout_of(source, GOALS)
     lengths = {
-        name: source.fields[name].shape[0] for name in FORMS if name in source.fields and source.fields[name].shape
+        name: source.fields[name].shape[0]
+        for name in (*FORMS, GOALS)
+        if name in source.fields and source.fields[name].shape
     }
     if 0 in lengths.values():
         yield Finding(

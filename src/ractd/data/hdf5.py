@@ -6,13 +6,14 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ractd.data.dataset import BLOCK_ROWS, Floats, OfflineDataset
-from ractd.data.fields import Array, Field, Source, load
+from ractd.data.fields import GOALS, Array, Field, Source, load
 from ractd.errors import RactdError
 
 if TYPE_CHECKING:
@@ -40,7 +41,10 @@ def open_hdf5(path: str | Path, name: str | None = None) -> Source:
                     fields[key] = Field(tuple(item.shape or ()), item.dtype, _blocks(path, key))
                 else:
                     groups.append(key)
-            attributes = {key: _text(file.attrs.get(key)) for key in ("env_id", "recipe")}
+            goals = file.get(GOALS)
+            if isinstance(goals, h5py.Dataset):
+                fields[GOALS] = Field(tuple(goals.shape or ()), goals.dtype, _blocks(path, GOALS))
+            attributes = {key: _text(file.attrs.get(key)) for key in ("env_id", "recipe", "maze")}
     except FileNotFoundError as error:
         raise RactdError(f"{path}: no such file") from error
     except IsADirectoryError as error:
@@ -60,6 +64,7 @@ def open_hdf5(path: str | Path, name: str | None = None) -> Source:
         fields=fields,
         env_id=attributes["env_id"] or None,
         recipe=attributes["recipe"],
+        maze=attributes["maze"],
         hint=hint,
     )
 
@@ -107,23 +112,33 @@ def write_hdf5(
 
     `next_observations` [N, O] is kept for other tools; `attrs` go beside the file's attributes `env_id` and `recipe`.
     """
-    import h5py
-
     path = Path(path)
     if next_observations is not None and next_observations.shape != dataset.observations.shape:
         raise RactdError(
             f"{path}: next_observations has shape {next_observations.shape}, expected {dataset.observations.shape}"
         )
+    with create_hdf5(path) as file:
+        for field in ("observations", "actions", "rewards", "terminals", "timeouts"):
+            _write_field(file, field, getattr(dataset, field))
+        if next_observations is not None:
+            _write_field(file, "next_observations", np.asarray(next_observations, dtype=np.float32))
+        if dataset.goals is not None:
+            _write_field(file, GOALS, dataset.goals)
+        maze = {"maze": dataset.maze} if dataset.maze else {}
+        file.attrs.update({"env_id": dataset.env_id or "", "recipe": dataset.recipe, **maze, **(attrs or {})})
+
+
+@contextmanager
+def create_hdf5(path: Path) -> Iterator[h5py.File]:
+    """A new HDF5 file to write to, which appears at `path` whole when the block ends, or not at all."""
+    import h5py
+
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     try:
         with h5py.File(temporary, "w") as file:
-            for field in ("observations", "actions", "rewards", "terminals", "timeouts"):
-                _write_field(file, field, getattr(dataset, field))
-            if next_observations is not None:
-                _write_field(file, "next_observations", np.asarray(next_observations, dtype=np.float32))
-            file.attrs.update({"env_id": dataset.env_id or "", "recipe": dataset.recipe, **(attrs or {})})
+            yield file
         _share(temporary)
         os.replace(temporary, path)
     except BaseException:

@@ -30,10 +30,8 @@ def summarize(dataset: OfflineDataset, gamma: float | None = None) -> dict[str, 
     terminal, timeout = dataset.terminals[last], dataset.timeouts[last] & ~dataset.terminals[last]
     facts = {
         **describe(dataset),
-        "memory_bytes": sum(
-            array.nbytes
-            for array in (dataset.observations, dataset.actions, dataset.rewards, dataset.terminals, dataset.timeouts)
-        ),
+        "maze": dataset.maze,
+        "memory_bytes": sum(array.nbytes for array in dataset.arrays),
         "return": distribution(returns),
         "score": None if score is None else distribution(score),
         "length": distribution(dataset.episode_lengths),

@@ -102,11 +102,10 @@ def built_names() -> list[str]:
 
 def recipe_descriptions() -> dict[str, str]:
     """Return name and description of everything that `ractd data make` can make."""
-    try:
-        from ractd.data.behaviors import RECIPES
-    except ImportError:
-        return {}
-    return {name: str(recipe.description) for name, recipe in RECIPES.items()}
+    from ractd.data import maze
+    from ractd.data.behaviors import RECIPES
+
+    return {name: str(recipe.description) for name, recipe in RECIPES.items()} | maze.descriptions()
 
 
 def list_datasets() -> list[DatasetInfo]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -12,7 +13,9 @@ from rich.table import Table
 from ractd.data.behaviors import make_dataset
 from ractd.data.dataset import OfflineDataset
 from ractd.data.inspect import summarize
+from ractd.data.maze import check_name, make_maze_dataset
 from ractd.data.registry import dataset_dir, list_datasets
+from ractd.envs.maze import MAZES, read_maze
 from ractd.errors import RactdError
 
 
@@ -48,6 +51,7 @@ def summary_table(dataset: OfflineDataset) -> Table:
         "source": facts["source"],
         "recipe": facts["recipe"] or "not given",
         "environment": facts["env_id"] or "not given (use --env)",
+        **({"maze": facts["maze"]} if facts["maze"] else {}),
         "transitions": f"{facts['transitions']:,} in {facts['memory_bytes'] / 2**20:,.1f} MiB",
         "episodes": f"{facts['episodes']:,}: {ends['terminal']:,} terminated, {ends['timeout']:,} timed out, "
         f"{ends['cut_off']:,} cut off",
@@ -69,9 +73,25 @@ def summary_table(dataset: OfflineDataset) -> Table:
 
 
 def make_with_progress(
-    name: str, transitions: int | None, seed: int, directory: Path | None, overwrite: bool, console: Console
+    name: str,
+    transitions: int | None,
+    seed: int,
+    directory: Path | None,
+    overwrite: bool,
+    console: Console,
+    map_file: Path | None = None,
 ) -> Path:
-    """Build a dataset with a progress bar, unless it is there already; returns its path."""
+    """Build a dataset with a progress bar, unless it is there already; returns its path.
+
+    `map_file` holds a maze of one's own, whose dataset gets the name.
+    """
+    make = partial(make_dataset, name)
+    if map_file is not None:
+        maze = read_maze(map_file, name)
+        check_name(maze)
+        make = partial(make_maze_dataset, maze)
+    elif name in MAZES:
+        make = partial(make_maze_dataset, MAZES[name])
     path = (directory or dataset_dir()) / f"{name}.hdf5"
     if path.exists() and not overwrite:
         console.print(
@@ -82,8 +102,7 @@ def make_with_progress(
         raise RactdError(f"--steps is {transitions}, expected at least 1")
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(f"making {name}", total=None)
-        path = make_dataset(
-            name,
+        path = make(
             transitions=transitions,
             seed=seed,
             directory=directory,

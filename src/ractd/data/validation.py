@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ractd.data.dataset import BLOCK_ROWS, Bools, Floats, Ints, OfflineDataset
-from ractd.data.fields import DAMAGE, FORMS, Finding, Source, field_of, read
+from ractd.data.fields import DAMAGE, FORMS, GOALS, Finding, Source, field_of, read
 from ractd.data.registry import find_source
 from ractd.errors import RactdError
 
@@ -45,8 +45,17 @@ def validate(dataset: str | Path | OfflineDataset, env_id: str | None = None) ->
 
 def _source_of(dataset: OfflineDataset) -> Source:
     fields = {name: field_of(getattr(dataset, name)) for name in FORMS}
+    if dataset.goals is not None:
+        fields[GOALS] = field_of(dataset.goals)
     where = f"dataset {dataset.name!r}"
-    return Source(where=where, name=dataset.name, fields=fields, env_id=dataset.env_id, recipe=dataset.recipe)
+    return Source(
+        where=where,
+        name=dataset.name,
+        fields=fields,
+        env_id=dataset.env_id,
+        recipe=dataset.recipe,
+        maze=dataset.maze,
+    )
 
 
 def check_episodes(data: OfflineDataset, where: str) -> Iterator[Finding]:
@@ -131,9 +140,9 @@ def check_unit_actions(data: OfflineDataset, where: str) -> Iterator[Finding]:
 def check_environment(data: OfflineDataset, env_id: str, where: str) -> Iterator[Finding]:
     """Yield where an environment's spaces don't fit the data, and actions outside its bounds."""
     try:
-        from ractd.envs.vector import make_vector
+        from ractd.data.maze import make_for
 
-        environment = make_vector(env_id, 1)
+        environment = make_for(data)(env_id, 1, 0)
     except (RactdError, ImportError) as error:
         yield Finding("warning", f"{where}: not checked against environment {env_id!r}: {error}")
         return

@@ -13,29 +13,14 @@ from torch import Tensor
 
 from ractd.config import Diffusion
 from ractd.diffusion.edm import Denoiser, distance, draw_sigma, dsm_loss, expand, loss_weight, sigma_schedule, warp
-from ractd.diffusion.samplers import heun, heun_step
+from ractd.diffusion.samplers import StudentNetwork, heun, heun_step, jump, to_clean
 
-StudentNetwork = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 ReturnFunction = Callable[[Tensor, Tensor], Tensor]
 
 ODE_ANCHOR_BINS = 12
 """Bins of the teacher's few-step sample that anchors the one-step sample."""
 UPPER_RANGE = 0.7
 """The student's data term draws from the first 70% of the warped schedule (design: what holds the one-step sample)."""
-
-
-def jump(g: StudentNetwork, x: Tensor, t: Tensor, s: Tensor, condition: Tensor) -> Tensor:
-    """Return `G(x, t, s) = (s/t) x + (1 - s/t) g(x, t, s)`: from times `t` to times `s <= t`, both `[B]` (paper, section 2.3).
-
-    `G(x, t, t) = x`; `G(x, t, 0) = g(x, t, 0)`, which is `x` itself at `sigma_min`.
-    """
-    ratio = expand(s / t, x)
-    return ratio * x + (1 - ratio) * g(x, t, condition, s)
-
-
-def to_clean(g: StudentNetwork) -> Denoiser:
-    """Return the student's jump to time 0, `(x, t, condition) -> G(x, t, 0)`."""
-    return lambda x, t, condition: g(x, t, condition, torch.zeros_like(t))
 
 
 def draw_times(uniform: Tensor, ode_steps: int, diffusion: Diffusion) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,20 +1,35 @@
 """Samplers side by side: each is one function that reads as its algorithm.
 
 `x` is `[B, c, D]`, `sigmas` a falling `[n]` schedule that starts at the noise level of `x`; `condition` is passed through.
-Time 0 is `sigma_min`, where every preconditioned network is the identity, so the schedules end there.
+Time 0 is `sigma_min`, where every preconditioned network is the identity, so an EDM teacher's schedules end there. At the end,
+`SAMPLERS` says which kind of policy each one is for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from ractd.config import Diffusion
+from ractd.config import DDPM, Diffusion
+from ractd.diffusion.ddpm import sampling_levels, scales
 from ractd.diffusion.edm import Denoiser, expand, sigma_schedule, warp
+
+StudentNetwork = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+# The EDM teacher: x = x0 + sigma z, solvers of the PF-ODE dx/dt = (x - D(x, t)) / t.
+
+
+def euler(denoiser: Denoiser, x: Tensor, sigmas: Tensor, condition: Tensor) -> Tensor:
+    """Follow the PF-ODE down `sigmas` by Euler's method: `n - 1` network evaluations, first order."""
+    for t, u in pairwise(sigmas):
+        slope = (x - denoiser(x, t.expand(x.shape[0]), condition)) / t
+        x = x + (u - t) * slope
+    return x
 
 
 def heun_step(denoiser: Denoiser, x: Tensor, t: Tensor, u: Tensor, condition: Tensor) -> Tensor:
@@ -29,7 +44,99 @@ def heun_step(denoiser: Denoiser, x: Tensor, t: Tensor, u: Tensor, condition: Te
 def heun(denoiser: Denoiser, x: Tensor, sigmas: Tensor, condition: Tensor) -> Tensor:
     """Follow the PF-ODE down `sigmas` by Heun's method: `2 (n - 1)` network evaluations (paper, section 2.2)."""
     for t, u in pairwise(sigmas):
-        x = heun_step(denoiser, x, t.expand(len(x)), u.expand(len(x)), condition)
+        x = heun_step(denoiser, x, t.expand(x.shape[0]), u.expand(x.shape[0]), condition)
+    return x
+
+
+def euler_ancestral(denoiser: Denoiser, x: Tensor, sigmas: Tensor, noise: Tensor, condition: Tensor) -> Tensor:
+    """Step below each next level, to `u^2/t`, and add noise up to it: the reverse SDE, `n - 1` evaluations, first order.
+
+    `noise` is `[n - 1, B, c, D]` standard normal (Karras' k-diffusion; DDPM's sampler in EDM's variables).
+    """
+    for (t, u), z in zip(pairwise(sigmas), noise, strict=True):
+        slope = (x - denoiser(x, t.expand(x.shape[0]), condition)) / t
+        down, up = u**2 / t, u * (1 - (u / t) ** 2).sqrt()
+        x = x + (down - t) * slope + up * z
+    return x
+
+
+def dpmpp_2m(denoiser: Denoiser, x: Tensor, sigmas: Tensor, condition: Tensor) -> Tensor:
+    """Follow the PF-ODE by DPM-Solver++(2M): `n - 1` evaluations, second order (Lu et al., 2022, alg. 2; lambda = -ln sigma).
+
+    The linear part of the ODE is solved exactly, the denoised estimate is extrapolated from the last two.
+    """
+    last: tuple[Tensor, Tensor] | None = None
+    for t, u in pairwise(sigmas):
+        x0, h = denoiser(x, t.expand(x.shape[0]), condition), (t / u).log()
+        estimate = x0
+        if last is not None:
+            x0_last, h_last = last
+            estimate = x0 + (x0 - x0_last) * h / (2 * h_last)
+        x = (u / t) * x - (-h).expm1() * estimate
+        last = x0, h
+    return x
+
+
+# Variance-preserving models: x = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) z, alpha_bar = 1/(1 + sigma^2).
+
+
+def ddim(denoiser: Denoiser, x: Tensor, sigmas: Tensor, condition: Tensor) -> Tensor:
+    """Go down `sigmas` without new noise: `n - 1` evaluations, first order (Song et al., 2020, eq. 12 with its sigma = 0).
+
+    `denoiser` takes a variance-preserving x; `sigmas` are noise-to-signal ratios and may end at 0.
+    """
+    signal, noisy = scales(sigmas)
+    for i, t in enumerate(sigmas[:-1]):
+        x0 = denoiser(x, t.expand(x.shape[0]), condition)
+        epsilon = (x - signal[i] * x0) / noisy[i]
+        x = signal[i + 1] * x0 + noisy[i + 1] * epsilon
+    return x
+
+
+def ddpm(denoiser: Denoiser, noise: Tensor, sigmas: Tensor, condition: Tensor) -> Tensor:
+    """Draw each x from its posterior given the clean estimate: `n - 1` evaluations (Ho et al., 2020, alg. 2 by way of eq. 7).
+
+    `denoiser` takes a variance-preserving x; `sigmas` are noise-to-signal ratios that end at 0, levels may be left out;
+    `noise` is `[n - 1, B, c, D]` standard normal, of which the first is x at the top.
+    """
+    signal, noisy = scales(sigmas)
+    mean, std = torch.zeros_like(noise[0]), torch.ones_like(signal[0])
+    for i, (t, u, z) in enumerate(zip(sigmas[:-1], sigmas[1:], noise, strict=True)):
+        x = mean + std * z
+        x0 = denoiser(x, t.expand(x.shape[0]), condition)
+        alpha, beta = (
+            (signal[i] / signal[i + 1]) ** 2,
+            (t**2 - u**2) * signal[i] ** 2,
+        )  # 1 - alpha, without cancellation
+        mean = (signal[i + 1] * beta * x0 + alpha.sqrt() * noisy[i + 1] ** 2 * x) / noisy[i] ** 2
+        std = beta.sqrt() * noisy[i + 1] / noisy[i]
+    return mean
+
+
+# The student.
+
+
+def jump(g: StudentNetwork, x: Tensor, t: Tensor, s: Tensor, condition: Tensor) -> Tensor:
+    """Return `G(x, t, s) = (s/t) x + (1 - s/t) g(x, t, s)`: from times `t` to times `s <= t`, both `[B]` (paper, section 2.3).
+
+    `G(x, t, t) = x`; `G(x, t, 0) = g(x, t, 0)`, which is `x` itself at `sigma_min`.
+    """
+    ratio = expand(s / t, x)
+    return ratio * x + (1 - ratio) * g(x, t, condition, s)
+
+
+def to_clean(g: StudentNetwork) -> Denoiser:
+    """Return the student's jump to time 0, `(x, t, condition) -> G(x, t, 0)`."""
+    return lambda x, t, condition: g(x, t, condition, torch.zeros_like(t))
+
+
+def jumps(g: StudentNetwork, x: Tensor, sigmas: Tensor, condition: Tensor) -> Tensor:
+    """Jump along the PF-ODE from each of `sigmas` to the next, without new noise: `n - 1` evaluations (paper, section 2.3).
+
+    `sigmas` may end at 0; from T to 0 at once this is the one-step sample.
+    """
+    for t, s in pairwise(sigmas):
+        x = jump(g, x, t.expand(x.shape[0]), s.expand(x.shape[0]), condition)
     return x
 
 
@@ -39,36 +146,124 @@ def few_step(denoiser: Denoiser, noise: Tensor, sigmas: Tensor, condition: Tenso
     `noise` is `[n, B, c, D]` standard normal, one draw per entry; with one entry this is the one-step sample
     `G(x_T, T, 0)`. `denoiser` is the student's jump to time 0.
     """
-    x0 = torch.zeros_like(noise[0])
+    x0 = noise.new_zeros(())
     for sigma, z in zip(sigmas, noise, strict=True):
-        x0 = denoiser(x0 + sigma * z, sigma.expand(len(z)), condition)
+        x0 = denoiser(x0 + sigma * z, sigma.expand(z.shape[0]), condition)
     return x0
 
 
-class Sampler(NamedTuple):
+# What a policy chooses from.
+
+Kind = Literal["student", "teacher", "DDPM teacher"]
+Model = TypeVar("Model")
+Schedule = TypeVar("Schedule")
+Sample = Callable[[Model, Tensor, Tensor, Schedule, int], Tensor]
+MOST_STEPS = 1000
+
+
+class Sampler(NamedTuple, Generic[Model, Schedule]):
     """What a policy needs to know about a way of sampling."""
 
-    sample: Callable[[Denoiser, Tensor, Tensor, Diffusion, int], Tensor]
-    """`(denoiser, noise [draws, B, c, D], condition, diffusion, steps) -> [B, c, D]`."""
+    sample: Sample[Model, Schedule]
+    """`(model, noise [draws, B, c, D], condition, schedule, steps) -> [B, c, D]`."""
     draws: Callable[[int], int]
     """Noise draws for so many steps."""
     evaluations: Callable[[int], int]
     """Network evaluations (NFE) for so many steps."""
+    limits: Callable[[Schedule], tuple[int, int]]
+    """Fewest and most steps."""
 
 
-def _heun_policy(denoiser: Denoiser, noise: Tensor, condition: Tensor, diffusion: Diffusion, steps: int) -> Tensor:
+def _down(solver: Callable[[Denoiser, Tensor, Tensor, Tensor], Tensor]) -> Sample[Denoiser, Diffusion]:
+    """Run an EDM teacher's solver over the EDM schedule of `steps` bins."""
+
+    def sample(denoiser: Denoiser, noise: Tensor, condition: Tensor, diffusion: Diffusion, steps: int) -> Tensor:
+        sigmas = sigma_schedule(diffusion, steps).to(noise)
+        return solver(denoiser, sigmas[0] * noise[0], sigmas, condition)
+
+    return sample
+
+
+def _euler_ancestral(denoiser: Denoiser, noise: Tensor, condition: Tensor, diffusion: Diffusion, steps: int) -> Tensor:
     sigmas = sigma_schedule(diffusion, steps).to(noise)
-    return heun(denoiser, sigmas[0] * noise[0], sigmas, condition)
+    return euler_ancestral(denoiser, sigmas[0] * noise[0], sigmas, noise[1:], condition)
 
 
-def _consistency_policy(
-    denoiser: Denoiser, noise: Tensor, condition: Tensor, diffusion: Diffusion, steps: int
-) -> Tensor:
-    sigmas = warp(diffusion, torch.arange(steps, dtype=torch.float64) / steps).to(noise)
-    return few_step(denoiser, noise, sigmas, condition)
+def _ddim_of_edm(denoiser: Denoiser, x: Tensor, sigmas: Tensor, condition: Tensor) -> Tensor:
+    """Let DDIM see an EDM teacher as the variance-preserving model that it is up to a scale."""
+    signal, _ = scales(sigmas)
+
+    def variance_preserving(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        return denoiser(x / expand(scales(t)[0], x), t, condition)
+
+    return ddim(variance_preserving, signal[0] * x, sigmas, condition) / signal[-1]
 
 
-SAMPLERS: dict[str, Sampler] = {
-    "consistency": Sampler(_consistency_policy, draws=lambda steps: steps, evaluations=lambda steps: steps),
-    "heun": Sampler(_heun_policy, draws=lambda steps: 1, evaluations=lambda steps: 2 * (steps - 1)),
+def _ddpm(denoiser: Denoiser, noise: Tensor, condition: Tensor, schedule: DDPM, steps: int) -> Tensor:
+    return ddpm(denoiser, noise, sampling_levels(schedule, steps).to(noise), condition)
+
+
+def _ddim(denoiser: Denoiser, noise: Tensor, condition: Tensor, schedule: DDPM, steps: int) -> Tensor:
+    return ddim(denoiser, noise[0], sampling_levels(schedule, steps).to(noise), condition)
+
+
+def _student_levels(diffusion: Diffusion, steps: int, like: Tensor) -> Tensor:
+    """Return the noise levels that a student starts its steps from, evenly spaced along the warped schedule."""
+    return warp(diffusion, torch.arange(steps, dtype=torch.float64) / steps).to(like)
+
+
+def _consistency(g: StudentNetwork, noise: Tensor, condition: Tensor, diffusion: Diffusion, steps: int) -> Tensor:
+    sigmas = _student_levels(diffusion, steps, noise)
+    return few_step(to_clean(g), noise, sigmas, condition)
+
+
+def _jumps(g: StudentNetwork, noise: Tensor, condition: Tensor, diffusion: Diffusion, steps: int) -> Tensor:
+    sigmas = _student_levels(diffusion, steps, noise)
+    return jumps(g, sigmas[0] * noise[0], torch.cat([sigmas, sigmas.new_zeros(1)]), condition)
+
+
+def _one(steps: int) -> int:
+    return 1
+
+
+def _each(steps: int) -> int:
+    return steps
+
+
+def _between(steps: int) -> int:
+    return steps - 1
+
+
+def _any(diffusion: Diffusion) -> tuple[int, int]:
+    return 1, MOST_STEPS
+
+
+def _bins(diffusion: Diffusion) -> tuple[int, int]:
+    return 2, MOST_STEPS
+
+
+def _levels(schedule: DDPM) -> tuple[int, int]:
+    return 1, schedule.timesteps
+
+
+STUDENT: dict[str, Sampler[StudentNetwork, Diffusion]] = {
+    "consistency": Sampler(_consistency, draws=_each, evaluations=_each, limits=_any),
+    "jumps": Sampler(_jumps, draws=_one, evaluations=_each, limits=_any),
 }
+TEACHER: dict[str, Sampler[Denoiser, Diffusion]] = {
+    "heun": Sampler(_down(heun), draws=_one, evaluations=lambda steps: 2 * (steps - 1), limits=_bins),
+    "euler": Sampler(_down(euler), draws=_one, evaluations=_between, limits=_bins),
+    "euler-ancestral": Sampler(_euler_ancestral, draws=_each, evaluations=_between, limits=_bins),
+    "dpmpp-2m": Sampler(_down(dpmpp_2m), draws=_one, evaluations=_between, limits=_bins),
+    "ddim": Sampler(_down(_ddim_of_edm), draws=_one, evaluations=_between, limits=_bins),
+}
+DDPM_TEACHER: dict[str, Sampler[Denoiser, DDPM]] = {
+    "ddpm": Sampler(_ddpm, draws=_each, evaluations=_each, limits=_levels),
+    "ddim": Sampler(_ddim, draws=_one, evaluations=_each, limits=_levels),
+}
+SAMPLERS: dict[Kind, dict[str, Sampler[Any, Any]]] = {
+    "student": STUDENT,
+    "teacher": TEACHER,
+    "DDPM teacher": DDPM_TEACHER,
+}
+"""The samplers of each kind of policy; the first is its default. A teacher's steps are its bins, `steps - 1` intervals."""

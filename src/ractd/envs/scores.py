@@ -34,10 +34,10 @@ def family(env_id: str) -> str | None:
     """The key of `REFERENCES` for an environment or dataset id, None without one.
 
     `Hopper-v5`, `hopper-medium-replay-v2`, `mujoco/hopper/expert-v0` -> `hopper`; `maze2d-umaze-dense-v1` ->
-    `maze2d-umaze-dense`. Ids that only resemble D4RL's tasks (`PointMaze_UMaze-v3`, `HopperHop-v1`) have none: their
-    rewards or goals differ.
+    `maze2d-umaze-dense`; `ractd/maze2d-large` -> `maze2d-large`. Ids that only resemble D4RL's tasks
+    (`PointMaze_UMaze-v3`, `HopperHop-v1`) have none: their rewards or goals differ.
     """
-    words = [word for word in re.split(r"[/\-]", env_id.lower()) if word not in ("d4rl", "mujoco")]
+    words = [word for word in re.split(r"[/\-]", env_id.lower()) if word not in ("d4rl", "mujoco", "ractd")]
     words = [word for word in words if not re.fullmatch(r"v\d+", word)]
     for length in (3, 2, 1):
         name = "-".join(words[:length])

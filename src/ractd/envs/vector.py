@@ -27,7 +27,7 @@ class VectorEnv(Protocol):
     """`num_envs` environments; environment i is seeded with `seed + i` and independent of the others."""
 
     backend: str
-    """`envpool` or `gymnasium`."""
+    """`envpool`, `gymnasium` or `mujoco`."""
     num_envs: int
     observation_dim: int
     """Entries of a flattened observation (as `gymnasium.spaces.flatten` orders them)."""
@@ -53,7 +53,19 @@ MakeVector = Callable[[str, int, int], VectorEnv]
 
 
 def make_vector(env_id: str, num_envs: int, seed: int = 0) -> VectorEnv:
-    """`num_envs` environments, on EnvPool where it has the id and else on Gymnasium; unknown ids raise `RactdError`."""
+    """`num_envs` environments, on EnvPool where it has the id and else on Gymnasium; unknown ids raise `RactdError`.
+
+    `ractd/maze2d-umaze`, `-medium` and `-large` are D4RL's mazes on MuJoCo. A maze of one's own is not known by its id
+    alone: `ractd.envs.maze.maze_vector(maze)` makes it.
+    """
+    from ractd.envs.maze import MAZES, maze_vector
+    from ractd.envs.maze.maps import OWN
+
+    if env_id.startswith(OWN):
+        raise RactdError(f"{env_id} is a maze of one's own, whose map is in its dataset; an id alone can't make it")
+    for maze in MAZES.values():
+        if maze.env_id == env_id:
+            return maze_vector(maze)(env_id, num_envs, seed)
     return (envpool_vector if env_id in _envpool_ids() else gymnasium_vector)(env_id, num_envs, seed)
 
 
@@ -75,7 +87,7 @@ class _EnvPool:
     def __init__(self, env_id: str, num_envs: int, seed: int) -> None:
         import envpool
 
-        threads = min(num_envs, _cores())
+        threads = min(num_envs, cores())
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # EnvPool's own spaces warn about their float64 bounds
@@ -193,7 +205,8 @@ def _close_matches(env_id: str, known: frozenset[str] | set[str]) -> str:
     return "; give the id of a registered Gymnasium environment"
 
 
-def _cores() -> int:
+def cores() -> int:
+    """The CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -40,4 +40,4 @@ class Normalizer(nn.Module):
 
     def raw_action(self, action: Tensor) -> Tensor:
         """Clip to [-1, 1] and scale back to the environment's units."""
-        return self.action_low + (action.clamp(-1, 1) + 1) / 2 * (self.action_high - self.action_low)
+        return self.action_low + (action.clamp(-1, 1) + 1) * ((self.action_high - self.action_low) / 2)

@@ -9,13 +9,25 @@ from torch import Tensor, nn
 
 
 class ReturnNetwork(nn.Module):
-    """Linear + Mish layers from (observation `[B, O]`, action `[B, A]`) to a return-to-go `[B]` (paper, section 3.3, Table 8)."""
+    """Linear + Mish layers from (observation `[B, O]`, action `[B, A]`) to a return-to-go `[B]` (paper, section 3.3, Table 8).
 
-    def __init__(self, observation_dim: int, action_dim: int, layers: tuple[int, ...]) -> None:
+    The mean of `members` such networks; the paper has one.
+    """
+
+    def __init__(self, observation_dim: int, action_dim: int, layers: tuple[int, ...], members: int = 1) -> None:
         super().__init__()
         widths = (observation_dim + action_dim, *layers)
-        hidden = [module for i, o in pairwise(widths) for module in (nn.Linear(i, o), nn.Mish())]
-        self.layers = nn.Sequential(*hidden, nn.Linear(widths[-1], 1))
+
+        def member() -> nn.Sequential:
+            hidden = [module for i, o in pairwise(widths) for module in (nn.Linear(i, o), nn.Mish())]
+            return nn.Sequential(*hidden, nn.Linear(widths[-1], 1))
+
+        self.members = nn.ModuleList(member() for _ in range(members))
+
+    def each(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Return every member's estimate, `[members, B]`."""
+        x = torch.cat([observation, action], dim=1)
+        return torch.stack([member(x).squeeze(1) for member in self.members])
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
-        return self.layers(torch.cat([observation, action], dim=1)).squeeze(1)  # type: ignore[no-any-return]
+        return self.each(observation, action).mean(0)

@@ -80,7 +80,10 @@ class UNetDenoiser(nn.Module):
         self.output = nn.Sequential(ConvBlock(widths[0], widths[0], config), nn.Conv1d(widths[0], dim, 1))
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor, s: Tensor | None = None) -> Tensor:
-        condition = torch.cat([self.embedding(t, s), condition], dim=1)
+        return self.modulated(x, torch.cat([self.embedding(t, s), condition], dim=1))
+
+    def modulated(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Denoise `x [B, c, D]` with what the FiLM layers take, `[B, E + K]`: the times' embedding, then the condition."""
         h, skips = x.transpose(1, 2), []
         for level, blocks in enumerate(self.down):
             for block in cast(nn.ModuleList, blocks):

@@ -53,14 +53,13 @@ class TorchPolicy:
     """A PyTorch policy as the server takes it."""
 
     def __init__(self, policy: Policy) -> None:
-        from ractd.diffusion.samplers import SAMPLERS
         from ractd.serialize import to_json
 
         spec = policy.spec
         self.policy = policy
         self.observation_shape = (spec.history, spec.observation_dim)
         self.action_shape = (spec.horizon, spec.action_dim)
-        self.noise_shape = (SAMPLERS[spec.sampler].draws(spec.steps), spec.candidates, spec.horizon, spec.action_dim)
+        self.noise_shape = (spec.sampling.draws(spec.steps), spec.candidates, spec.horizon, spec.action_dim)
         sha = hashlib.sha256(json.dumps(to_json(spec), sort_keys=True).encode())
         for name, tensor in sorted(policy.state_dict().items()):
             sha.update(name.encode())

@@ -42,6 +42,7 @@ from ractd.training.stages import (
 )
 
 StageName = Literal["return", "teacher", "student"]
+NO_STUDENT = "a student is distilled along the PF-ODE of an EDM teacher, and this one is a DDPM"
 
 
 def train(
@@ -70,6 +71,8 @@ def train(
         config = _with_teacher(config, source, data, Path(teacher or ""))
     config = resolve(config, data.name)
     check(config)
+    if only == "student" and config.teacher.parametrization == "ddpm":
+        raise RactdError(f"--only student: {NO_STUDENT}; train one with --teacher.parametrization edm")
     _check_networks(config, data)
     directory = Path(out) if out is not None else Path("runs") / f"{data.name}-s{config.seed}"
     accelerator = Accelerator(
@@ -111,17 +114,17 @@ def _train_stages(
     run: Run, only: StageName | None, source: Policy | None, teacher: str | Path | None, plain: bool
 ) -> None:
     if source is None:
-        if only == "student":
-            for name, optimization in (
-                ("return", run.config.return_model.optimization),
-                ("teacher", run.config.teacher.optimization),
-            ):
-                if finished_steps(run.directory, name) < optimization.steps:
-                    raise RactdError(
-                        f"{run.directory}: its {name} is not trained; run with --only {name} first, or without --only"
-                    )
-        return_network = train_return(run) if only != "teacher" else None
-        teacher_network = train_teacher(run) if only != "return" else None
+        config = run.config
+        steps = {"return": config.return_model.optimization.steps, "teacher": config.teacher.optimization.steps}
+        reward_aware = config.teacher.reward_weight != 0
+        before = {"student": ["return", "teacher"], "teacher": ["return"] if reward_aware else []}
+        for name in before.get(only or "", []):
+            if finished_steps(run.directory, name) < steps[name]:
+                raise RactdError(
+                    f"{run.directory}: its {name} is not trained; run with --only {name} first, or without --only"
+                )
+        return_network = train_return(run) if only != "teacher" or reward_aware else None
+        teacher_network = train_teacher(run, return_network) if only != "return" else None
         if return_network is None or teacher_network is None:
             return
     else:
@@ -129,9 +132,13 @@ def _train_stages(
     if only not in (None, "student"):
         return
     if source is None:
-        run.save_policy("teacher", teacher_network, return_network, False, {"selection": "last"})
+        origin = {"selection": "last", "reward_weight": run.config.teacher.reward_weight}
+        run.save_policy("teacher", teacher_network, return_network, False, origin)
     elif run.accelerator.is_main_process:
         copy_policies(Path(teacher or ""), run.directory)
+    if run.config.teacher.parametrization == "ddpm":
+        run.log.say(f"the run ends with its teacher: {NO_STUDENT}")
+        return
     if plain and source is None and run.config.student.reward_weight != 0:
         train_student(run, "plain", replace(run.config.student, reward_weight=0.0), teacher_network, return_network)
     train_student(run, "student", run.config.student, teacher_network, return_network)
@@ -181,13 +188,15 @@ def _with_teacher(config: Config, teacher: Policy, data: OfflineDataset, path: P
             f"{path}: its teacher maps {spec.observation_dim} observations to {spec.action_dim} actions, "
             f"the dataset has {data.observation_dim} and {data.action_dim}"
         )
+    if spec.kind != "teacher":
+        raise RactdError(f"{path}: {NO_STUDENT}; name a run that was trained with --teacher.parametrization edm")
     return replace(
         config,
         horizon=spec.horizon,
         history=spec.history,
         diffusion=spec.diffusion,
-        teacher=replace(config.teacher, network=spec.network),
-        return_model=replace(config.return_model, layers=spec.return_layers),
+        teacher=replace(config.teacher, network=spec.network, parametrization="edm"),
+        return_model=replace(config.return_model, layers=spec.return_layers, members=spec.return_members),
     )
 
 

@@ -27,7 +27,7 @@ from ractd.training.log import Log
 from ractd.training.rundir import versions
 
 FORMAT_VERSION = 1
-VARIANTS: dict[str, tuple[str, dict[str, int]]] = {
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "teacher": ("teacher", {}),
     "plain student": ("plain", {}),
     "plain student, 32 candidates": ("plain", {"candidates": 32}),
@@ -116,6 +116,7 @@ def facts(policy: Policy) -> dict[str, Any]:
     spec = policy.spec
     return {
         "nfe": policy.evaluations,
+        "sampler": spec.sampler,
         "steps": spec.steps,
         "candidates": spec.candidates,
         "selection": spec.provenance.get("selection", "last"),
@@ -249,6 +250,16 @@ def _caption(content: dict[str, Any], simulated: bool) -> str:
     return f"{e['episodes']} episodes in {e['env_id']} ({e['backend']}), {what}; students: {protocol}{reference}."
 
 
+def policy_directory(directory: Path, name: str) -> Path:
+    """Return where a run keeps one of its policies; raises `RactdError` naming those it has."""
+    path = directory / "policy" / name
+    if not path.is_dir():
+        there = sorted(item.name for item in (directory / "policy").glob("*") if not item.name.startswith("."))
+        found = f"it has {', '.join(there)}" if there else "it has no policy yet: 'ractd train' makes them"
+        raise RactdError(f"{directory}: no policy {name!r}; {found}")
+    return path
+
+
 def evaluate_policy(
     directory: Path,
     name: str,
@@ -256,25 +267,23 @@ def evaluate_policy(
     episodes: int,
     execute: int,
     candidates: int | None,
+    sampler: str | None,
     steps: int | None,
     env_id: str | None,
     seed: int,
     console: Console,
 ) -> dict[str, Any]:
     """Score one policy of a run and write `evaluations/<what>.json`; raises `RactdError` for an unknown policy or setting."""
-    path = directory / "policy" / name
-    if not path.is_dir():
-        there = sorted(item.name for item in (directory / "policy").glob("*") if not item.name.startswith("."))
-        found = f"it has {', '.join(there)}" if there else "it has no policy yet: 'ractd train' makes them"
-        raise RactdError(f"{directory}: no policy {name!r}; {found}")
-    policy = Policy.load(path).configured(steps=steps, candidates=candidates)
+    path = policy_directory(directory, name)
+    policy = Policy.load(path).configured(sampler=sampler, steps=steps, candidates=candidates)
     env_id = env_id or policy.spec.env_id
     if env_id is None:
         raise RactdError(f"{directory}: its data names no environment; give one with --env")
     _check_spaces(policy, env_id, path)
     console.print(f"evaluating {name} for {episodes} episodes in {env_id} ...", highlight=False)
     row = score(policy, env_id, episodes, execute, seed, console, name)
-    key = f"{name}-e{episodes}-x{execute}-n{policy.spec.candidates}-k{policy.spec.steps}-s{seed}"
+    spec = policy.spec
+    key = f"{name}-e{episodes}-x{execute}-n{spec.candidates}-{spec.sampler}-k{spec.steps}-s{seed}"
     write_json(directory / "evaluations" / f"{key}.json", row)
     return row | {"label": name}
 
@@ -307,7 +316,10 @@ def evaluation_table(row: dict[str, Any]) -> Table:
         "executed",
         "first action of each sequence" if e["execute"] == 1 else f"first {e['execute']} actions of each sequence",
     )
-    table.add_row("sampling", f"{row['steps']} steps, {row['candidates']} candidates, {row['nfe']} network evaluations")
+    table.add_row(
+        "sampling",
+        f"{row['sampler']}, {row['steps']} steps, {row['candidates']} candidates, {row['nfe']} network evaluations",
+    )
     table.add_row("time per action", f"{row['ms_per_action']:.3f} ms at batch 1 on {row['threads']} threads")
     table.add_row(
         "checkpoint", f"{row['selection']}" + (f" (step {row['selected_step']:,})" if row["selected_step"] else "")

@@ -12,7 +12,10 @@ from ractd.models.normalizer import Normalizer
 
 
 class ReturnObjective(nn.Module):
-    """Squared error of R(s_n, a_n) against the return-to-go, in standard deviations of the dataset's returns-to-go."""
+    """Squared error of R(s_n, a_n) against the return-to-go, in standard deviations of the dataset's returns-to-go.
+
+    Every member of the return model is fitted for itself: they differ in their first weights alone.
+    """
 
     def __init__(
         self,
@@ -39,8 +42,8 @@ class ReturnObjective(nn.Module):
         index = self.rows[draws["row"]]
         observations, actions = self.windows.gather(index)
         action = self.normalizer.action(actions[:, 0]) + self.action_noise * draws["noise"]
-        estimate = self.network(self.normalizer.observation(observations[:, -1]), action)
-        loss = (estimate - self.targets[index]).square().mean()
+        estimates = self.network.each(self.normalizer.observation(observations[:, -1]), action)
+        loss = (estimates - self.targets[index]).square().mean()
         return {"loss": loss, "return_mse": loss.detach()}
 
     @torch.no_grad()

@@ -14,7 +14,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 import ractd
+from ractd.config import Config
 from ractd.errors import RactdError
+from ractd.serialize import from_json, to_json
 from ractd.training.checkpoint import read_json, write_json
 
 FORMAT_VERSION = 1
@@ -79,6 +81,8 @@ def open_run(directory: Path, description: dict[str, Any]) -> None:
         )
         return
     on_disk = read_run(directory)
+    # An option that came after the run began has its default there.
+    on_disk["config"] = to_json(from_json(Config, on_disk.get("config"), path))
     for where, old, new in _differences({key: on_disk.get(key) for key in description}, description, ""):
         raise RactdError(
             f"{path}: {where} is {old!r} there and {new!r} now; go on with the old setting, or use another --out for a new run"

@@ -23,13 +23,14 @@ from ractd.models.normalizer import Normalizer
 from ractd.policy import Policy, PolicySpec
 from ractd.training.checkpoint import load_weights, read_tensors, write_tensors
 from ractd.training.collapse import CollapseWatch, complaint
+from ractd.training.ddpm import NoiseObjective
 from ractd.training.log import Log
 from ractd.training.loop import Stage, averaged_copy, read_step, run_stage
 from ractd.training.metrics import Metrics
 from ractd.training.returns import ReturnObjective
 from ractd.training.rundir import versions
 from ractd.training.student import StudentObjective
-from ractd.training.teacher import TeacherObjective
+from ractd.training.teacher import Reward, TeacherObjective
 
 CHECKPOINT_SEED = 100_000_000
 """Evaluations during training use environment seeds from here on; the final one never does."""
@@ -97,6 +98,7 @@ class Run:
     ) -> Policy:
         """Put a trained network, the return model and the statistics together."""
         config = self.config
+        ddpm = config.teacher.ddpm if config.teacher.parametrization == "ddpm" and not jumps else None
         spec = PolicySpec(
             observation_dim=self.dataset.observation_dim,
             action_dim=self.dataset.action_dim,
@@ -104,12 +106,14 @@ class Run:
             history=config.history,
             network=(config.student.network or config.teacher.network) if jumps else config.teacher.network,
             jumps=jumps,
-            sampler="consistency" if jumps else "heun",
-            steps=1 if jumps else config.diffusion.bins,
+            sampler="consistency" if jumps else "heun" if ddpm is None else "ddpm",
+            steps=1 if jumps else config.diffusion.bins if ddpm is None else ddpm.timesteps,
             return_layers=config.return_model.layers,
+            return_members=config.return_model.members,
             return_mean=self.return_mean,
             return_std=self.return_std,
             diffusion=config.diffusion,
+            ddpm=ddpm,
             env_id=self.dataset.env_id,
             provenance=provenance,
         )
@@ -196,7 +200,7 @@ def train_return(run: Run) -> ReturnNetwork:
     """Train the return model; its weights are those with the smallest error on held-out episodes."""
     config, dataset = run.config.return_model, run.dataset
     run.seed_weights("return")
-    network = ReturnNetwork(dataset.observation_dim, dataset.action_dim, config.layers)
+    network = ReturnNetwork(dataset.observation_dim, dataset.action_dim, config.layers, config.members)
     rows, validation_rows = (
         r.to(run.targets.device) for r in held_out(dataset, config.validation_share, run.config.seed)
     )
@@ -218,12 +222,25 @@ def train_return(run: Run) -> ReturnNetwork:
     return average  # type: ignore[return-value]
 
 
-def train_teacher(run: Run) -> nn.Module:
-    """Train the diffusion teacher; its averaged weights are what is used."""
-    network = run.denoiser("teacher", jumps=False)
-    objective = TeacherObjective(network, run.normalizer, run.windows, run.config.diffusion, run.config.teacher.loss)
+def train_teacher(run: Run, return_network: ReturnNetwork | None) -> nn.Module:
+    """Train the diffusion teacher, with R where it is to be reward-aware; its averaged weights are what is used."""
+    network, config = run.denoiser("teacher", jumps=False), run.config.teacher
+    objective: nn.Module
+    if config.parametrization == "ddpm":
+        objective = NoiseObjective(network, run.normalizer, run.windows, config.ddpm)
+    else:
+        reward = None
+        if return_network is not None and config.reward_weight != 0:
+            reward = Reward(
+                return_network,
+                config.reward_weight,
+                config.reward_share,
+                config.bound_weight,
+                lambda x: run.accelerator.reduce(x, "mean"),  # type: ignore[return-value,arg-type]
+            )
+        objective = TeacherObjective(network, run.normalizer, run.windows, run.config.diffusion, config.loss, reward)
     average = averaged_copy(network)
-    run.train(run.stage("teacher", objective, average, run.config.teacher.optimization))
+    run.train(run.stage("teacher", objective, average, config.optimization))
     return average
 
 

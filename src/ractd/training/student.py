@@ -12,6 +12,7 @@ from ractd.config import Anchor, Diffusion, Optimization, Student
 from ractd.data.windows import Windows
 from ractd.diffusion import ctm
 from ractd.diffusion.edm import Denoiser, distance, loss_weight, precondition, sigma_schedule
+from ractd.diffusion.samplers import StudentNetwork
 from ractd.models import ReturnNetwork
 from ractd.models.normalizer import Normalizer
 from ractd.training.teacher import denoiser
@@ -22,14 +23,19 @@ WEIGHT_MEMORY = 0.99
 """Decay of the averages that the automatic reward weight is computed from."""
 
 
-ANCHORS: dict[Anchor, Callable[..., Tensor]] = {
-    "dsm": ctm.dsm_to_zero,
-    "ctm": ctm.dsm_in_place,
-    "ode": ctm.dsm_in_place,
+def _no_target(teacher: Denoiser, sample: Tensor, noise: Tensor, condition: Tensor, diffusion: Diffusion) -> Tensor:
+    return sample.new_zeros(())
+
+
+ANCHORS: dict[Anchor, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
+    "dsm": (ctm.dsm_to_zero, _no_target),
+    "ctm": (ctm.dsm_in_place, _no_target),
+    "ode": (ctm.dsm_in_place, ctm.ode_loss),
 }
+"""What holds the student: its form of eq. 7 on noised data, and what its one-step sample is compared with."""
 
 
-def student_network(network: nn.Module, diffusion: Diffusion) -> ctm.StudentNetwork:
+def student_network(network: nn.Module, diffusion: Diffusion) -> StudentNetwork:
     """Return `g(x, t, condition, s)` of a student's network; time 0 is `sigma_min` to it, the lowest that eq. 5 trains."""
 
     def g(x: Tensor, t: Tensor, condition: Tensor, s: Tensor) -> Tensor:
@@ -37,11 +43,6 @@ def student_network(network: nn.Module, diffusion: Diffusion) -> ctm.StudentNetw
         return precondition(lambda y: network(y, t, condition, s), x, t, diffusion)
 
     return g
-
-
-def student_denoiser(network: nn.Module, diffusion: Diffusion) -> Denoiser:
-    """Return the jump to time 0, `(x, t, condition) -> G(x, t, 0)`, of a student's network."""
-    return ctm.to_clean(student_network(network, diffusion))
 
 
 class StudentObjective(nn.Module):
@@ -99,9 +100,9 @@ class StudentObjective(nn.Module):
 
         sample = ctm.one_step(g, noise_T, condition, diffusion)
         t = ctm.student_sigma(draws["normal"], draws["uniform"][:, 3], SHARE_AT_T, diffusion)
-        dsm_loss = ANCHORS[config.anchor](g, x0, noise_dsm, t, condition, diffusion).mean()
-        if config.anchor == "ode":
-            dsm_loss = dsm_loss + ctm.ode_loss(D, sample, noise_T, condition, diffusion)
+        dsm, target_loss = ANCHORS[config.anchor]
+        dsm_loss = dsm(g, x0, noise_dsm, t, condition, diffusion).mean()
+        dsm_loss = dsm_loss + target_loss(D, sample, noise_T, condition, diffusion)
 
         negative_return, excess = ctm.reward_loss(self.return_network, observation[:, -1], sample)
         reward_loss, bound_loss = self.return_scale * negative_return.mean(), excess.mean()

@@ -1,24 +1,31 @@
-"""What the teacher minimises (eq. 4)."""
+"""What the teacher minimises: denoising score matching (eq. 4), and for a reward-aware teacher the reward of its estimates."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ractd.config import Diffusion, Optimization, TeacherLoss
 from ractd.data.windows import Windows
+from ractd.diffusion.ctm import reward_loss
 from ractd.diffusion.edm import (
     Denoiser,
     WeightedDistance,
     draw_sigma,
-    dsm_loss,
+    expand,
     precondition,
     weighted_pseudo_huber,
     weighted_square,
 )
+from ractd.models import ReturnNetwork
 from ractd.models.normalizer import Normalizer
 
 LOSSES: dict[TeacherLoss, WeightedDistance] = {"pseudo-huber": weighted_pseudo_huber, "square": weighted_square}
+WEIGHT_MEMORY = 0.99
+"""Decay of the averages that the automatic reward weight is computed from."""
 
 
 def denoiser(network: nn.Module, diffusion: Diffusion) -> Denoiser:
@@ -26,8 +33,19 @@ def denoiser(network: nn.Module, diffusion: Diffusion) -> Denoiser:
     return lambda x, t, condition: precondition(lambda y: network(y, t, condition), x, t, diffusion)
 
 
+class Reward(NamedTuple):
+    """What makes a teacher reward-aware: R on normalised observations and actions, and how much it counts."""
+
+    network: ReturnNetwork
+    weight: float | Literal["auto"]
+    share: float
+    """What `auto` holds the reward gradient at, as a share of the data gradient."""
+    bound_weight: float
+    mean_over_processes: Callable[[Tensor], Tensor] = lambda x: x
+
+
 class TeacherObjective(nn.Module):
-    """Denoising score matching on action windows."""
+    """Denoising score matching on action windows, with a `reward` on the denoised estimates or without."""
 
     def __init__(
         self,
@@ -36,10 +54,16 @@ class TeacherObjective(nn.Module):
         windows: Windows,
         diffusion: Diffusion,
         loss: TeacherLoss = "pseudo-huber",
+        reward: Reward | None = None,
     ) -> None:
         super().__init__()
         self.weighted_distance = LOSSES[loss]
         self.network, self.normalizer, self.windows, self.diffusion = network, normalizer, windows, diffusion
+        self.reward = reward
+        self.gradients: Tensor
+        if reward is not None:
+            self.return_network = reward.network.requires_grad_(False)
+            self.register_buffer("gradients", torch.zeros(3))  # running means: data, reward, reward at logged actions
 
     def draw(self, generator: torch.Generator, optimization: Optimization) -> dict[str, Tensor]:
         """Draw the global batch: transitions `[B]`, noise `[B, c, A]` and the normal draws of ln sigma `[B]`."""
@@ -52,10 +76,53 @@ class TeacherObjective(nn.Module):
 
     def forward(self, draws: dict[str, Tensor]) -> dict[str, Tensor]:
         observations, actions = self.windows.gather(draws["index"])
-        condition = self.normalizer.observation(observations).flatten(1)
+        observation, x0 = self.normalizer.observation(observations), self.normalizer.action(actions)
         t = draw_sigma(draws["sigma"], self.diffusion)
-        D = denoiser(self.network, self.diffusion)
-        loss = dsm_loss(
-            D, self.normalizer.action(actions), draws["noise"], t, condition, self.diffusion, self.weighted_distance
-        ).mean()
-        return {"loss": loss, "dsm": loss.detach()}
+        x_t = x0 + expand(t, x0) * draws["noise"]
+        estimate = denoiser(self.network, self.diffusion)(x_t, t, observation.flatten(1))
+        dsm = self.weighted_distance(x0, estimate, t, self.diffusion)
+        loss = dsm.mean()
+        if self.reward is None:
+            return {"loss": loss, "dsm": loss.detach()}
+
+        negative_return, excess = reward_loss(self.return_network, observation[:, -1], estimate)
+        reward_term, bound_term = negative_return.mean(), excess.mean()
+        weight = self.reward_weight(self.reward, observation[:, -1], x0, estimate, dsm, negative_return)
+        return {
+            "loss": loss + weight * reward_term + self.reward.bound_weight * bound_term,
+            "dsm": loss.detach(),
+            "reward": reward_term.detach(),
+            "bound": bound_term.detach(),
+            "reward_weight": weight.detach(),
+            "estimated_return": -reward_term.detach(),
+            "out_of_bounds": (estimate.detach().abs() > 1).float().mean(),
+        }
+
+    def reward_weight(
+        self, reward: Reward, observation: Tensor, x0: Tensor, estimate: Tensor, dsm: Tensor, negative_return: Tensor
+    ) -> Tensor:
+        """Return the weight of the reward: as configured, or `share` times the data gradient over the reward gradient.
+
+        Both are norms of gradients at the denoised estimate, averaged over batch and time; the reward gradient counts for
+        at least what it is at the logged actions, as for the student.
+        """
+        if reward.weight != "auto":
+            return torch.as_tensor(reward.weight, device=estimate.device)
+        logged = x0[:, 0].detach().requires_grad_()
+        norms = (
+            mean_gradient(dsm, estimate),
+            mean_gradient(negative_return, estimate),
+            mean_gradient(self.return_network(observation, logged), logged),
+        )
+        if self.training:
+            self.gradients.lerp_(reward.mean_over_processes(torch.stack(norms)), 1 - WEIGHT_MEMORY)
+        data, at_estimate, at_logged = self.gradients
+        weight: Tensor = reward.share * data / torch.maximum(at_estimate, at_logged).clamp(min=1e-12)
+        return weight
+
+
+def mean_gradient(values: Tensor, at: Tensor) -> Tensor:
+    """Return the mean norm of the gradient of `values [B]` by the rows of `at`, leaving the graph as it is."""
+    (gradient,) = torch.autograd.grad(values.sum(), at, retain_graph=True)
+    mean: Tensor = gradient.flatten(1).norm(dim=1).mean()
+    return mean

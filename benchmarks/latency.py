@@ -1,0 +1,294 @@
+"""Time of an action on one core: PyTorch, torch.compile, ONNX Runtime and OpenVINO, beside what this machine could do.
+
+    python benchmarks/latency.py [--networks mlp unet] [--engines onnx openvino] [--batches 1] [--sampling "1 step"]
+    python benchmarks/latency.py --run runs/a runs/b --episodes 50    # what smaller students and int8 cost in score
+
+Measures `act` with all it does: checks, noise, scaling, copies. Every cell is written as soon as it is measured; the same
+command goes on where it stopped, `--again` measures anew. Networks have the weights they begin training with.
+
+The physical limit of a cell is the larger of two times: the weights' bytes that have to be read, over the bandwidth at
+which this core reads that many bytes again and again, and the operations over its best matrix multiplication. Both count the
+network alone, with what depends on time folded away; both are measured before each cell, so that what else the machine does
+meets them too. The 80-bin teacher is no single graph (158 evaluations): for ONNX Runtime and OpenVINO it is estimated from
+graphs of 4 and 8 evaluations, and marked so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import RESULTS, machine, print_table, write_result
+from inference import observations, untrained
+from torch.utils.flop_counter import FlopCounterMode
+from training import gemm_peak
+
+from ractd.config import NETWORKS, PRESETS, Config, UNet
+from ractd.export import export_policy
+from ractd.export.graph import PolicyGraph
+from ractd.policy import Policy
+from ractd_runtime import Policy as Deployed
+
+BATCHES = (1, 32, 256)
+SAMPLING = ("1 step", "4 steps", "teacher")
+GOAL_US, GOAL_RATIO, GOAL_LIMIT, GOAL_IMPORT_MS = 100.0, 1000.0, 2.0, 150.0
+SMALL_BINS, LARGE_BINS = 3, 5
+"""The teacher's graphs from which 80 bins are estimated: 4 and 8 evaluations."""
+
+
+def configurations() -> dict[str, Config]:
+    """Networks by name: the cpu preset, a student smaller than that, a small U-Net and the paper's."""
+    mlp = PRESETS["cpu"]
+    return {
+        "mlp": mlp,
+        "mlp-small": replace(mlp, teacher=replace(mlp.teacher, network=NETWORKS["cpu-small"])),
+        "unet": replace(mlp, horizon=16, teacher=replace(mlp.teacher, network=UNet(down_dims=(64, 128, 256)))),
+        "mujoco": PRESETS["mujoco"],
+    }
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of the table."""
+
+    network: str
+    engine: str
+    sampling: str
+    batch: int
+
+    def __str__(self) -> str:
+        return f"{self.network}, {self.engine}, {self.sampling}, batch {self.batch}"
+
+    def policy(self) -> Policy:
+        """The PyTorch policy of this cell."""
+        policy = untrained(configurations()[self.network], jumps=self.sampling != "teacher")
+        return policy.configured(steps=4) if self.sampling == "4 steps" else policy
+
+
+Act = Callable[[Any], Any]
+
+
+def eager(policy: Policy) -> Act:
+    """PyTorch as it is."""
+    return policy.act
+
+
+def compiled(policy: Policy) -> Act:
+    """`torch.compile` of everything between the noise and the actions; of the network alone for the teacher's 158 calls."""
+    if policy.spec.jumps:
+        policy.sample = torch.compile(policy.sample)  # type: ignore[method-assign]
+    else:
+        policy.network = torch.compile(policy.network)  # type: ignore[assignment]
+    return policy.act
+
+
+def exported(policy: Policy, **options: Any) -> Act:
+    """The runtime, on a graph that is exported for the purpose."""
+    with tempfile.TemporaryDirectory() as directory:
+        policy.save(Path(directory) / "policy")
+        export_policy(Path(directory) / "policy", Path(directory) / "out", **options)
+        act: Act = Deployed.load(Path(directory) / "out").act
+        return act
+
+
+ENGINES: dict[str, Callable[[Policy], Act]] = {
+    "eager": eager,
+    "compile": compiled,
+    "onnx": exported,
+    "onnx int8": lambda policy: exported(policy, precision="int8"),
+    "openvino": lambda policy: exported(policy, format="openvino"),
+}
+GRAPHS = ("onnx", "onnx int8", "openvino")
+
+
+def timed(act: Act, observation: Any, seconds: float, least: int) -> list[float]:
+    """Microseconds of each call for about so many seconds, after a call that is not counted."""
+    act(observation)
+    times: list[float] = []
+    stop = time.perf_counter() + seconds
+    while len(times) < least or time.perf_counter() < stop:
+        start = time.perf_counter()
+        act(observation)
+        times.append(1e6 * (time.perf_counter() - start))
+    return times
+
+
+def quantiles(times: list[float]) -> dict[str, float]:
+    """p50, p99 and the largest."""
+    p50, p99 = np.percentile(times, [50, 99])
+    return {"p50": float(p50), "p99": float(p99), "max": max(times), "calls": len(times)}
+
+
+def measure(cell: Cell, seconds: float, least: int) -> dict[str, Any]:
+    """Measure one cell and the limits of its work."""
+    policy = cell.policy()
+    observation = observations(policy, cell.batch)
+    limits = physical_limit(policy, cell.batch, cell.engine == "onnx int8")
+    if cell.engine in GRAPHS and cell.sampling == "teacher":
+        small, large = (
+            timed(ENGINES[cell.engine](policy.configured(steps=bins)), observation, seconds / 2, least)
+            for bins in (SMALL_BINS, LARGE_BINS)
+        )
+        each = (statistics.median(large) - statistics.median(small)) / (2 * (LARGE_BINS - SMALL_BINS))
+        rest = policy.evaluations - 2 * (LARGE_BINS - 1)
+        return {**quantiles([t + rest * each for t in large]), "estimated": True, **limits}
+    return {**quantiles(timed(ENGINES[cell.engine](policy), observation, seconds, least)), "estimated": False, **limits}
+
+
+def physical_limit(policy: Policy, batch: int, int8: bool) -> dict[str, Any]:
+    """Microseconds that reading the weights and multiplying with them take at least, measured now."""
+    spec = policy.spec
+    # The folded network of one evaluation does what all of them do.
+    one = PolicyGraph(policy.configured(steps=1 if spec.jumps else 2)).policy.denoisers[0]
+    size = sum(parameter.numel() for parameter in one.parameters()) * (1 if int8 else 4)
+    x = torch.zeros(batch, spec.horizon, spec.action_dim)
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        one(x, torch.zeros(batch, spec.history * spec.observation_dim))
+    rate, peak = bandwidth(size), 1e9 * gemm_peak(0.2)["best"]
+    memory, compute = (1e6 * policy.evaluations * work for work in (size / rate, counter.get_total_flops() / peak))
+    return {
+        "evaluations": policy.evaluations,
+        "weight_bytes": size,
+        "flops_per_evaluation": counter.get_total_flops(),
+        "gb_per_s": rate / 1e9,
+        "gflop_per_s": peak / 1e9,
+        "memory_us": memory,
+        "compute_us": compute,
+        "limit_us": max(memory, compute),
+    }
+
+
+def bandwidth(size: int, seconds: float = 0.1) -> float:
+    """Bytes a second that one core reads from a block of `size` bytes, over and over: cache where it fits, memory else."""
+    block = np.ones(max(size // 4, 16), np.float32)
+    times = timed(lambda x: np.dot(x, x), block, seconds, 5)
+    return block.nbytes / (1e-6 * statistics.median(times))
+
+
+def import_times() -> dict[str, float]:
+    """Milliseconds that a fresh process takes to import the runtime, numpy in it, and onnxruntime after it; best of 5."""
+    code = (
+        "import time; a = time.perf_counter(); import numpy; b = time.perf_counter()\n"
+        "import ractd_runtime.policy; c = time.perf_counter(); import onnxruntime; d = time.perf_counter()\n"
+        "print(b - a, c - a, d - c)"
+    )
+    runs = []
+    for _ in range(5):
+        words = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+        runs.append([1e3 * float(word) for word in words])
+    numpy, runtime, engine = (min(column) for column in zip(*runs, strict=True))
+    return {"ractd_runtime_ms": runtime, "of_which_numpy_ms": numpy, "onnxruntime_ms": engine}
+
+
+def scores(run: Path, precision: Any, episodes: int, seconds: float) -> dict[str, Any]:
+    """Export a run's student, score it and PyTorch with the same seeds, and time it at batch 1."""
+    with tempfile.TemporaryDirectory() as directory:
+        done = export_policy(run, Path(directory) / "out", precision=precision, check_episodes=episodes)
+        deployed = Deployed.load(Path(directory) / "out")
+    assert done.scores is not None
+    mean = np.array(done.contract["inputs"]["observation"]["mean"], np.float32)
+    observation = mean if deployed.contract.history == 1 else np.repeat(mean[None], deployed.contract.history, 0)
+    names = ("pytorch", "exported")
+    return {
+        "network": str(Policy.load(run).spec.network),
+        "precision": precision,
+        "episodes": episodes,
+        "scores": {n: (e.mean_score, e.score_se, e.mean_return) for n, e in zip(names, done.scores, strict=True)},
+        **quantiles(timed(deployed.act, observation, seconds, 10)),
+    }
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print what is measured so far, and which goals it meets."""
+    cells, rows = result["cells"], []
+    for key, cell in cells.items():
+        numbers = [f"{cell[name]:,.0f}" for name in ("p50", "p99", "max", "memory_us", "compute_us")]
+        rows.append([key + (" (est.)" if cell["estimated"] else ""), *numbers, f"{cell['p50'] / cell['limit_us']:.1f}"])
+    columns = ["us per call of act, one core", "p50", "p99", "max", "bytes/bandwidth", "ops/peak", "p50/limit"]
+    print_table(f"{result['threads']} thread", columns, rows)
+    if result["scores"]:
+        rows = [
+            [
+                key,
+                f"{row['p50']:.0f}",
+                *(f"{s if s is not None else r:.1f} ± {e or 0:.1f}" for s, e, r in row["scores"].values()),
+            ]
+            for key, row in result["scores"].items()
+        ]
+        print_table("what it costs in score", ["student", "p50 us", "PyTorch", "exported"], rows)
+    imports = result["imports"]
+    print(
+        f"import: ractd_runtime {imports['ractd_runtime_ms']:.0f} ms, of which numpy {imports['of_which_numpy_ms']:.0f} "
+        f"(goal {GOAL_IMPORT_MS:g}); onnxruntime {imports['onnxruntime_ms']:.0f} ms more"
+    )
+    one = {name: cells.get(f"mlp, {name}, batch 1", {}).get("p50") for name in ("onnx, 1 step", "eager, teacher")}
+    student, teacher = one.values()
+    if student:
+        print(f"MLP student, ONNX Runtime, batch 1: {student:.0f} us (goal {GOAL_US:g})")
+    if student and teacher:
+        print(f"PyTorch's 80-bin teacher takes {teacher / student:,.0f} times as long (goal {GOAL_RATIO:g})")
+
+
+def main() -> None:
+    """Measure what is missing, print, write `benchmarks/results/latency.json`."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    names = tuple(configurations())
+    parser.add_argument("--networks", nargs="+", choices=names, default=["mlp", "mlp-small", "unet"])
+    parser.add_argument("--engines", nargs="+", choices=tuple(ENGINES), default=list(ENGINES))
+    parser.add_argument("--sampling", nargs="+", choices=SAMPLING, default=list(SAMPLING))
+    parser.add_argument("--batches", nargs="+", type=int, default=list(BATCHES))
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each cell, or 20 calls, whichever is longer")
+    parser.add_argument(
+        "--run", nargs="*", type=Path, default=[], help="runs whose students are scored in fp32 and int8"
+    )
+    parser.add_argument("--episodes", type=int, default=50)
+    parser.add_argument("--again", action="store_true", help="measure anew what is there")
+    parser.add_argument("--out", type=Path, default=RESULTS / "latency.json")
+    parser.add_argument("--quick", action="store_true", help="a few calls of each: see that it works")
+    arguments = parser.parse_args()
+
+    torch.set_num_threads(1)
+    seconds, least = (0.02, 2) if arguments.quick else (arguments.seconds, 20)
+    result: dict[str, Any] = {"threads": 1, "seconds": seconds, "cells": {}, "scores": {}, "imports": import_times()}
+    if arguments.out.exists():
+        before = json.loads(arguments.out.read_text())
+        if before["machine"]["cpu"] != machine()["cpu"]:
+            raise SystemExit(f"{arguments.out}: is from another machine; use another --out")
+        result |= {name: before[name] for name in ("cells", "scores")}
+
+    def missing(kind: str, key: str) -> bool:
+        return arguments.again or key not in result[kind]
+
+    def keep(kind: str, key: str, row: dict[str, Any]) -> None:
+        here = machine()
+        result[kind][key] = row | {"load_before": here["load_before"], "commit": here["commit"]}
+        write_result(arguments.out.stem, result, arguments.out.parent)
+        print(f"{key}: p50 {row['p50']:.0f} us", flush=True)
+
+    for words in product(arguments.networks, arguments.engines, arguments.sampling, arguments.batches):
+        cell = Cell(*words)
+        if cell.engine == "onnx int8" and not cell.network.startswith("mlp"):
+            continue  # a U-Net's convolutions stay in fp32
+        if missing("cells", str(cell)):
+            keep("cells", str(cell), measure(cell, seconds, least))
+    for run, precision in product(arguments.run, ("fp32", "int8")):
+        key = f"{run.name}, {precision}"
+        if missing("scores", key):
+            keep("scores", key, scores(run, precision, arguments.episodes, seconds))
+    show(result)
+
+
+if __name__ == "__main__":
+    main()

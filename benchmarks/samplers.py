@@ -1,0 +1,122 @@
+"""Every sampler of a trained run's policies, by its steps: network evaluations, time per action, score.
+
+    python benchmarks/samplers.py runs/scores/hopper-medium-replay-s0 [runs/ddpm] [--episodes 100] [--steps 5 10 20 40 80]
+
+Stop it and go on at will: a row that is measured with the same weights, episodes and seed is not measured again, and rows of
+other runs stay. The run of a DDPM teacher is one more RUN. Writes benchmarks/results/samplers.json and samplers.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from common import RESULTS, write_result
+from rich.console import Console
+from tyro.conf import Positional
+
+from ractd.diffusion.samplers import SAMPLERS
+from ractd.policy import WEIGHTS, Policy
+from ractd.training.results import score
+
+KEPT = ("mean_score", "score_se", "mean_return", "return_se", "mean_length", "episodes", "seed", "env_id", "backend")
+
+
+@dataclass
+class Options:
+    """Which runs, and how much of them."""
+
+    runs: Positional[tuple[Path, ...]]
+    """Run directories."""
+    policies: tuple[str, ...] = ("teacher", "student")
+    """Which of their policies."""
+    episodes: int = 100
+    """Episodes of each row."""
+    steps: tuple[int, ...] = (5, 10, 20, 40, 80)
+    """Bins of a teacher's schedule, steps of a DDPM teacher: those that it has."""
+    student_steps: tuple[int, ...] = (1, 2, 3, 4)
+    """Steps of a student."""
+    seed: int = 0
+    """Seeds environments and noise."""
+    threads: int = 1
+    """Threads of the networks."""
+
+
+def ways(policy: Policy, options: Options) -> Iterator[Policy]:
+    """Yield the policy with each of its samplers and steps."""
+    spec = policy.spec
+    for name, sampler in SAMPLERS[spec.kind].items():
+        least, most = sampler.limits(spec.schedule)
+        for steps in options.student_steps if spec.jumps else options.steps:
+            if least <= steps <= most:
+                yield policy.configured(sampler=name, steps=steps)
+
+
+def measured(found: dict[str, Any] | None, identity: str, options: Options) -> bool:
+    """Say whether a row is there as it would be measured now."""
+    wanted = {
+        "sha256": identity,
+        "threads": options.threads,
+        "episodes": options.episodes,
+        "seed": 1_000 * options.seed,
+    }
+    return found is not None and all(found[key] == value for key, value in wanted.items())
+
+
+def markdown(runs: dict[str, Any]) -> str:
+    """Return a table of each run."""
+    columns = ("policy", "sampler", "steps", "NFE", "ms per action", "score ± s.e.", "episodes")
+    lines = []
+    for name, rows in runs.items():
+        lines += [f"{name}", "", f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
+        for row in rows.values():
+            mean, se = row["mean_score"], row["score_se"]
+            if mean is None:
+                mean, se = row["mean_return"], row["return_se"]
+            how = (row["policy"], row["sampler"], row["steps"], row["nfe"], f"{row['ms_per_action']:.2f}")
+            cells = (*how, f"{mean:.1f} ± {se or 0:.1f}", row["episodes"])
+            lines.append("| " + " | ".join(map(str, cells)) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure what is missing, the quick rows first; write the tables after each row."""
+    options = tyro.cli(Options, description=__doc__)
+    torch.set_num_threads(options.threads)
+    path, console = RESULTS / "samplers.json", Console()
+    runs: dict[str, Any] = json.loads(path.read_text())["runs"] if path.exists() else {}
+    for run in options.runs:
+        there = [run / "policy" / name for name in options.policies if (run / "policy" / name).is_dir()]
+        if not there:
+            raise SystemExit(f"{run}: has none of the policies {', '.join(options.policies)}")
+        weights = {place: hashlib.sha256((place / WEIGHTS).read_bytes()).hexdigest() for place in there}
+        todo = [(place, policy) for place in there for policy in ways(Policy.load(place), options)]
+        rows = runs.setdefault(run.resolve().name, {})
+        for place, policy in sorted(todo, key=lambda item: item[1].evaluations):
+            spec = policy.spec
+            if spec.env_id is None:
+                raise SystemExit(f"{place}: names no environment to score in")
+            label = f"{place.name}, {spec.sampler}, {spec.steps} steps"
+            if measured(rows.get(label), weights[place], options):
+                continue
+            row = score(policy, spec.env_id, options.episodes, 1, options.seed, console, label)
+            evaluation = row.pop("evaluation")
+            kind = {"policy": place.name if spec.kind != "DDPM teacher" else spec.kind, "sha256": weights[place]}
+            rows[label] = kind | row | {key: evaluation[key] for key in KEPT}
+            order = sorted(rows.items(), key=lambda item: (item[1]["policy"], item[1]["sampler"], item[1]["steps"]))
+            runs[run.resolve().name] = rows = dict(order)
+            write_result("samplers", {"runs": runs})
+            path.with_suffix(".md").write_text(markdown(runs))
+            console.print(f"{run.name}: {label}: {rows[label]['mean_return']:,.0f}", highlight=False)
+    console.print(markdown(runs), markup=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+"""D4RL's mazes and one's own: a point mass pushed to a goal. Importing it imports no simulator and no torch."""
+
+from __future__ import annotations
+
+from ractd.envs.maze.controller import WaypointController
+from ractd.envs.maze.maps import MAZES, Maze, parse_maze, read_maze
+from ractd.envs.maze.vector import GOAL_RADIUS, MazeVector, maze_vector
+
+__all__ = [
+    "GOAL_RADIUS",
+    "MAZES",
+    "Maze",
+    "MazeVector",
+    "WaypointController",
+    "maze_vector",
+    "parse_maze",
+    "read_maze",
+]

@@ -1,0 +1,203 @@
+"""What `policy.json` says: inputs, outputs, execution, where the policy comes from and how good it was."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ractd.data import OfflineDataset, load_dataset
+from ractd.data.registry import dataset_dir
+from ractd.envs.vector import make_gymnasium
+from ractd.errors import RactdError
+from ractd.policy import Policy, PolicySpec
+from ractd.training.checkpoint import read_json
+from ractd.training.results import VARIANTS, policy_directory
+from ractd.training.rundir import read_run, versions
+from ractd_runtime.contract import FORMAT, FORMAT_VERSION
+
+MARGIN = 0.5
+"""An observation is far outside the data where it leaves its range by this share of the range."""
+STANDARD_DEVIATIONS = 5.0
+"""Around the mean, where the data is not there to be asked for its range."""
+PACKAGES = ("onnx", "onnxruntime", "onnxscript", "openvino", "ractd-runtime")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is exported and what is known about it."""
+
+    policy: Policy
+    name: str
+    """The policy's name in its run, `policy` for a bare policy directory."""
+    run: Path | None
+    dataset: OfflineDataset | None
+    """The data it was trained on, None where it isn't there any more."""
+
+
+def open_source(path: Path, name: str | None, dataset: str | Path | None, **sampling: Any) -> Source:
+    """Open a run's policy (by default its student) or a policy directory, and the data it was trained on.
+
+    `sampling` is passed to `Policy.configured`. Raises `RactdError` for an unknown policy, an impossible setting, or a
+    `dataset` that is another one.
+    """
+    run = path if (path / "policy").is_dir() else None
+    if run is None and name is not None:
+        raise RactdError(f"{path}: is no run directory, so it has no policy {name!r} to choose; leave out --policy")
+    name = name or "student"
+    policy = Policy.load(path if run is None else policy_directory(run, name))
+    policy = policy.configured(**sampling)
+    return Source(policy, "policy" if run is None else name, run, _dataset(policy.spec, dataset))
+
+
+def _dataset(spec: PolicySpec, given: str | Path | None) -> OfflineDataset | None:
+    trained_on = spec.provenance.get("dataset", {})
+    if given is None:
+        built = dataset_dir() / f"{trained_on.get('name')}.hdf5"
+        there = [path for path in (trained_on.get("source"), built) if path and Path(path).is_file()]
+        if not there:
+            return None
+        given = there[0]
+    found = load_dataset(given)
+    if trained_on.get("fingerprint") not in (None, found.fingerprint):
+        raise RactdError(
+            f"{given}: is not the data that the policy was trained on (fingerprint {found.fingerprint[:12]}, "
+            f"expected {trained_on['fingerprint'][:12]}); give the right one with --dataset"
+        )
+    return found
+
+
+def contract(source: Source) -> dict[str, Any]:
+    """Return the contract of a policy, all but what only the written graph knows."""
+    spec, provenance = source.policy.spec, source.policy.spec.provenance
+    low, high = _bounds(source.policy)
+    shape = [spec.history, spec.observation_dim]
+    execute = _execute(source.run)
+    draws = spec.sampling.draws(spec.steps)
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "policy": source.name,
+        "inputs": {
+            "observation": {
+                "shape": ["batch", *shape],
+                "dtype": "float32",
+                "meaning": "the last observations, oldest first, in the environment's units; normalised inside the graph",
+                **_observation_range(source),
+            },
+            "noise": {
+                "shape": ["batch", draws, spec.candidates, spec.horizon, spec.action_dim],
+                "dtype": "float32",
+                "distribution": "independent standard normal",
+                "meaning": "one draw for each sampling step and candidate; the caller owns the seed",
+            },
+        },
+        "outputs": {
+            "actions": {
+                "shape": ["batch", spec.horizon, spec.action_dim],
+                "dtype": "float32",
+                "meaning": "the next actions in the order of execution, in the environment's units, clipped to low and high",
+                "low": low,
+                "high": high,
+            }
+        },
+        "sampling": {
+            "sampler": spec.sampler,
+            "steps": spec.steps,
+            "candidates": spec.candidates,
+            "network_evaluations": source.policy.evaluations,
+        },
+        "execution": {
+            "execute": execute,
+            "control_hz": control_hz(spec.env_id),
+            "advice": f"execute the first {execute} of {spec.horizon} actions, then ask again with a new observation",
+        },
+        "checks": {"not_finite": "error", "out_of_range": "warning"},
+        "environment": spec.env_id,
+        "dataset": provenance.get("dataset"),
+        "training": {key: value for key, value in provenance.items() if key not in ("dataset", "versions")},
+        "score": score(source),
+        "versions": _versions(provenance),
+    }
+
+
+def _bounds(policy: Policy) -> tuple[list[float], list[float]]:
+    normalizer = policy.normalizer
+    return normalizer.action_low.tolist(), normalizer.action_high.tolist()
+
+
+def _observation_range(source: Source) -> dict[str, Any]:
+    normalizer = source.policy.normalizer
+    mean, std = (x.numpy().astype(np.float64) for x in (normalizer.observation_mean, normalizer.observation_std))
+    if source.dataset is not None:
+        low, high, of = source.dataset.observations.min(0), source.dataset.observations.max(0), "smallest and largest"
+    else:
+        low, high = mean - STANDARD_DEVIATIONS * std, mean + STANDARD_DEVIATIONS * std
+        of = f"mean -+ {STANDARD_DEVIATIONS:g} standard deviations"
+    return {
+        "low": low.tolist(),
+        "high": high.tolist(),
+        "low_and_high_are": f"{of} of the training data",
+        "margin": MARGIN,
+        "mean": mean.tolist(),
+        "std": std.tolist(),
+    }
+
+
+def _execute(run: Path | None) -> int:
+    return 1 if run is None else int(read_run(run)["config"]["evaluation"]["execute"])
+
+
+def control_hz(env_id: str | None) -> float | None:
+    """Return the rate of an environment's steps, None where it isn't installed or doesn't know."""
+    if env_id is None:
+        return None
+    try:
+        env = make_gymnasium(env_id)
+    except RactdError:
+        return None
+    try:
+        dt = getattr(env.unwrapped, "dt", None)
+        return round(1 / float(dt), 6) if dt else None
+    finally:
+        env.close()
+
+
+def score(source: Source) -> dict[str, Any] | None:
+    """Return what the run measured of this policy, sampled this way: the score, or the estimate without a simulator."""
+    if source.run is None:
+        return None
+    rows = _measured(source.run, source.name)
+    spec = source.policy.spec
+    how = {"sampler": spec.sampler, "steps": spec.steps, "candidates": spec.candidates}
+    # Rows of earlier versions don't name their sampler: it was the policy's own.
+    same = [row for row in rows if {name: row.get(name, value) for name, value in how.items()} == how]
+    if not same:
+        return None
+    row = max(same, key=lambda row: row.get("evaluation", {}).get("episodes", 0))
+    of = {"of": "the PyTorch policy in fp32", "selection": row["selection"], "selected_step": row["selected_step"]}
+    if "evaluation" not in row:
+        return of | {"kind": "the return model's estimate", **row["offline"]}
+    evaluation = {k: v for k, v in row["evaluation"].items() if k not in ("returns", "lengths")}
+    return of | {"kind": "measured in the environment", **evaluation}
+
+
+def _measured(run: Path, name: str) -> list[dict[str, Any]]:
+    labels = {label for label, (policy, _) in VARIANTS.items() if policy == name}
+    result = run / "result.json"
+    rows = read_json(result)["rows"] if result.exists() else {}
+    rows = [row for label, row in rows.items() if label in labels]
+    return rows + [read_json(path) for path in sorted((run / "evaluations").glob(f"{name}-e*.json"))]
+
+
+def _versions(provenance: dict[str, Any]) -> dict[str, Any]:
+    here = versions()
+    for name in PACKAGES:
+        try:
+            here[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {"export": here, "training": provenance.get("versions")}

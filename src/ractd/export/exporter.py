@@ -1,0 +1,231 @@
+"""`ractd export`: trace, write beside, verify, and only then put in place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor, nn
+
+from ractd.envs.evaluate import Evaluation
+from ractd.errors import RactdError
+from ractd.export import verify
+from ractd.export.contract import contract, open_source
+from ractd.export.formats import WRITERS, Format, Precision, trace
+from ractd.export.graph import PolicyGraph, batch_first
+from ractd.policy import Policy
+from ractd.training.checkpoint import write_json
+from ractd_runtime.contract import CONTRACT, FORMAT
+
+MAX_EVALUATIONS = 32
+"""Network evaluations that a graph may hold: it is a straight line of them."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What `export_policy` wrote."""
+
+    directory: Path
+    contract: dict[str, Any]
+    """The whole `policy.json`."""
+    difference: verify.Difference
+    scores: tuple[Evaluation, Evaluation] | None
+    """PyTorch's and the graph's evaluation, where asked for."""
+
+
+def export_policy(
+    path: str | Path,
+    out: str | Path,
+    *,
+    policy: str | None = None,
+    format: Format = "onnx",
+    precision: Precision = "fp32",
+    sampler: str | None = None,
+    steps: int | None = None,
+    candidates: int | None = None,
+    dataset: str | Path | None = None,
+    check_episodes: int = 0,
+    console: Console | None = None,
+) -> Exported:
+    """Export a policy of a run (by default its student), or a policy directory, to `out`: a graph and `policy.json`.
+
+    `sampler`, `steps` and `candidates` are fixed in the graph. `dataset` is the data it was trained on, where it has moved. Before
+    anything appears in `out`, the written graph is compared with PyTorch, and scored with it where `check_episodes` is
+    positive. Raises `RactdError` for bad input and where the two differ.
+    """
+    out, console = Path(out), console or Console(quiet=True)
+    if check_episodes < 0:
+        raise RactdError(f"--check-episodes is {check_episodes}, expected 0 or more")
+    source = open_source(Path(path), policy, dataset, sampler=sampler, steps=steps, candidates=candidates)
+    chosen = source.policy
+    if chosen.evaluations > MAX_EVALUATIONS:
+        raise RactdError(
+            f"{path}: {chosen.evaluations} network evaluations are too many for one graph (at most {MAX_EVALUATIONS}); "
+            "choose fewer with --steps, or export the student"
+        )
+    env_id = chosen.spec.env_id
+    if check_episodes and env_id is None:
+        raise RactdError(f"{path}: its data names no environment to score in; leave out --check-episodes")
+    if source.dataset is None:
+        console.print(
+            "the data that it was trained on is not there (give it with --dataset): verified on random observations only",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    found: dict[str, Any] = {}
+
+    def check(sample: verify.Sample, content: dict[str, Any]) -> dict[str, Any]:
+        found["difference"] = verify.compare(chosen, sample, source.dataset, precision)
+        report = asdict(found["difference"]) | {"unit": "half of the actions' range"}
+        if check_episodes and env_id is not None:
+            execute = content["execution"]["execute"]
+            with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
+                task = bars.add_task("scoring PyTorch and the graph", total=2 * check_episodes)
+                counted = _Counter(lambda done: bars.update(task, completed=done))
+                found["scores"] = verify.evaluate_both(chosen, sample, env_id, check_episodes, execute, counted)
+            names = ("pytorch", "exported")
+            report["scores"] = {name: _brief(e) for name, e in zip(names, found["scores"], strict=True)}
+        return report
+
+    with torch.no_grad():
+        graph = PolicyGraph(chosen)
+    content = export_graph(graph, _examples(chosen), contract(source), check, out, format, precision, console)
+    return Exported(out, content, found["difference"], found.get("scores"))
+
+
+def _examples(policy: Policy) -> dict[str, Tensor]:
+    spec = policy.spec
+    noise = batch_first(policy.draw_noise(2), spec.candidates).contiguous()
+    return {"observation": torch.zeros(2, spec.history, spec.observation_dim), "noise": noise}
+
+
+def export_graph(
+    graph: nn.Module,
+    examples: Mapping[str, Tensor],
+    content: dict[str, Any],
+    check: Callable[[verify.Sample, dict[str, Any]], dict[str, Any]],
+    out: Path,
+    format: Format,
+    precision: Precision,
+    console: Console,
+) -> dict[str, Any]:
+    """Write any graph with its contract: inputs by the names of `examples`, outputs by those of the contract.
+
+    `check(sample, contract)` gets the written graph, opened the way a user opens it, and returns what it measured or raises.
+    Everything is written into a directory beside `out` and put in place in the end; returns the whole contract.
+    """
+    _refuse_foreign(out)
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    embedded = json.dumps(content)
+    try:
+        try:
+            partial.mkdir(parents=True)
+            with _spinner(console, "tracing and writing the graph"):
+                program = trace(graph, examples)
+                files = WRITERS[format](
+                    program, (list(examples), list(content["outputs"])), embedded, precision, partial
+                )
+            hashes = {p.name: {"sha256": _sha256(p), "bytes": p.stat().st_size} for p in files}
+            content = content | {"graph": {"format": format, "precision": precision, "files": hashes}}
+            write_json(partial / CONTRACT, content)
+            with _spinner(console, "verifying"):
+                content["graph"]["verification"] = check(_OPENERS[format](partial), content)
+            write_json(partial / CONTRACT, content)
+            _put_in_place(partial, out)
+        except OSError as error:
+            raise RactdError(f"{out}: could not be written ({error.strerror or error}); nothing was changed") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return content
+
+
+def _open_runtime(directory: Path) -> verify.Sample:
+    from ractd_runtime.policy import Policy as Deployed
+
+    return Deployed.load(directory).sample
+
+
+def _open_pt2(directory: Path) -> verify.Sample:
+    module = torch.export.load(directory / "policy.pt2").module()
+
+    def sample(observations: verify.Floats, noise: verify.Floats) -> verify.Floats:
+        return module(torch.from_numpy(observations), torch.from_numpy(noise)).numpy()  # type: ignore[no-any-return]
+
+    return sample
+
+
+_OPENERS: dict[Format, Callable[[Path], verify.Sample]] = {
+    "onnx": _open_runtime,
+    "openvino": _open_runtime,
+    "pt2": _open_pt2,
+}
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Raise `RactdError` where `out` holds something that no export wrote."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise RactdError(f"{out}: is a file; give a directory with -o")
+    names = sorted(item.name for item in out.iterdir())
+    try:
+        ours = json.loads((out / CONTRACT).read_text()).get("format") == FORMAT
+    except (OSError, ValueError, AttributeError):
+        ours = False
+    if names and not ours:
+        raise RactdError(f"{out}: is not empty and no exported policy (it holds {names[0]!r}); use another -o")
+
+
+def _put_in_place(partial: Path, out: Path) -> None:
+    """Move a finished export to `out` in one step; over an older one file by file, the contract last.
+
+    Whoever opens the directory between two files finds a SHA-256 that doesn't fit, never a mixture.
+    """
+    if not out.exists():
+        os.replace(partial, out)
+        return
+    names = [path.name for path in partial.iterdir()]
+    for name in sorted(names, key=lambda name: name == CONTRACT):
+        os.replace(partial / name, out / name)
+    for path in out.iterdir():
+        if path.name not in names and path.name in ("policy.onnx", "policy.xml", "policy.bin", "policy.pt2"):
+            path.unlink()
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        os.fsync(file.fileno())
+    return digest
+
+
+def _brief(evaluation: Evaluation) -> dict[str, Any]:
+    return {k: v for k, v in evaluation.to_dict().items() if k not in ("returns", "lengths", "reference")}
+
+
+class _Counter:
+    """Adds up the episodes of consecutive evaluations."""
+
+    def __init__(self, show: Callable[[int], None]) -> None:
+        self.show, self.before, self.seen = show, 0, 0
+
+    def __call__(self, done: int, total: int, step: int) -> None:
+        if done < self.seen:
+            self.before += total
+        self.seen = done
+        self.show(self.before + done)
+
+
+def _spinner(console: Console, what: str) -> AbstractContextManager[Any]:
+    return console.status(f"{what} ...")

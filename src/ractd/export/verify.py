@@ -1,0 +1,125 @@
+"""Does the exported graph do what PyTorch does? On data and at random, at several batch sizes, and in the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ractd.data import OfflineDataset
+from ractd.data.windows import Windows
+from ractd.envs.evaluate import Evaluation, evaluate
+from ractd.errors import RactdError
+from ractd.export.formats import Precision
+from ractd.export.graph import batch_first
+from ractd.policy import Policy
+
+Floats = NDArray[np.float32]
+Sample = Callable[[Floats, Floats], Floats]
+"""The exported graph: observations [B, h, O] and noise [B, draws, N, c, A] -> actions [B, c, A]."""
+
+BATCHES = (1, 3, 64)
+EXACT = 1e-5
+"""Largest difference in fp32, in the scaled units in which actions span [-1, 1]."""
+REDUCED: dict[Precision, float] = {"fp16": 5e-3, "int8": 5e-2}
+"""Largest mean difference in reduced precision, in the same units."""
+TIE = 1e-4
+"""Candidates whose return estimates differ by less, in standard deviations of the returns, are equally good in fp32."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far the graph is from PyTorch, in the scaled units in which actions span [-1, 1]."""
+
+    largest: float
+    mean: float
+    compared: dict[str, list[int]]
+    """Batch sizes by the kind of observations."""
+
+
+def random_observations(policy: Policy, count: int, generator: torch.Generator) -> Tensor:
+    """Return observations `[count, h, O]` three times as wide as the data: normal around its mean."""
+    shape = (count, policy.spec.history, policy.spec.observation_dim)
+    normalizer = policy.normalizer
+    return normalizer.observation_mean + 3 * normalizer.observation_std * torch.randn(shape, generator=generator)
+
+
+def compare(policy: Policy, sample: Sample, dataset: OfflineDataset | None, precision: Precision) -> Difference:
+    """Compare the graph with PyTorch on the dataset's and on random observations, with the same noise.
+
+    Raises `RactdError` where they differ by more than the precision allows.
+    """
+    generator = torch.Generator().manual_seed(0)
+    kinds: dict[str, Callable[[int], Tensor]] = {"random": lambda n: random_observations(policy, n, generator)}
+    if dataset is not None:
+        windows = Windows(dataset, policy.spec.horizon, policy.spec.history)
+        kinds["dataset"] = lambda n: windows.gather(windows.draw(n, generator))[0]
+    policy.reset(0)
+    largest, means = 0.0, []
+    for kind, draw in kinds.items():
+        for batch in BATCHES:
+            difference = differences(policy, sample, draw(batch), precision)
+            largest, mean = max(largest, float(difference.max())), float(difference.mean())
+            means.append(mean)
+            what, found, limit = "by up to", float(difference.max()), EXACT
+            if precision != "fp32":
+                what, found, limit = "on average by", mean, REDUCED[precision]
+            if not found <= limit:  # NaN included
+                raise RactdError(
+                    f"the exported graph differs from PyTorch {what} {found:.2g} on {kind} observations at batch {batch} "
+                    f"(limit {limit:g}, where actions span [-1, 1]); nothing was written"
+                )
+    return Difference(largest, float(np.mean(means)), {kind: list(BATCHES) for kind in kinds})
+
+
+@torch.inference_mode()
+def differences(policy: Policy, sample: Sample, observations: Tensor, precision: Precision) -> Floats:
+    """Return |graph - PyTorch| of every number, `[B, c, A]`, where actions span [-1, 1].
+
+    Rounding decides between candidates that are as good as equal: a row counts from the nearest of those (in reduced
+    precision, whose rounding is larger than any bound on a tie, from the nearest of all).
+    """
+    spec, normalizer = policy.spec, policy.normalizer
+    noise = policy.draw_noise(len(observations))
+    half_range = (normalizer.action_high - normalizer.action_low) / 2
+    exported = torch.from_numpy(sample(observations.numpy(), np.ascontiguousarray(batch_first(noise, spec.candidates))))
+    expected = policy.sample(observations, noise)
+    if exported.shape != expected.shape:
+        raise RactdError(f"the exported graph gives actions {list(exported.shape)}, expected {list(expected.shape)}")
+    found = (exported - expected).abs() / half_range
+    if spec.candidates > 1:
+        repeated = observations.repeat_interleave(spec.candidates, 0)
+        each = policy.configured(candidates=1).sample(repeated, noise)
+        estimates = policy.estimate_return(repeated[:, -1].numpy(), each[:, 0].numpy()) / spec.return_std
+        returns = torch.from_numpy(estimates).view(-1, spec.candidates)
+        worse = returns < returns.amax(1, keepdim=True) - TIE
+        apart = (exported[:, None] - each.unflatten(0, (-1, spec.candidates))).abs() / half_range
+        distance = apart.flatten(2).amax(2)
+        if precision == "fp32":
+            distance = distance.masked_fill(worse, torch.inf)
+        found = apart[torch.arange(len(apart)), distance.argmin(1)]
+    return found.numpy()  # type: ignore[no-any-return]
+
+
+def evaluate_both(
+    policy: Policy, sample: Sample, env_id: str, episodes: int, execute: int, progress: Callable[[int, int, int], None]
+) -> tuple[Evaluation, Evaluation]:
+    """Score PyTorch and the graph in the environment, with the same seeds and the same stream of noise."""
+    candidates = policy.spec.candidates
+
+    def exported(observations: NDArray[np.float32]) -> NDArray[Any]:
+        noise = np.ascontiguousarray(batch_first(policy.draw_noise(len(observations)), candidates))
+        return sample(observations, noise)
+
+    results = []
+    for act in (policy.act_chunk, exported):
+        policy.reset(0)
+        results.append(
+            evaluate(act, env_id, episodes=episodes, execute=execute, history=policy.spec.history, progress=progress)
+        )
+    return results[0], results[1]

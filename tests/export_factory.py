@@ -1,0 +1,83 @@
+"""Small policies with random weights and shifted units, to export."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from ractd.config import DDPM, MLP, Network, UNet
+from ractd.data import OfflineDataset
+from ractd.data.dataset import describe
+from ractd.diffusion.samplers import SAMPLERS
+from ractd.models import ReturnNetwork, build_network
+from ractd.models.normalizer import Normalizer
+from ractd.policy import Policy, PolicySpec
+
+OBSERVATIONS, ACTIONS = 3, 2
+TINY_MLP, TINY_UNET = MLP(width=16, blocks=2, embed_dim=8), UNet(down_dims=(8, 16), embed_dim=8, groups=4)
+
+
+def logs(rows: int = 400) -> OfflineDataset:
+    """Random data in units of its own, episodes of 40 steps."""
+    rng = np.random.default_rng(0)
+    timeouts = np.zeros(rows, np.bool_)
+    timeouts[39::40] = True
+    return OfflineDataset(
+        "logs",
+        rng.normal([1.0, -2.0, 0.5], [0.5, 2.0, 1.5], (rows, OBSERVATIONS)),
+        rng.uniform([-2.0, 0.0], [3.0, 0.5], (rows, ACTIONS)),
+        rng.normal(size=rows),
+        np.zeros(rows, np.bool_),
+        timeouts,
+    )
+
+
+def make_policy(
+    network: Network = TINY_MLP,
+    *,
+    jumps: bool = True,
+    steps: int = 1,
+    candidates: int = 1,
+    sampler: str | None = None,
+    ddpm: DDPM | None = None,
+    return_members: int = 1,
+    history: int = 1,
+    horizon: int = 4,
+    **spec: Any,
+) -> Policy:
+    """A policy whose every weight matters: nothing is zero or one, as it is before training."""
+    torch.manual_seed(0)
+    layers = (8, 16)
+    denoiser = build_network(network, horizon, ACTIONS, history * OBSERVATIONS, jumps)
+    returns = ReturnNetwork(OBSERVATIONS, ACTIONS, layers, return_members)
+    for parameter in (*denoiser.parameters(), *returns.parameters()):
+        torch.nn.init.normal_(parameter, std=0.3)
+    data, kind = logs(), "student" if jumps else "teacher" if ddpm is None else "DDPM teacher"
+    contents: dict[str, Any] = {
+        "observation_dim": OBSERVATIONS,
+        "action_dim": ACTIONS,
+        "horizon": horizon,
+        "history": history,
+        "network": network,
+        "jumps": jumps,
+        "sampler": sampler or next(iter(SAMPLERS[kind])),  # type: ignore[index]
+        "ddpm": ddpm,
+        "return_members": return_members,
+        "steps": steps,
+        "candidates": candidates,
+        "return_layers": layers,
+        "return_mean": 100.0,
+        "return_std": 25.0,
+        "provenance": {"dataset": describe(data)},
+    }
+    return Policy(PolicySpec(**contents | spec), denoiser, returns, Normalizer.of(data.statistics()))
+
+
+def observations(policy: Policy, batch: int, seed: int = 0) -> torch.Tensor:
+    """Observations [B, h, O] in the data's units."""
+    shape = (batch, policy.spec.history, policy.spec.observation_dim)
+    generator = torch.Generator().manual_seed(seed)
+    normal = torch.randn(shape, generator=generator)
+    return policy.normalizer.observation_mean + policy.normalizer.observation_std * normal

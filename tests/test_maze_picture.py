@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+
+from ractd.envs.maze import MAZES
+from ractd.envs.maze.picture import FLOOR_COLOR, PAIR_COLORS, WALL_COLOR, Panel, draw, draw_panel
+from ractd.errors import RactdError
+
+matplotlib = pytest.importorskip("matplotlib")
+
+MAZE = MAZES["maze2d-umaze"]
+
+
+def pixels(panel):
+    """Colours in [0, 255] by a position of the maze, of a panel drawn alone."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 5), dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    draw_panel(axes, MAZE, panel)
+    canvas.draw()
+    image = np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
+
+    def color(x, y):
+        column, row = axes.transData.transform((y, x))
+        return image[round(500 - row), round(column)]
+
+    return color
+
+
+def rgb(name):
+    return np.round(255 * np.array(matplotlib.colors.to_rgb(name)))
+
+
+def test_walls_floor_data_and_paths_are_where_they_are():
+    rng = np.random.default_rng(0)
+    data = rng.uniform([2.6, 1.6], [3.0, 2.0], (20_000, 2))
+    path = np.array([[1, 1.4, 0, 0], [1, 3.0, 0, 0]])
+    beside = path + np.array([0.1, 0, 0, 0])
+    color = pixels(Panel("", data=data, plans=[path[::-1]], executed=[beside]))
+    for x, y in ((1.8, 0.8), (1.8, 1.8), (0.05, 3.0), (2.0, 3.6), (3.5, 2.0)):
+        np.testing.assert_allclose(color(x, y), rgb(WALL_COLOR), atol=4)
+    for x, y in ((0.5, 1.8), (2.8, 0.8), (1.8, 2.5)):
+        np.testing.assert_allclose(color(x, y), rgb(FLOOR_COLOR), atol=4)
+    red, _, blue = color(2.8, 1.8)
+    assert blue > red + 50
+    drawn = rgb(PAIR_COLORS[0])
+    np.testing.assert_allclose(color(1.1, 2.0), 0.85 * drawn + 0.15 * rgb(FLOOR_COLOR), atol=12)
+    along = np.array([color(1.0, y) for y in np.linspace(1.6, 2.8, 200)])
+    dashes = np.abs(along - drawn).max(axis=1) < 60
+    assert 0.3 < dashes.mean() < 0.9  # a plan is dashed beside what was executed
+
+
+def test_draw_writes_the_image_whole_or_not_at_all(tmp_path):
+    panels = [Panel("data", data=np.ones((3, 4))), Panel("plan", plans=[np.ones((2, 4))], goals=np.ones((1, 2)))]
+    path = draw(MAZE, panels, tmp_path / "deep" / "maze.png", title="both")
+    image = matplotlib.image.imread(path)
+    assert image.shape[1] == 1200
+    assert [file.name for file in path.parent.iterdir()] == ["maze.png"]
+    draw(MAZE, panels, tmp_path / "maze.svg")
+    with pytest.raises(RactdError, match=r"maze.xyz: can't draw '.xyz', expected one of .*\.png"):
+        draw(MAZE, panels, tmp_path / "maze.xyz")
+    with pytest.raises(RactdError, match="at least one panel"):
+        draw(MAZE, [], tmp_path / "none.png")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["deep", "maze.svg"]
