@@ -44,8 +44,8 @@ from ractd_runtime import Policy as Deployed
 BATCHES = (1, 32, 256)
 SAMPLING = ("1 step", "4 steps", "teacher")
 GOAL_US, GOAL_RATIO, GOAL_LIMIT, GOAL_IMPORT_MS = 100.0, 1000.0, 2.0, 150.0
-SMALL_BINS, LARGE_BINS = 3, 5
-"""The teacher's graphs from which 80 bins are estimated: 4 and 8 evaluations."""
+SMALL_BINS, LARGE_BINS = 2, 3
+"""The teacher's graphs from which 80 bins are estimated: 2 and 4 evaluations."""
 
 
 def configurations() -> dict[str, Config]:

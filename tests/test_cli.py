@@ -43,7 +43,7 @@ def test_a_run_directory_holds_everything(trained: Trained) -> None:
     run = trained.directory
     config = json.loads((run / "config.json").read_text())
     assert config["config"]["teacher"]["network"]["width"] == 32
-    assert config["config"]["return_model"]["gamma"] == 0.99, "what depends on the dataset is filled in"
+    assert config["config"]["student"]["reward_weight"] == "auto", "what depends on the dataset is filled in"
     assert len(config["dataset"]["fingerprint"]) == 64
     (invocation,) = config["invocations"]
     assert invocation["command"][1:3] == ["train", str(trained.dataset)]

@@ -108,6 +108,13 @@ def test_folding_leaves_the_policy_as_it_was() -> None:
     assert all(before[name].equal(after[name]) for name in before)
 
 
+def test_a_ddpm_teacher_is_refused(tmp_path: Path) -> None:
+    policy = make_policy(jumps=False, sampler="ddpm", ddpm=DDPM(timesteps=20), steps=3)
+    with pytest.raises(RactdError, match="DDPM teacher can't be exported"):
+        exported(policy, tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
 # --- formats -----------------------------------------------------------------------------------------------------
 
 
@@ -116,11 +123,10 @@ def test_folding_leaves_the_policy_as_it_was() -> None:
     [
         (TINY_MLP, {"steps": 4, "candidates": 8, "history": 2, "return_members": 3}),
         (TINY_MLP, {"steps": 2, "sampler": "jumps"}),
-        (TINY_MLP, {"steps": 3, "jumps": False, "sampler": "ddpm", "ddpm": DDPM(timesteps=20)}),
         (TINY_UNET, {"history": 2}),
         (TINY_UNET, {"steps": 4, "candidates": 8}),
     ],
-    ids=["mlp", "mlp-jumps", "mlp-ddpm", "unet", "unet-candidates"],
+    ids=["mlp", "mlp-jumps", "unet", "unet-candidates"],
 )
 def test_onnx_equals_pytorch(tmp_path: Path, network: Network, options: dict[str, Any]) -> None:
     policy = make_policy(network, **options)

@@ -68,6 +68,10 @@ def export_policy(
         raise RactdError(f"--check-episodes is {check_episodes}, expected 0 or more")
     source = open_source(Path(path), policy, dataset, sampler=sampler, steps=steps, candidates=candidates)
     chosen = source.policy
+    if chosen.spec.kind == "DDPM teacher":
+        raise RactdError(
+            f"{path}: a DDPM teacher can't be exported; export the student, or an EDM teacher in a few steps"
+        )
     if chosen.evaluations > MAX_EVALUATIONS:
         raise RactdError(
             f"{path}: {chosen.evaluations} network evaluations are too many for one graph (at most {MAX_EVALUATIONS}); "
