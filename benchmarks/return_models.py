@@ -31,7 +31,8 @@ from ractd.policy import Policy
 from ractd.training.log import Log
 from ractd.training.metrics import Metrics
 from ractd.training.pipeline import resolve
-from ractd.training.stages import prepare, train_return
+from ractd.training.run import Models, prepare
+from ractd.training.stages import train_return
 
 DELTAS = (0.1, 0.2, 0.3, 0.4, 0.6)
 SEEDS = (0, 1, 2)
@@ -97,7 +98,7 @@ def main() -> None:
             config = resolve(replace(PRESETS["cpu"], seed=seed, return_model=model), data.name)
             where, silent = Path("runs/return_models") / f"{data.name}-{label}-s{seed}", Log(Console(quiet=True), None)
             run = prepare(where, config, data, Accelerator(), Metrics(None), silent, 1e9, lambda: False, None)
-            judge = run.policy(plain.network, train_return(run), True, {})
+            judge = run.policy(plain.network, Models(train_return(run)), True, {})
             every = slice(0, None, max(1, data.num_transitions // 4096))
             state = plain.normalizer.observation(torch.from_numpy(data.observations[every]))
             logged = plain.normalizer.action(torch.from_numpy(data.actions[every]))

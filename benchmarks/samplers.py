@@ -23,7 +23,7 @@ from tyro.conf import Positional
 
 from ractd.diffusion.samplers import SAMPLERS
 from ractd.policy import WEIGHTS, Policy
-from ractd.training.results import score
+from ractd.training.results import make_of, score
 
 KEPT = ("mean_score", "score_se", "mean_return", "return_se", "mean_length", "episodes", "seed", "env_id", "backend")
 
@@ -106,7 +106,10 @@ def main() -> None:
             label = f"{place.name}, {spec.sampler}, {spec.steps} steps"
             if measured(rows.get(label), weights[place], options):
                 continue
-            row = score(policy, spec.env_id, options.episodes, 1, options.seed, console, label)
+            execute = spec.horizon if spec.plans else 1
+            row = score(
+                policy, spec.env_id, options.episodes, execute, options.seed, console, label, make_of(spec, place)
+            )
             evaluation = row.pop("evaluation")
             kind = {"policy": place.name if spec.kind != "DDPM teacher" else spec.kind, "sha256": weights[place]}
             rows[label] = kind | row | {key: evaluation[key] for key in KEPT}

@@ -36,7 +36,8 @@ from ractd.training.loop import Objective, Stage, averaged_copy, run_stage, step
 from ractd.training.metrics import Metrics
 from ractd.training.pipeline import resolve
 from ractd.training.returns import ReturnObjective
-from ractd.training.stages import Run, prepare
+from ractd.training.run import Run, prepare
+from ractd.training.samples import ActionSequences
 from ractd.training.student import StudentObjective
 from ractd.training.teacher import TeacherObjective
 
@@ -111,11 +112,11 @@ class Contender:
 
     def _data(self, repeats: int = 100) -> float:
         """Median seconds of what the data cost in a step: a step's draws (all its noise too) and the gather."""
-        windows, times = self.run.windows, []
+        samples, times = self.run.samples, []
         for step in range(repeats):
             start = time.perf_counter()
             draws = self.objective.draw(step_generator(0, self.name, step), self.optimization)
-            windows.gather(draws["index"] if "index" in draws else self.module.rows[draws["row"]])  # type: ignore[index]
+            samples.gather(draws if "index" in draws else {"index": self.module.rows[draws["row"]]})  # type: ignore[index]
             times.append(time.perf_counter() - start)
         return statistics.median(times)
 
@@ -140,6 +141,7 @@ def contenders(config: Config, data: OfflineDataset, accelerator: Accelerator) -
     """The three stages of a configuration, built as a run builds them."""
     nowhere, silent = Path("unused"), Log(Console(quiet=True), None)
     run = prepare(nowhere, config, data, accelerator, Metrics(None), silent, 1e9, lambda: False, None)
+    samples = cast(ActionSequences, run.samples)
     return_network = ReturnNetwork(data.observation_dim, data.action_dim, config.return_model.layers)
     rows = torch.arange(data.num_transitions)
     teacher, student = run.denoiser("teacher", jumps=False), run.denoiser("student", jumps=True)
@@ -148,12 +150,12 @@ def contenders(config: Config, data: OfflineDataset, accelerator: Accelerator) -
     frozen_teacher, frozen_return = averaged_copy(teacher), cast(ReturnNetwork, averaged_copy(return_network))
     objectives: dict[str, tuple[nn.Module, nn.Module, Optimization]] = {
         "return": (
-            ReturnObjective(return_network, run.normalizer, run.windows, run.targets, rows),
+            ReturnObjective(return_network, samples.normalizer, samples.windows, run.targets, rows),
             averaged_copy(return_network),
             config.return_model.optimization,
         ),
         "teacher": (
-            TeacherObjective(teacher, run.normalizer, run.windows, config.diffusion, config.teacher.loss),
+            TeacherObjective(teacher, samples, config.diffusion, config.teacher.loss),
             averaged_copy(teacher),
             config.teacher.optimization,
         ),
@@ -163,8 +165,7 @@ def contenders(config: Config, data: OfflineDataset, accelerator: Accelerator) -
                 average,
                 frozen_teacher,
                 frozen_return,
-                run.normalizer,
-                run.windows,
+                samples,
                 config.diffusion,
                 config.student,
                 run.return_std,

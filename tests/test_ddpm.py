@@ -88,7 +88,7 @@ def test_the_objective_by_hand() -> None:
     torch.manual_seed(0)
     network = build_network(MLP(width=16, blocks=1, embed_dim=8), 1, 2, 1, False)
     torch.nn.init.normal_(network.output.weight, std=0.3)
-    objective = NoiseObjective(network, toy.NORMALIZER, toy.WINDOWS, ddpm)
+    objective = NoiseObjective(network, toy.SEQUENCES, ddpm)
     draws = objective.draw(torch.Generator().manual_seed(0), Optimization(1, batch_size=4096))
     assert (draws["level"].min(), draws["level"].max()) == (1, 20)
     assert (draws["level"].bincount(minlength=21)[1:] > 4096 / 20 / 2).all(), "all levels alike"
@@ -106,7 +106,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> torch.nn.Module:
     torch.manual_seed(0)
     network = build_network(toy.NETWORK, 1, 2, 1, False)
     average = averaged_copy(network)
-    objective = NoiseObjective(network, toy.NORMALIZER, toy.WINDOWS, DDPM(50))
+    objective = NoiseObjective(network, toy.SEQUENCES, DDPM(50))
     optimization = Optimization(1000, batch_size=256, learning_rate=2e-3, warmup_steps=50, ema=0.99)
     directory = tmp_path_factory.mktemp("ddpm")
     stage = Stage("teacher", objective, average, optimization, 0, directory, checkpoint_seconds=math.inf)

@@ -21,6 +21,7 @@ from ractd.models.normalizer import Normalizer
 from ractd.training.checkpoint import read_tensors
 from ractd.training.loop import LOG_EVERY, Interrupted, Stage, averaged_copy, run_stage
 from ractd.training.metrics import Metrics
+from ractd.training.samples import ActionSequences
 from ractd.training.student import StudentObjective
 from ractd.training.teacher import TeacherObjective
 
@@ -40,7 +41,7 @@ def stage_of(name: str, directory: Path, accelerator: Accelerator, steps: int) -
     nn.init.normal_(teacher.output.weight, std=0.2)  # type: ignore[arg-type, union-attr]
     if name == "teacher":
         average = averaged_copy(teacher)
-        objective: nn.Module = TeacherObjective(teacher, normalizer, windows, diffusion)
+        objective: nn.Module = TeacherObjective(teacher, ActionSequences(windows, normalizer), diffusion)
     else:
         anchor: Anchor = name  # type: ignore[assignment]
         network = build_network(NETWORK, 2, 2, 3, True)
@@ -53,7 +54,7 @@ def stage_of(name: str, directory: Path, accelerator: Accelerator, steps: int) -
             return accelerator.reduce(x, "mean")  # type: ignore[return-value]
 
         objective = StudentObjective(
-            network, average, teacher, returns, normalizer, windows, diffusion, config, 1.0, mean
+            network, average, teacher, returns, ActionSequences(windows, normalizer), diffusion, config, 1.0, mean
         )
     optimization = Optimization(steps, batch_size=16, learning_rate=1e-3, warmup_steps=5, max_grad_norm=1e6, ema=0.9)
     return Stage(name, objective, average, optimization, 0, directory / name, checkpoint_seconds=1e9)

@@ -31,6 +31,7 @@ from ractd.training.loop import (
 )
 from ractd.training.metrics import Metrics
 from ractd.training.returns import ReturnObjective
+from ractd.training.samples import ActionSequences
 from ractd.training.student import StudentObjective
 from ractd.training.teacher import TeacherObjective
 
@@ -53,7 +54,7 @@ def teacher_objective() -> tuple[nn.Module, nn.Module]:
     torch.manual_seed(0)
     network = build_network(NETWORK, 2, 2, 3, False)
     return TeacherObjective(
-        network, Normalizer.of(dataset.statistics()), Windows(dataset, 2), DIFFUSION
+        network, ActionSequences(Windows(dataset, 2), Normalizer.of(dataset.statistics())), DIFFUSION
     ), averaged_copy(network)
 
 
@@ -70,8 +71,7 @@ def student_objective() -> tuple[nn.Module, nn.Module]:
         average,
         teacher,
         ReturnNetwork(3, 2, (8, 8)),
-        Normalizer.of(dataset.statistics()),
-        Windows(dataset, 2),
+        ActionSequences(Windows(dataset, 2), Normalizer.of(dataset.statistics())),
         DIFFUSION,
         Student(reward_weight="auto"),
         1.0,

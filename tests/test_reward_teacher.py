@@ -22,6 +22,7 @@ from ractd.models import ReturnNetwork, build_network
 from ractd.models.normalizer import Normalizer
 from ractd.training.loop import Interrupted, Stage, averaged_copy, run_stage
 from ractd.training.metrics import Metrics
+from ractd.training.samples import ActionSequences
 from ractd.training.teacher import Reward, TeacherObjective, denoiser
 
 OBS, A, HORIZON = 3, 2, 4
@@ -66,7 +67,9 @@ def objective(spread: float = 0.3, **options: Any) -> TeacherObjective:
     reward = Reward(
         options.pop("returns", mish), options.pop("weight", 0.7), options.pop("share", 0.2), options.pop("bound", 1.5)
     )
-    return TeacherObjective(network(spread), NORMALIZER, WINDOWS, DIFFUSION, reward=reward, **options).double()
+    return TeacherObjective(
+        network(spread), ActionSequences(WINDOWS, NORMALIZER), DIFFUSION, reward=reward, **options
+    ).double()
 
 
 def draws(seed: int = 0, made_by: TeacherObjective | None = None) -> dict[str, Tensor]:
@@ -106,7 +109,7 @@ def test_the_terms_by_hand() -> None:
 
 
 def test_without_reward_the_loss_is_eq_4_alone() -> None:
-    plain, drawn = TeacherObjective(network(0.3), NORMALIZER, WINDOWS, DIFFUSION), draws()
+    plain, drawn = TeacherObjective(network(0.3), ActionSequences(WINDOWS, NORMALIZER), DIFFUSION), draws()
     terms = plain(drawn)
     assert terms.keys() == {"loss", "dsm"}
     assert terms["loss"].item() == objective()(drawn)["dsm"].item()
@@ -205,7 +208,7 @@ def stage(directory: Path, steps: int = 60) -> Stage:
     torch.manual_seed(1)
     reward = Reward(ReturnNetwork(OBS, A, (8, 16)), "auto", 0.2, 1.0)
     normalizer = Normalizer.of(DATA.statistics())
-    teacher = TeacherObjective(net, normalizer, WINDOWS, DIFFUSION, reward=reward)
+    teacher = TeacherObjective(net, ActionSequences(WINDOWS, normalizer), DIFFUSION, reward=reward)
     return Stage("teacher", teacher, averaged_copy(net), Optimization(steps, batch_size=16), 0, directory)
 
 
@@ -240,7 +243,7 @@ def shares(tmp_path: Path, returns: ReturnNetwork) -> Callable[..., dict[str, fl
         net = build_network(toy.NETWORK, 1, 2, 1, False)
         average = averaged_copy(net)
         reward = None if share is None else Reward(returns, "auto", share, 1.0)
-        teacher = TeacherObjective(net, toy.NORMALIZER, toy.WINDOWS, DIFFUSION, loss, reward)
+        teacher = TeacherObjective(net, toy.SEQUENCES, DIFFUSION, loss, reward)
         optimization = Optimization(500, batch_size=128, learning_rate=2e-3, warmup_steps=50, ema=0.98)
         directory = tmp_path / f"{share}"
         run_stage(

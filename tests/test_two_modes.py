@@ -24,6 +24,7 @@ from ractd.models.normalizer import Normalizer
 from ractd.training.loop import Stage, averaged_copy, run_stage
 from ractd.training.metrics import Metrics
 from ractd.training.returns import ReturnObjective
+from ractd.training.samples import ActionSequences
 from ractd.training.student import StudentObjective, student_network
 from ractd.training.teacher import TeacherObjective, denoiser
 
@@ -52,6 +53,7 @@ def two_modes(scale: float = 1.0) -> OfflineDataset:
 
 DATA = two_modes()
 WINDOWS, NORMALIZER = Windows(DATA, 1), Normalizer.of(DATA.statistics())
+SEQUENCES = ActionSequences(WINDOWS, NORMALIZER)
 
 
 def run(directory: Path, name: str, objective: nn.Module, average: nn.Module, steps: int, rate: float) -> None:
@@ -81,7 +83,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
     torch.manual_seed(0)
     network = build_network(NETWORK, 1, 2, 1, False)
     average = averaged_copy(network)
-    objective = TeacherObjective(network, NORMALIZER, WINDOWS, DIFFUSION, "square")
+    objective = TeacherObjective(network, SEQUENCES, DIFFUSION, "square")
     run(tmp_path_factory.mktemp("teacher"), "teacher", objective, average, 2000, 2e-3)
     return average
 
@@ -129,9 +131,7 @@ def distil(
         copy_matching(teacher, network)
         average = averaged_copy(network)
         config = Student(**options)
-        objective = StudentObjective(
-            network, average, Exact(), return_network, NORMALIZER, WINDOWS, DIFFUSION, config, scale
-        )
+        objective = StudentObjective(network, average, Exact(), return_network, SEQUENCES, DIFFUSION, config, scale)
         run(tmp_path / str(len(list(tmp_path.iterdir()))), "student", objective, average, steps, 1e-3)
         with torch.no_grad():
             sample = ctm.one_step(student_network(average, DIFFUSION), noise, torch.zeros(SAMPLES, 1), DIFFUSION)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import tyro
 from rich.console import Console
@@ -23,6 +23,19 @@ err = Console(stderr=True)
 _PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
 
 
+PresetName = Literal[
+    "cpu",
+    "demo",
+    "mujoco",
+    "maze2d-umaze",
+    "maze2d-medium",
+    "maze2d-large",
+    "maze2d-umaze-cpu",
+    "maze2d-medium-cpu",
+    "maze2d-large-cpu",
+]
+
+
 @dataclass
 class Train:
     """Train a policy: return model -> teacher -> student -> evaluation, in one run directory.
@@ -33,14 +46,15 @@ class Train:
     dataset: Positional[str]
     """A path (.hdf5 in D4RL's layout, .npz), a Minari id, a D4RL name, or a dataset that 'ractd data make' built."""
     config: Annotated[AvoidSubcommands[Config], arg(name="")]
-    preset: Literal["cpu", "mujoco", "maze2d-umaze", "maze2d-medium", "maze2d-large", "demo"] = "cpu"
-    """Where every setting below starts from; the paper's sizes are for GPUs."""
+    preset: PresetName = "cpu"
+    """Where every setting below starts from. By default cpu, and for a maze the planner's of its size; those without 'cpu'
+    in their names are the paper's networks, for GPUs."""
     out: Path | None = None
     """Run directory; by default runs/DATASET-sSEED."""
     env: str | None = None
     """Gymnasium environment to score in, where the data doesn't name one."""
-    only: Literal["return", "teacher", "student"] | None = None
-    """Train one stage only, with what the run already has."""
+    only: Literal["return", "dynamics", "teacher", "student"] | None = None
+    """Train one stage only, with what the run already has; dynamics is a planner's."""
     teacher_from: Annotated[Path | None, arg(name="teacher")] = None
     """Run whose teacher and return model are used instead of training new ones."""
     reward_weight: float | Literal["auto"] | None = None
@@ -97,8 +111,9 @@ class Eval:
     """Which of the run's policies: student, teacher, plain, ..."""
     episodes: int = 100
     """Episodes."""
-    execute: int = 1
-    """Actions of each sequence that are executed before the next is sampled; 1 is closed loop."""
+    execute: Annotated[int | None, arg(aliases=["--replan"])] = None
+    """Actions of each sequence that are executed before the next is sampled: by default 1, closed loop, and for a planner
+    its whole plan, open loop."""
     candidates: int | None = None
     """Sequences drawn for each action, of which the return model's favourite is executed."""
     sampler: str | None = None
@@ -371,14 +386,10 @@ class Serve:
 
 
 def parse(arguments: Sequence[str]) -> Train | Eval | Export | Serve | DataCommand:
-    """Parse a command line; the defaults of `train` are those of the preset that it names."""
-    preset = PRESETS["cpu"]
-    for i, word in enumerate(arguments):
-        name = word.partition("=")[2] if word.startswith("--preset=") else (arguments[i + 1 : i + 2] or [""])[0]
-        if word.startswith("--preset") and name in PRESETS:
-            preset = PRESETS[name]
+    """Parse a command line; the defaults of `train` are those of the preset that it names, or that its maze asks for."""
+    preset = _preset(arguments)
     commands = (
-        Annotated[Train, tyro.conf.subcommand("train", default=Train(dataset=tyro.MISSING, config=preset))]
+        Annotated[Train, tyro.conf.subcommand("train", default=Train(tyro.MISSING, PRESETS[preset], preset))]
         | Annotated[Eval, tyro.conf.subcommand("eval")]
         | Annotated[Export, tyro.conf.subcommand("export")]
         | Annotated[Serve, tyro.conf.subcommand("serve")]
@@ -390,6 +401,19 @@ def parse(arguments: Sequence[str]) -> Train | Eval | Export | Serve | DataComma
         description="From a logged dataset to a policy that acts in one network evaluation (RACTD).",
         args=list(arguments),
     )
+
+
+def _preset(arguments: Sequence[str]) -> PresetName:
+    for i, word in enumerate(arguments):
+        name = word.partition("=")[2] if word.startswith("--preset=") else (arguments[i + 1 : i + 2] or [""])[0]
+        if word.startswith("--preset") and name in PRESETS:
+            return cast(PresetName, name)
+    if arguments[:1] == ["train"]:
+        from ractd.data.maze import planner_preset
+
+        names = [word for word in arguments[1:] if not word.startswith("-")]
+        return cast(PresetName, next(filter(None, map(planner_preset, names)), "cpu"))
+    return "cpu"
 
 
 def main() -> None:

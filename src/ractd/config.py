@@ -107,7 +107,8 @@ class ReturnModel:
     termination_penalty: float = -100.0
     """Added to the reward at an early termination (B.2); 0 switches it off. Timeouts are no termination."""
     action_noise: float = 0.0
-    """Standard deviation of noise added to the scaled actions it is trained on: a smoother model misleads the student less."""
+    """Standard deviation of noise added to the scaled actions (a planner's: states) it is trained on: a smoother model
+    misleads the student less."""
     validation_share: float = 0.05
     """Share of the episodes held out to measure the model's error."""
     optimization: Optimization = field(
@@ -144,6 +145,21 @@ class Teacher:
         default_factory=lambda: Optimization(steps=20_000, batch_size=128, learning_rate=5e-4)
     )
     """How it is trained."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a planner has besides: sequences of states, and the inverse dynamics that finds the actions (paper, section 4.2)."""
+
+    coefficients: int = 0
+    """0, the paper's: x is the states themselves. K: x is K coefficients of what they add to the straight line to the
+    goal, so that plans are smooth, start and end where they should, and small networks can make them (ours, for CPUs)."""
+    dynamics_layers: tuple[int, ...] = (256, 256)
+    """Widths of the Linear + Mish layers of the inverse dynamics."""
+    optimization: Optimization = field(
+        default_factory=lambda: Optimization(steps=4_000, batch_size=512, learning_rate=1e-3)
+    )
+    """How the inverse dynamics is trained."""
 
 
 Anchor = Literal["dsm", "ctm", "ode"]
@@ -186,8 +202,9 @@ class Evaluation:
 
     episodes: int = 100
     """Episodes of the final evaluation of each policy."""
-    execute: int = 1
-    """Actions of each sequence that are executed before the next is sampled; 1 is closed loop (paper, 4.1)."""
+    execute: int | None = None
+    """Actions of each sequence that are executed before the next is sampled; 1 is closed loop. By default 1 for action
+    sequences (paper, 4.1), and all of them for plans: open loop (paper, 4.2)."""
     select: Literal["online", "last"] = "online"
     """`online` keeps the student's best checkpoint by evaluations during training (the paper's protocol), `last` the last."""
     checkpoints: int = 16
@@ -208,6 +225,8 @@ class Config:
     """Seeds weights, batches, noise and environments."""
     diffusion: Diffusion = field(default_factory=Diffusion)
     return_model: ReturnModel = field(default_factory=ReturnModel)
+    plan: Plan | None = None
+    """What makes a planner: sequences are the states on the way to a goal, and R is the goal reward."""
     teacher: Teacher = field(default_factory=Teacher)
     student: Student = field(default_factory=Student)
     evaluation: Evaluation = field(default_factory=Evaluation)
@@ -223,6 +242,34 @@ def _unet_preset(horizon: int, network: UNet) -> Config:
     )
 
 
+# R judges every state of a plan: it is small.
+_GOAL_REWARD = ReturnModel(
+    layers=(64, 64),
+    gamma=1.0,
+    action_noise=0.05,
+    optimization=Optimization(steps=6_000, batch_size=512, learning_rate=2e-3),
+)
+
+
+def _planner(config: Config, plan: Plan) -> Config:
+    return replace(config, return_model=_GOAL_REWARD, plan=plan)
+
+
+def _cpu_planner(horizon: int) -> Config:
+    return _planner(
+        Config(
+            horizon=horizon,
+            teacher=Teacher(
+                network=MLP(width=512, blocks=3),
+                optimization=Optimization(steps=15_000, batch_size=128, learning_rate=5e-4),
+            ),
+            student=Student(ctm_share=0.25, optimization=Optimization(steps=4_000, batch_size=128)),
+            evaluation=Evaluation(checkpoints=8),
+        ),
+        Plan(coefficients=horizon // 4),
+    )
+
+
 _AT_LEAST_ONE = (1, 2**31 - 1)
 _POSITIVE = (1e-12, 1e12)
 _NOT_NEGATIVE = (0.0, 1e12)
@@ -235,6 +282,9 @@ _RANGES: dict[str, tuple[float, float]] = {
         ("observation_dim", "action_dim", "return_layers", "return_members", "members", "candidates"), _AT_LEAST_ONE
     ),
     "return_std": _POSITIVE,
+    "state_dim": (0, 2**31 - 1),
+    "coefficients": (0, 2**31 - 1),
+    "dynamics_layers": _AT_LEAST_ONE,
     "checkpoint_episodes": _AT_LEAST_ONE,
     "embed_dim": (4, 2**31 - 1),
     "bins": (3, 10_000),
@@ -276,7 +326,11 @@ def check(config: Any, prefix: str = "") -> None:
             f"--{prefix}reward-weight is {config.reward_weight}, expected 0 for a DDPM teacher: only an EDM teacher "
             "can be made reward-aware"
         )
-    if isinstance(config, Config) and config.evaluation.execute > config.horizon:
+    if isinstance(config, Config) and config.plan is not None and config.plan.coefficients > config.horizon:
+        raise RactdError(
+            f"--plan.coefficients is {config.plan.coefficients}, expected at most the horizon, {config.horizon}"
+        )
+    if isinstance(config, Config) and (config.evaluation.execute or 1) > config.horizon:
         raise RactdError(
             f"--evaluation.execute is {config.evaluation.execute}, expected at most the horizon, {config.horizon}"
         )
@@ -296,9 +350,15 @@ PRESETS: dict[str, Config] = {
         evaluation=Evaluation(episodes=50, checkpoints=4, checkpoint_episodes=10),
     ),
     "mujoco": _unet_preset(16, UNet(down_dims=(512, 1024, 2048), embed_dim=128)),  # Table 7
-    "maze2d-umaze": _unet_preset(128, UNet(down_dims=(256, 512, 1024), embed_dim=256)),  # Table 6
-    "maze2d-medium": _unet_preset(256, UNet(down_dims=(512, 1024, 2048), embed_dim=256)),  # Table 6
-    "maze2d-large": _unet_preset(384, UNet(down_dims=(256, 512, 1024, 2048), embed_dim=256)),  # Table 6
+    "maze2d-umaze": _planner(_unet_preset(128, UNet(down_dims=(256, 512, 1024), embed_dim=256)), Plan()),  # Table 6
+    "maze2d-medium": _planner(_unet_preset(256, UNet(down_dims=(512, 1024, 2048), embed_dim=256)), Plan()),  # Table 6
+    "maze2d-large": _planner(
+        _unet_preset(384, UNet(down_dims=(256, 512, 1024, 2048), embed_dim=256)), Plan()
+    ),  # Table 6
+    # The same horizons for CPUs, on the residual MLP.
+    "maze2d-umaze-cpu": _cpu_planner(128),
+    "maze2d-medium-cpu": _cpu_planner(256),
+    "maze2d-large-cpu": _cpu_planner(384),
 }
 
 NETWORKS: dict[str, Network] = {

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ractd.config import DDPM, Diffusion, Network, check
+from ractd.diffusion.ctm import sequence_return
 from ractd.diffusion.samplers import SAMPLERS, Kind, Sampler
 from ractd.errors import RactdError
-from ractd.models import ReturnNetwork, build_network
-from ractd.models.normalizer import Normalizer
+from ractd.models import InverseDynamics, ReturnNetwork, build_network
+from ractd.models.normalizer import Normalizer, PlanNormalizer
 from ractd.serialize import from_json, to_json
 from ractd.training.checkpoint import load_weights, read_json, read_tensors, write_json, write_tensors
 from ractd.training.ddpm import noise_denoiser
@@ -62,6 +63,16 @@ class PolicySpec:
     ddpm: DDPM | None = None
     """The schedule of a DDPM teacher, None for an EDM teacher and for a student."""
     env_id: str | None = None
+    state_dim: int = 0
+    """Of a planner, whose sequences are states and whose observation is a state and a goal; 0 for action sequences."""
+    coefficients: int = 0
+    """Coefficients that a planner's sequences are made of; 0 where they are the states."""
+    dynamics_layers: tuple[int, ...] = ()
+    """Layers of a planner's inverse dynamics."""
+    maze: str = ""
+    """Map of a planner's maze, as text."""
+    goal: tuple[float, ...] = ()
+    """Where a planner is sent when it is scored: the first entries of a state, the others are zero."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Where it comes from: dataset, training, scores, versions."""
 
@@ -69,6 +80,21 @@ class PolicySpec:
     def kind(self) -> Kind:
         """What decides which samplers there are."""
         return "student" if self.jumps else "teacher" if self.ddpm is None else "DDPM teacher"
+
+    @property
+    def plans(self) -> bool:
+        """True for a planner."""
+        return self.state_dim > 0
+
+    @property
+    def sequence_shape(self) -> tuple[int, int]:
+        """Steps c and entries D of its sequences x."""
+        return self.coefficients or self.horizon, self.state_dim or self.action_dim
+
+    @property
+    def rewarded(self) -> int:
+        """Over how many steps of a sequence the return model is summed: the first action, or all states of a plan."""
+        return self.horizon if self.plans else 1
 
     @property
     def schedule(self) -> Diffusion | DDPM:
@@ -131,6 +157,9 @@ class Policy(nn.Module):
         spec.check_sampling()
         if not 1 <= spec.candidates <= 4096:
             raise RactdError(f"candidates is {spec.candidates}, expected 1 to 4096")
+        return self._with(spec)
+
+    def _with(self, spec: PolicySpec) -> Policy:
         return Policy(spec, self.network, self.return_network, self.normalizer)
 
     def reset(self, seed: int = 0) -> Self:
@@ -141,28 +170,38 @@ class Policy(nn.Module):
     def draw_noise(self, batch: int) -> Tensor:
         """Return the standard normal draws of one call, `[draws, batch * candidates, c, A]`."""
         spec = self.spec
-        shape = (spec.sampling.draws(spec.steps), batch * spec.candidates, spec.horizon, spec.action_dim)
+        shape = (spec.sampling.draws(spec.steps), batch * spec.candidates, *spec.sequence_shape)
         return torch.randn(shape, generator=self.generator).to(self.normalizer.action_low.device)
 
     def model(self) -> Callable[..., Tensor]:
         """Return what the policy's sampler takes: the network with its preconditioning, see `MODELS`."""
         return MODELS[self.spec.kind](self.network, self.spec.schedule)
 
-    def sample(self, observations: Tensor, noise: Tensor) -> Tensor:
-        """Return raw action sequences `[B, c, A]` for raw observations `[B, h, O]`, a pure function of both inputs.
+    def sequence(self, condition: Tensor, noise: Tensor) -> Tensor:
+        """Return sequences x `[B, c, D]` for conditions `[B, K]`, all normalised, a pure function of both inputs.
 
-        With N candidates, `noise` has N rows per observation and the sequence whose first action the return model likes
-        best is returned.
+        With N candidates, `noise` has N rows per condition and the sequence that the return model likes best is returned.
         """
         spec = self.spec
         if spec.candidates > 1:
-            observations = observations.repeat_interleave(spec.candidates, 0)
-        observation = self.normalizer.observation(observations)
-        x = spec.sampling.sample(self.model(), noise, observation.flatten(1), spec.schedule, spec.steps)
+            condition = condition.repeat_interleave(spec.candidates, 0)
+        x = spec.sampling.sample(self.model(), noise, condition, spec.schedule, spec.steps)
         if spec.candidates > 1:
-            returns = self.return_network(observation[:, -1], x[:, 0].clamp(-1, 1)).view(-1, spec.candidates)
+            given = self.return_network.given(condition)
+            returns = sequence_return(self.return_network, given, self.decode(x, condition), spec.rewarded).view(
+                -1, spec.candidates
+            )
             x = x.unflatten(0, (-1, spec.candidates))
             x = x[torch.arange(x.shape[0], device=x.device), returns.argmax(1)]
+        return x
+
+    def decode(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Return what the return model judges, in [-1, 1] where the data is, of sequences x: here x itself, the actions."""
+        return x
+
+    def sample(self, observations: Tensor, noise: Tensor) -> Tensor:
+        """Return raw action sequences `[B, c, A]` for raw observations `[B, h, O]`, a pure function of both inputs."""
+        x = self.sequence(self.normalizer.observation(observations).flatten(1), noise)
         return self.normalizer.raw_action(x)
 
     @torch.inference_mode()
@@ -175,6 +214,10 @@ class Policy(nn.Module):
     def act(self, observation: NDArray[Any]) -> NDArray[np.float32]:
         """Return the action to execute now, `[A]` or `[B, A]`; raises `RactdError` for a wrong shape or NaN."""
         return self.act_chunk(observation)[..., 0, :]  # type: ignore[no-any-return]
+
+    def acting(self) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+        """Return what `ractd.envs.evaluate` runs: observations `[B, h, O]` of the environment -> actions `[B, c, A]`."""
+        return self.act_chunk
 
     @torch.inference_mode()
     def estimate_return(self, observation: NDArray[Any], action: NDArray[Any]) -> NDArray[np.float32]:
@@ -241,14 +284,95 @@ class Policy(nn.Module):
         except RactdError as error:
             raise RactdError(f"{directory / CONTRACT}: {str(error).removeprefix('--')}") from None
         tensors, _ = read_tensors(directory / WEIGHTS)
-        network = build_network(
-            spec.network, spec.horizon, spec.action_dim, spec.history * spec.observation_dim, spec.jumps
-        )
-        policy = cls(
-            spec,
-            network,
-            ReturnNetwork(spec.observation_dim, spec.action_dim, spec.return_layers, spec.return_members),
-            Normalizer(spec.observation_dim, spec.action_dim),
-        )
+        network = build_network(spec.network, *spec.sequence_shape, spec.history * spec.observation_dim, spec.jumps)
+        given = spec.state_dim or spec.observation_dim
+        return_network = ReturnNetwork(given, spec.sequence_shape[1], spec.return_layers, spec.return_members)
+        if spec.plans:
+            dynamics = InverseDynamics(spec.state_dim, spec.action_dim, spec.dynamics_layers)
+            normalizer = PlanNormalizer(spec.state_dim, spec.action_dim, spec.horizon, spec.coefficients)
+            policy: Policy = Planner(spec, network, return_network, normalizer, dynamics)
+        else:
+            policy = Policy(spec, network, return_network, Normalizer(spec.observation_dim, spec.action_dim))
         load_weights(policy, tensors, directory / WEIGHTS)
         return policy.to(device)
+
+
+class Planner(Policy):
+    """A policy whose sequences are states: it plans the way to a goal, and its inverse dynamics says which actions lead there.
+
+    To `act` and `act_chunk` an observation is a state and a goal, `[2 S]` or `[B, 2 S]`; `plan` takes the two apart.
+    """
+
+    normalizer: PlanNormalizer
+
+    def __init__(
+        self,
+        spec: PolicySpec,
+        network: nn.Module,
+        return_network: ReturnNetwork,
+        normalizer: PlanNormalizer,
+        dynamics: InverseDynamics,
+    ) -> None:
+        super().__init__(spec, network, return_network, normalizer)
+        self.dynamics = dynamics.requires_grad_(False).eval()
+
+    def _with(self, spec: PolicySpec) -> Planner:
+        return Planner(spec, self.network, self.return_network, self.normalizer, self.dynamics)
+
+    def decode(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Return the states `[B, c, S]`, in [-1, 1] where the data is, of sequences x."""
+        return self.normalizer.decode(x, condition)
+
+    def sample_plan(self, observations: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return raw states `[B, c, S]` and the raw actions `[B, c, A]` that lead to them, for raw observations `[B, 1, 2 S]`."""
+        condition = self.normalizer.observation(observations).flatten(1)
+        states = self.decode(self.sequence(condition, noise), condition).clamp(-1, 1)
+        now = self.normalizer.state(observations[:, :, : self.spec.state_dim])
+        before = torch.cat([now, states[:, :-1]], dim=1)
+        return self.normalizer.raw_state(states), self.normalizer.raw_action(self.dynamics(before, states))
+
+    def sample(self, observations: Tensor, noise: Tensor) -> Tensor:
+        """Return the raw actions `[B, c, A]` of plans for raw observations `[B, 1, 2 S]`."""
+        return self.sample_plan(observations, noise)[1]
+
+    @torch.inference_mode()
+    def plan(self, state: NDArray[Any], goal: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the c states that lead from `state` to `goal`, and the action that leads to each.
+
+        `state` is `[S]` or `[B, S]`; `goal` is the first G <= S entries of a state (others are zero: to be there at rest),
+        `[G]` or `[B, G]`. Returns `[c, S]`, `[c, A]` or `[B, c, S]`, `[B, c, A]`. Raises `RactdError` for a
+        wrong shape or NaN.
+        """
+        batch, single = self._batch(self.observe(state, goal))
+        states, actions = (raw.cpu().numpy() for raw in self.sample_plan(batch, self.draw_noise(len(batch))))
+        return (states[0], actions[0]) if single else (states, actions)
+
+    def observe(self, state: NDArray[Any], goal: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the observation that a state `[S]` or `[B, S]` and a goal `[G]` or `[B, G]` make; raises `RactdError`."""
+        S = self.spec.state_dim
+        states, goals = np.asarray(state, np.float32), np.asarray(goal, np.float32)
+        if states.ndim not in (1, 2) or states.shape[-1] != S:
+            raise RactdError(f"state has shape {list(states.shape)}, expected [{S}] or ['B', {S}]")
+        if goals.ndim not in (1, 2) or not 1 <= goals.shape[-1] <= S:
+            raise RactdError(f"goal has shape {list(goals.shape)}, expected [G] or ['B', G] with G up to {S}")
+        whole = np.zeros((*states.shape[:-1], S), np.float32)
+        try:
+            whole[..., : goals.shape[-1]] = goals
+        except ValueError:
+            raise RactdError(f"{list(goals.shape)} goals were given for {list(states.shape)} states") from None
+        return np.concatenate([states, whole], axis=-1)
+
+    def acting(self) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+        """Return what `ractd.envs.evaluate` runs: the way to the goal that the policy is scored by."""
+        goal = np.array(self.spec.goal, np.float32)
+        return lambda observations: self.plan(observations[:, -1], goal)[1]
+
+    @torch.inference_mode()
+    def estimate_return(self, observation: NDArray[Any], action: NDArray[Any]) -> NDArray[np.float32]:
+        """Return how many of the states `action [B, c, S]` of plans are at the goal of `observation [B, 2 S]`, as R sees it."""
+        device = self.normalizer.action_low.device
+        condition = self.normalizer.observation(torch.as_tensor(observation, dtype=torch.float32, device=device))
+        x = self.normalizer.state(torch.as_tensor(action, dtype=torch.float32, device=device))
+        given = self.return_network.given(condition)
+        total = sequence_return(self.return_network, given, x, x.shape[1])
+        return (total * self.spec.return_std + self.spec.return_mean).cpu().numpy()  # type: ignore[no-any-return]

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ractd.data import d4rl
 from ractd.data.dataset import OfflineDataset
 from ractd.data.fields import GOALS
-from ractd.data.hdf5 import create_hdf5
+from ractd.data.hdf5 import create_hdf5, open_hdf5
 from ractd.envs.maze import MAZES, Maze, WaypointController, maze_vector, parse_maze
 from ractd.envs.maze.maps import OWN
 from ractd.envs.maze.physics import PointMass
@@ -113,20 +113,51 @@ def check_name(maze: Maze) -> None:
         raise RactdError(f"{maze.name!r} is another dataset's name; give the dataset of your maze its own")
 
 
-def maze_of(dataset: OfflineDataset) -> Maze | None:
-    """The maze that a dataset's environment is, None for another one; raises `RactdError` where its map is damaged."""
-    env_id = dataset.env_id or ""
+def maze_named(env_id: str | None, text: str, where: str) -> Maze | None:
+    """The maze that an environment is, None for another one; `text` is the map of a maze of one's own.
+
+    `where` names what the map is from: raises `RactdError` where it is damaged.
+    """
+    env_id = env_id or ""
     for maze in MAZES.values():
         if maze.env_id == env_id:
             return maze
     if not env_id.startswith(OWN):
         return None
-    return parse_maze(dataset.maze, env_id.removeprefix(OWN), f"{dataset.source}, attribute 'maze'")
+    return parse_maze(text, env_id.removeprefix(OWN), where)
+
+
+def maze_of(dataset: OfflineDataset) -> Maze | None:
+    """The maze that a dataset's environment is, None for another one; raises `RactdError` where its map is damaged."""
+    return maze_named(dataset.env_id, dataset.maze, f"{dataset.source}, attribute 'maze'")
+
+
+def planner_preset(name: str) -> str | None:
+    """The CPU preset of a planner for the maze dataset that `name` means to `load_dataset`, None where it means another.
+
+    A maze of one's own gets that of the smallest of D4RL's mazes whose episodes are as long. Reads attributes only.
+    """
+    from ractd.data.registry import dataset_dir
+
+    maze = MAZES.get(name)
+    path = Path(name) if Path(name).suffix in (".hdf5", ".h5") else dataset_dir() / f"{name}.hdf5"
+    if maze is None and path.is_file():
+        source = open_hdf5(path)
+        maze = maze_named(source.env_id, source.maze, f"{path}, attribute 'maze'")
+    if maze is None:
+        return None
+    limit = maze.max_episode_steps
+    as_long = [m.name for m in MAZES.values() if m.max_episode_steps >= limit]
+    return f"{as_long[0] if as_long else list(MAZES)[-1]}-cpu"
 
 
 def make_for(dataset: OfflineDataset) -> MakeVector:
     """What makes a dataset's environments, for `evaluate`: `make_vector`, or the dataset's own maze."""
-    maze = maze_of(dataset)
+    return maker(maze_of(dataset))
+
+
+def maker(maze: Maze | None) -> MakeVector:
+    """What makes a maze's environments; those of an id alone for None."""
     return make_vector if maze is None else maze_vector(maze)
 
 

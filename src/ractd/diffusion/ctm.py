@@ -117,13 +117,22 @@ def one_step(g: StudentNetwork, noise: Tensor, condition: Tensor, diffusion: Dif
     return to_clean(g)(diffusion.sigma_max * noise, T, condition)
 
 
-def reward_loss(return_to_go: ReturnFunction, observation: Tensor, sample: Tensor) -> tuple[Tensor, Tensor]:
-    """Return `-R(s_n, a_n)` and the excess of the actions over the bounds, each `[B]` (eq. 8).
+def sequence_return(return_to_go: ReturnFunction, given: Tensor, x: Tensor, rewarded: int = 1) -> Tensor:
+    """Return R summed over the first `rewarded` entries of sequences `x [B, c, D]`, `[B]`.
 
-    `a_n` is the first action of `sample`, in [-1, 1] where the data is. R never saw anything outside and extrapolates
-    there, so it gets the clipped action, and the excess `sum relu(|a| - 1)^2` is returned to be penalised.
+    That is the first action, judged at the observation `given [B, O]` (paper, section 3.3), or every state of a plan, judged by
+    the goal `given [B, S]` (section 4.2). R never saw anything outside [-1, 1], where the data is, so it gets clipped entries.
     """
-    action = sample[:, 0]
-    clipped = action.clamp(-1, 1)
-    excess = (action.abs() - 1).clamp(min=0).square().sum(1)
-    return -return_to_go(observation, clipped), excess
+    entries = x[:, :rewarded].clamp(-1, 1).flatten(0, 1)
+    return return_to_go(given.repeat_interleave(rewarded, 0), entries).view(-1, rewarded).sum(1)
+
+
+def reward_loss(
+    return_to_go: ReturnFunction, given: Tensor, sample: Tensor, rewarded: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Return `-R` of samples and the excess over the bounds of what R sees of them, each `[B]` (eq. 8).
+
+    R would extrapolate outside the bounds, so the excess `sum relu(|x| - 1)^2` is there to be penalised.
+    """
+    excess = (sample[:, :rewarded].abs() - 1).clamp(min=0).square().sum((1, 2))
+    return -sequence_return(return_to_go, given, sample, rewarded), excess

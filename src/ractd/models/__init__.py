@@ -5,11 +5,19 @@ from __future__ import annotations
 from torch import nn
 
 from ractd.config import MLP, Network
+from ractd.models.dynamics import InverseDynamics
 from ractd.models.mlp import MLPDenoiser
 from ractd.models.returns import ReturnNetwork
 from ractd.models.unet import UNetDenoiser
 
-__all__ = ["MLPDenoiser", "ReturnNetwork", "UNetDenoiser", "build_network", "copy_matching"]
+__all__ = [
+    "InverseDynamics",
+    "MLPDenoiser",
+    "ReturnNetwork",
+    "UNetDenoiser",
+    "build_network",
+    "copy_matching",
+]
 
 
 def build_network(network: Network, horizon: int, dim: int, condition_dim: int, jumps: bool) -> nn.Module:

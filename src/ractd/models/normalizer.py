@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ractd.data.dataset import Statistics
+from ractd.data.dataset import OfflineDataset, Statistics
+from ractd.models.spectrum import Spectrum
 
 
 class Normalizer(nn.Module):
@@ -41,3 +43,58 @@ class Normalizer(nn.Module):
     def raw_action(self, action: Tensor) -> Tensor:
         """Clip to [-1, 1] and scale back to the environment's units."""
         return self.action_low + (action.clamp(-1, 1) + 1) * ((self.action_high - self.action_low) / 2)
+
+
+class PlanNormalizer(Normalizer):
+    """A planner's: an observation is a state and a goal, `[..., 2 S]`; the states of a plan are scaled to [-1, 1] as well.
+
+    With `coefficients` a plan is made of so many of them, see `Spectrum`; with 0 it is its states.
+    """
+
+    def __init__(self, state_dim: int, action_dim: int, horizon: int, coefficients: int) -> None:
+        super().__init__(2 * state_dim, action_dim)
+        self.spectrum = Spectrum(horizon, coefficients, state_dim) if coefficients else None
+        self.state_low: Tensor
+        self.state_high: Tensor
+        self.register_buffer("state_low", -torch.ones(state_dim))
+        self.register_buffer("state_high", torch.ones(state_dim))
+
+    @classmethod
+    def of_dataset(cls, dataset: OfflineDataset, horizon: int, coefficients: int) -> PlanNormalizer:
+        """Build from a dataset whose observations are states; a spectrum is still to be fitted to plans."""
+        statistics, states = dataset.statistics(), dataset.observations
+        normalizer = cls(dataset.observation_dim, dataset.action_dim, horizon, coefficients)
+        low, high = (torch.from_numpy(bound(states, axis=0)) for bound in (np.min, np.max))
+        constant = low == high
+        normalizer.state_low, normalizer.state_high = low - constant.float(), high + constant.float()
+        normalizer.observation_mean = torch.from_numpy(statistics.observation_mean).repeat(2)
+        normalizer.observation_std = torch.from_numpy(statistics.observation_std).repeat(2)
+        normalizer.action_low = torch.from_numpy(statistics.action_low.copy())
+        normalizer.action_high = torch.from_numpy(statistics.action_high.copy())
+        return normalizer
+
+    def state(self, state: Tensor) -> Tensor:
+        """Scale raw states `[..., S]` to [-1, 1]."""
+        return 2 * (state - self.state_low) / (self.state_high - self.state_low) - 1
+
+    def ends(self, condition: Tensor) -> Tensor:
+        """Return state and goal of conditions `[B, 2 S]` as states in [-1, 1], `[B, 2, S]`."""
+        raw = condition * self.observation_std + self.observation_mean
+        return self.state(raw.unflatten(1, (2, -1)))
+
+    def encode(self, states: Tensor, condition: Tensor) -> Tensor:
+        """Return the sequences x that are learnt, of states `[B, H, S]` in [-1, 1] and their conditions `[B, 2 S]`."""
+        return states if self.spectrum is None else self.spectrum.encode(states, self.ends(condition))
+
+    def decode(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Return the states `[B, H, S]`, in [-1, 1] where the data is, of sequences x and their conditions `[B, 2 S]`."""
+        return x if self.spectrum is None else self.spectrum.decode(x, self.ends(condition))
+
+    def goal(self, goal: Tensor) -> Tensor:
+        """Standardise raw goals `[..., S]` as they stand in an observation."""
+        half = slice(len(self.state_low), None)
+        return (goal - self.observation_mean[half]) / self.observation_std[half]
+
+    def raw_state(self, state: Tensor) -> Tensor:
+        """Clip to [-1, 1] and scale back to the environment's units."""
+        return self.state_low + (state.clamp(-1, 1) + 1) * ((self.state_high - self.state_low) / 2)

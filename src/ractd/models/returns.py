@@ -16,6 +16,7 @@ class ReturnNetwork(nn.Module):
 
     def __init__(self, observation_dim: int, action_dim: int, layers: tuple[int, ...], members: int = 1) -> None:
         super().__init__()
+        self.observation_dim = observation_dim
         widths = (observation_dim + action_dim, *layers)
 
         def member() -> nn.Sequential:
@@ -23,6 +24,10 @@ class ReturnNetwork(nn.Module):
             return nn.Sequential(*hidden, nn.Linear(widths[-1], 1))
 
         self.members = nn.ModuleList(member() for _ in range(members))
+
+    def given(self, condition: Tensor) -> Tensor:
+        """Return what it takes of a policy's `condition [B, K]`: the latest observation, or a planner's goal, `[B, O]`."""
+        return condition[:, -self.observation_dim :]
 
     def each(self, observation: Tensor, action: Tensor) -> Tensor:
         """Return every member's estimate, `[members, B]`."""

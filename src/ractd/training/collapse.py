@@ -6,12 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from ractd.config import Diffusion
-from ractd.data.windows import Windows
-from ractd.diffusion.ctm import one_step
+from ractd.diffusion.ctm import one_step, sequence_return
 from ractd.diffusion.edm import sigma_schedule
 from ractd.diffusion.samplers import heun
 from ractd.models import ReturnNetwork
-from ractd.models.normalizer import Normalizer
+from ractd.training.samples import Samples
 from ractd.training.student import student_network
 from ractd.training.teacher import denoiser
 
@@ -31,24 +30,22 @@ class CollapseWatch:
         self,
         teacher: nn.Module,
         return_network: ReturnNetwork,
-        normalizer: Normalizer,
-        windows: Windows,
+        samples: Samples,
         diffusion: Diffusion,
         largest_return: float,
         seed: int,
     ) -> None:
         generator = torch.Generator().manual_seed(seed)
-        device = normalizer.action_low.device
-        observations, actions = windows.gather(windows.draw(STATES, generator).to(windows.device))
-        self.observation = normalizer.observation(observations)
+        self.condition, x0 = samples.gather(samples.draw(STATES, generator))
+        self.source = samples
         self.return_network, self.diffusion, self.largest_return = return_network, diffusion, largest_return
-        self.noise = torch.randn(STATES, *actions.shape[1:], generator=generator).to(device)
-        noise = torch.randn(STATES * SAMPLES, *actions.shape[1:], generator=generator).to(device)
-        sigmas = sigma_schedule(diffusion, BINS).to(device)
+        self.noise = torch.randn(x0.shape, generator=generator).to(x0.device)
+        noise = torch.randn(STATES * SAMPLES, *samples.shape, generator=generator).to(x0.device)
+        sigmas = sigma_schedule(diffusion, BINS).to(x0.device)
         with torch.inference_mode():
-            condition = self.observation.flatten(1).repeat_interleave(SAMPLES, 0)
-            samples = heun(denoiser(teacher, diffusion), sigmas[0] * noise, sigmas, condition)
-            self.samples = samples.flatten(1).unflatten(0, (STATES, SAMPLES))
+            condition = self.condition.repeat_interleave(SAMPLES, 0)
+            drawn = heun(denoiser(teacher, diffusion), sigmas[0] * noise, sigmas, condition)
+            self.samples = drawn.flatten(1).unflatten(0, (STATES, SAMPLES))
             among = torch.cdist(self.samples, self.samples)
             among.diagonal(dim1=1, dim2=2).fill_(torch.inf)
             self.unit = among.amin(2).mean().clamp(min=1e-3)
@@ -60,12 +57,14 @@ class CollapseWatch:
         `promise` is the mean return estimate in units in which 1 is the largest return-to-go of the data (both from the
         data's mean); `teacher_distance` is in mean nearest distances among the teacher's samples.
         """
-        x: Tensor = one_step(
-            student_network(student, self.diffusion), self.noise, self.observation.flatten(1), self.diffusion
-        )
+        x: Tensor = one_step(student_network(student, self.diffusion), self.noise, self.condition, self.diffusion)
         nearest = torch.cdist(x.flatten(1).unsqueeze(1), self.samples).amin((1, 2))
-        estimate = self.return_network(self.observation[:, -1], x[:, 0].clamp(-1, 1)).mean()
-        values = torch.stack([(x.abs() > 1).float().mean(), estimate / self.largest_return, nearest.mean() / self.unit])
+        given = self.return_network.given(self.condition)
+        judged = self.source.decode(x, self.condition)
+        estimate = sequence_return(self.return_network, given, judged, self.source.rewarded).mean()
+        values = torch.stack(
+            [(judged.abs() > 1).float().mean(), estimate / self.largest_return, nearest.mean() / self.unit]
+        )
         return dict(
             zip(("watch_out_of_bounds", "watch_promise", "watch_teacher_distance"), values.tolist(), strict=True)
         )

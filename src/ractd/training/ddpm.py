@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from ractd.config import DDPM, Optimization
-from ractd.data.windows import Windows
 from ractd.diffusion.ddpm import clean_estimate, noise_levels, noise_loss
 from ractd.diffusion.edm import Denoiser
-from ractd.models.normalizer import Normalizer
+from ractd.training.samples import Samples
 
 
 def noise_denoiser(network: nn.Module, ddpm: DDPM) -> Denoiser:
@@ -18,26 +17,25 @@ def noise_denoiser(network: nn.Module, ddpm: DDPM) -> Denoiser:
 
 
 class NoiseObjective(nn.Module):
-    """Noise prediction on action windows, all levels alike."""
+    """Noise prediction on sequences, all levels alike."""
 
-    def __init__(self, network: nn.Module, normalizer: Normalizer, windows: Windows, ddpm: DDPM) -> None:
+    def __init__(self, network: nn.Module, samples: Samples, ddpm: DDPM) -> None:
         super().__init__()
-        self.network, self.normalizer, self.windows, self.ddpm = network, normalizer, windows, ddpm
+        self.network, self.samples, self.ddpm = network, samples, ddpm
         self.sigmas: Tensor
         self.register_buffer("sigmas", noise_levels(ddpm).float(), persistent=False)
 
     def draw(self, generator: torch.Generator, optimization: Optimization) -> dict[str, Tensor]:
-        """Draw the global batch: transitions `[B]`, noise `[B, c, A]` and levels 1 to T, `[B]`."""
+        """Draw the global batch: samples `[B]`, noise `[B, c, D]` and levels 1 to T, `[B]`."""
         B = optimization.batch_size
         return {
-            "index": self.windows.draw(B, generator),
-            "noise": torch.randn(B, self.windows.horizon, self.windows.actions.shape[1], generator=generator),
+            **self.samples.draw(B, generator),
+            "noise": torch.randn(B, *self.samples.shape, generator=generator),
             "level": torch.randint(1, self.ddpm.timesteps + 1, (B,), generator=generator),
         }
 
     def forward(self, draws: dict[str, Tensor]) -> dict[str, Tensor]:
-        observations, actions = self.windows.gather(draws["index"])
-        condition = self.normalizer.observation(observations).flatten(1)
-        x0, sigma = self.normalizer.action(actions), self.sigmas[draws["level"]]
+        condition, x0 = self.samples.gather(draws)
+        sigma = self.sigmas[draws["level"]]
         loss = noise_loss(self.network, x0, draws["noise"], sigma, condition).mean()
         return {"loss": loss, "noise": loss.detach()}

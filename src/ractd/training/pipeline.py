@@ -19,29 +19,29 @@ from rich.markup import escape
 from ractd.config import DEFAULT_GAMMA, GAMMA, PRESETS, TABLE_9, Config, check
 from ractd.data import OfflineDataset, load_dataset
 from ractd.data.dataset import describe
+from ractd.data.maze import make_for, maze_of
 from ractd.data.validation import check_environment
 from ractd.envs.scores import family
-from ractd.envs.vector import make_vector
 from ractd.errors import RactdError
 from ractd.models import build_network
-from ractd.policy import WEIGHTS, Policy
+from ractd.policy import WEIGHTS, Planner, Policy
 from ractd.serialize import to_json
 from ractd.training.log import Log
 from ractd.training.loop import Interrupted
 from ractd.training.metrics import Metrics
 from ractd.training.results import Result, evaluate_run, read_result
+from ractd.training.run import Models, Run, prepare
 from ractd.training.rundir import locked, open_run
 from ractd.training.stages import (
-    Run,
     copy_policies,
     finished_steps,
-    prepare,
+    train_dynamics,
     train_return,
     train_student,
     train_teacher,
 )
 
-StageName = Literal["return", "teacher", "student"]
+StageName = Literal["return", "dynamics", "teacher", "student"]
 NO_STUDENT = "a student is distilled along the PF-ODE of an EDM teacher, and this one is a DDPM"
 
 
@@ -66,6 +66,7 @@ def train(
     console = console or Console(quiet=True)
     data = dataset if isinstance(dataset, OfflineDataset) else load_dataset(dataset, env_id=env_id)
     data = _with_environment(data, env_id, console)
+    _check_plan(config, data, only)
     source = None if teacher is None else Policy.load(Path(teacher) / "policy" / "teacher")
     if source is not None:
         config = _with_teacher(config, source, data, Path(teacher or ""))
@@ -116,51 +117,79 @@ def _train_stages(
     if source is None:
         config = run.config
         steps = {"return": config.return_model.optimization.steps, "teacher": config.teacher.optimization.steps}
+        if config.plan is not None:
+            steps["dynamics"] = config.plan.optimization.steps
         reward_aware = config.teacher.reward_weight != 0
-        before = {"student": ["return", "teacher"], "teacher": ["return"] if reward_aware else []}
+        before = {"student": list(steps), "teacher": ["return"] if reward_aware else []}
         for name in before.get(only or "", []):
             if finished_steps(run.directory, name) < steps[name]:
                 raise RactdError(
                     f"{run.directory}: its {name} is not trained; run with --only {name} first, or without --only"
                 )
-        return_network = train_return(run) if only != "teacher" or reward_aware else None
-        teacher_network = train_teacher(run, return_network) if only != "return" else None
+        return_network = train_return(run) if only in (None, "return", "student") or reward_aware else None
+        plan = config.plan if only in (None, "dynamics", "student") else None
+        dynamics = None if plan is None else train_dynamics(run, plan)
+        teacher_network = train_teacher(run, return_network) if only in (None, "teacher", "student") else None
         if return_network is None or teacher_network is None:
             return
+        models = Models(return_network, dynamics)
     else:
-        return_network, teacher_network = source.return_network, source.network
+        teacher_network = source.network
+        models = Models(source.return_network, source.dynamics if isinstance(source, Planner) else None)
     if only not in (None, "student"):
         return
     if source is None:
         origin = {"selection": "last", "reward_weight": run.config.teacher.reward_weight}
-        run.save_policy("teacher", teacher_network, return_network, False, origin)
+        run.save_policy("teacher", teacher_network, models, False, origin)
     elif run.accelerator.is_main_process:
         copy_policies(Path(teacher or ""), run.directory)
     if run.config.teacher.parametrization == "ddpm":
         run.log.say(f"the run ends with its teacher: {NO_STUDENT}")
         return
     if plain and source is None and run.config.student.reward_weight != 0:
-        train_student(run, "plain", replace(run.config.student, reward_weight=0.0), teacher_network, return_network)
-    train_student(run, "student", run.config.student, teacher_network, return_network)
+        train_student(run, "plain", replace(run.config.student, reward_weight=0.0), teacher_network, models)
+    train_student(run, "student", run.config.student, teacher_network, models)
 
 
 def resolve(config: Config, dataset_name: str) -> Config:
-    """Fill in what depends on the dataset: the paper's discount and loss weights where its name is one of the paper's."""
+    """Fill in what depends on something else: the paper's discount and loss weights where the dataset's name is one of the
+    paper's, and whether it is executed closed or open loop."""
     gamma = config.return_model.gamma
     if gamma is None:
         gamma = GAMMA.get(family(dataset_name) or "", DEFAULT_GAMMA)
     student = config.student
     if student.reward_weight is None:
         student = replace(student, reward_weight=TABLE_9.get(dataset_name.rsplit("-v", 1)[0], (1.0, 1.0, "auto"))[2])
-    return replace(config, return_model=replace(config.return_model, gamma=gamma), student=student)
+    execute = config.evaluation.execute or (1 if config.plan is None else config.horizon)
+    evaluation = replace(config.evaluation, execute=execute)
+    return replace(
+        config, return_model=replace(config.return_model, gamma=gamma), student=student, evaluation=evaluation
+    )
 
 
 def _check_networks(config: Config, data: OfflineDataset) -> None:
     """Raise `RactdError` for networks that can't be built, before the hours that come before they are."""
-    condition_dim = config.history * data.observation_dim
+    shape = config.horizon, data.action_dim, config.history * data.observation_dim
+    if config.plan is not None:
+        shape = config.plan.coefficients or config.horizon, data.observation_dim, 2 * data.observation_dim
     with torch.device("meta"):
         for network in (config.teacher.network, config.student.network or config.teacher.network):
-            build_network(network, config.horizon, data.action_dim, condition_dim, jumps=True)
+            build_network(network, *shape, jumps=True)
+
+
+def _check_plan(config: Config, data: OfflineDataset, only: StageName | None) -> None:
+    """Raise `RactdError` where a planner has no maze to plan in, or a setting makes no sense for it."""
+    if config.plan is None:
+        if only == "dynamics":
+            raise RactdError("--only dynamics: only a planner has inverse dynamics; its presets are named maze2d-...")
+        return
+    if maze_of(data) is None:
+        raise RactdError(
+            f"dataset {data.name!r} is of {data.env_id or 'no environment'}, and a planner needs a maze to plan in: "
+            "leave out --preset, or use a dataset that 'ractd data make maze2d-umaze' or '--maze FILE' made"
+        )
+    if config.history != 1:
+        raise RactdError(f"--history is {config.history}, expected 1 for a planner: its states have their velocities")
 
 
 def _with_environment(data: OfflineDataset, env_id: str | None, console: Console) -> OfflineDataset:
@@ -169,7 +198,7 @@ def _with_environment(data: OfflineDataset, env_id: str | None, console: Console
     if data.env_id is None:
         return data
     try:
-        make_vector(data.env_id, 1, 0).close()
+        make_for(data)(data.env_id, 1, 0).close()
     except RactdError as error:
         if env_id is not None:
             raise
@@ -183,9 +212,13 @@ def _with_environment(data: OfflineDataset, env_id: str | None, console: Console
 
 def _with_teacher(config: Config, teacher: Policy, data: OfflineDataset, path: Path) -> Config:
     spec = teacher.spec
-    if (spec.observation_dim, spec.action_dim) != (data.observation_dim, data.action_dim):
+    if spec.plans != (config.plan is not None):
+        kind, others = ("a planner", "action sequences") if spec.plans else ("no planner", "plans")
+        raise RactdError(f"{path}: its teacher is {kind}, and the settings are those of {others}; see --preset")
+    observation_dim = spec.state_dim or spec.observation_dim
+    if (observation_dim, spec.action_dim) != (data.observation_dim, data.action_dim):
         raise RactdError(
-            f"{path}: its teacher maps {spec.observation_dim} observations to {spec.action_dim} actions, "
+            f"{path}: its teacher maps {observation_dim} observations to {spec.action_dim} actions, "
             f"the dataset has {data.observation_dim} and {data.action_dim}"
         )
     if spec.kind != "teacher":
@@ -194,6 +227,7 @@ def _with_teacher(config: Config, teacher: Policy, data: OfflineDataset, path: P
         config,
         horizon=spec.horizon,
         history=spec.history,
+        plan=config.plan and replace(config.plan, coefficients=spec.coefficients, dynamics_layers=spec.dynamics_layers),
         diffusion=spec.diffusion,
         teacher=replace(config.teacher, network=spec.network, parametrization="edm"),
         return_model=replace(config.return_model, layers=spec.return_layers, members=spec.return_members),

@@ -17,14 +17,19 @@ from rich.table import Table
 from ractd.config import Config
 from ractd.data import OfflineDataset
 from ractd.data.dataset import describe
+from ractd.data.maze import make_for, maker, maze_named, maze_of
+from ractd.data.windows import Windows
+from ractd.diffusion.ctm import sequence_return
 from ractd.envs.evaluate import evaluate
 from ractd.envs.scores import normalized_score
-from ractd.envs.vector import make_vector
+from ractd.envs.vector import MakeVector
 from ractd.errors import RactdError
-from ractd.policy import Policy
+from ractd.policy import Planner, Policy, PolicySpec
 from ractd.training.checkpoint import read_header, read_json, write_json
 from ractd.training.log import Log
+from ractd.training.pictures import draw_plans
 from ractd.training.rundir import versions
+from ractd.training.samples import ActionSequences, Plans, Samples
 
 FORMAT_VERSION = 1
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -93,21 +98,39 @@ def latency(policy: Policy, seconds: float = 1.0) -> float:
     return float(np.median(times) * 1e3)
 
 
-def offline_estimate(policy: Policy, dataset: OfflineDataset, seed: int) -> dict[str, float]:
+def make_of(spec: PolicySpec, where: Path | str) -> MakeVector:
+    """Return what makes a policy's environments: a maze of one's own is in its file, `where`."""
+    return maker(maze_named(spec.env_id, spec.maze, f"{where}, 'maze'"))
+
+
+def samples_of(policy: Policy, dataset: OfflineDataset) -> Samples:
+    """Return a dataset's sequences as a policy is to make them."""
+    if isinstance(policy, Planner):
+        return Plans(dataset, policy.spec.horizon, policy.normalizer)
+    return ActionSequences(Windows(dataset, policy.spec.horizon, policy.spec.history), policy.normalizer)
+
+
+@torch.inference_mode()
+def offline_estimate(policy: Policy, samples: Samples, seed: int) -> dict[str, float]:
     """Compare a policy with the data at logged states, without a simulator.
 
-    Returns the return model's mean estimate for the policy's and for the logged actions (raw units), and the mean distance
-    between the two in the scaled action space.
+    Returns the return model's mean estimate for the policy's and for the logged sequences (raw units), and the mean distance
+    between the two, of what the return model looks at, in the scaled space.
     """
-    rows = np.random.default_rng(seed).integers(dataset.num_transitions, size=STATES)
-    states, logged = dataset.observations[rows], dataset.actions[rows]
-    seen = np.repeat(states[:, None], policy.spec.history, 1) if policy.spec.history > 1 else states
-    chosen = policy.reset(seed).act(seen)
-    low, high = policy.normalizer.action_low.cpu().numpy(), policy.normalizer.action_high.cpu().numpy()
+    spec = policy.spec
+    condition, x0 = samples.gather(samples.draw(STATES, torch.Generator().manual_seed(seed)))
+    x = policy.sequence(condition, policy.reset(seed).draw_noise(STATES))
+    chosen, logged = policy.decode(x, condition), policy.decode(x0, condition)
+    given = policy.return_network.given(condition)
+    estimates = [
+        float(sequence_return(policy.return_network, given, each, spec.rewarded).mean()) * spec.return_std
+        + spec.return_mean
+        for each in (chosen, logged)
+    ]
     return {
-        "estimated_return": float(policy.estimate_return(states, chosen).mean()),
-        "estimated_return_of_data": float(policy.estimate_return(states, logged).mean()),
-        "distance_to_data": float(np.linalg.norm(2 * (chosen - logged) / (high - low), axis=1).mean()),
+        "estimated_return": estimates[0],
+        "estimated_return_of_data": estimates[1],
+        "distance_to_data": float((chosen.clamp(-1, 1) - logged)[:, : spec.rewarded].norm(dim=2).mean()),
     }
 
 
@@ -128,21 +151,32 @@ def facts(policy: Policy) -> dict[str, Any]:
 
 
 def score(
-    policy: Policy, env_id: str, episodes: int, execute: int, seed: int, console: Console, label: str
+    policy: Policy,
+    env_id: str,
+    episodes: int,
+    execute: int,
+    seed: int,
+    console: Console,
+    label: str,
+    make: MakeVector,
 ) -> dict[str, Any]:
     """Measure a policy in an environment; environment seeds start at `1000 * seed`, which training never uses."""
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(f"evaluating {label}", total=episodes)
         result = evaluate(
-            policy.reset(seed).act_chunk,
+            policy.reset(seed).acting(),
             env_id,
             episodes=episodes,
             execute=execute,
             history=policy.spec.history,
             seed=1_000 * seed,
             progress=lambda done, total, step: progress.update(task, completed=done),
+            make=make,
         )
-    return facts(policy) | {"evaluation": result.to_dict()}
+    row = facts(policy) | {"evaluation": result.to_dict()}
+    if policy.spec.plans:
+        row["success_rate"] = float((result.returns > 0).mean())  # a maze pays for nothing but being at the goal
+    return row
 
 
 def evaluate_run(directory: Path, dataset: OfflineDataset, config: Config, console: Console, log: Log) -> Result:
@@ -175,12 +209,32 @@ def evaluate_run(directory: Path, dataset: OfflineDataset, config: Config, conso
         row = facts(policy)
         if dataset.env_id is not None:
             evaluation = config.evaluation
-            row = score(policy, dataset.env_id, evaluation.episodes, evaluation.execute, config.seed, console, label)
-        content["rows"][label] = row | {"offline": offline_estimate(policy, dataset, config.seed)}
+            row = score(
+                policy,
+                dataset.env_id,
+                evaluation.episodes,
+                evaluation.execute or 1,
+                config.seed,
+                console,
+                label,
+                make_for(dataset),
+            )
+        content["rows"][label] = row | {"offline": offline_estimate(policy, samples_of(policy, dataset), config.seed)}
         write_json(directory / "result.json", content)
+    _draw(directory, dataset, config, log)
     content["complete"] = True
     write_json(directory / "result.json", content)
     return Result(directory, content)
+
+
+def _draw(directory: Path, dataset: OfflineDataset, config: Config, log: Log) -> None:
+    maze = maze_of(dataset)
+    if config.plan is None or maze is None:
+        return
+    try:
+        log.say(f"drew {draw_plans(directory, dataset, maze, config.seed)}")
+    except RactdError as error:
+        log.say(f"no picture of the plans: {escape(str(error))}")
 
 
 def _stages(directory: Path) -> dict[str, Any]:
@@ -216,14 +270,17 @@ def result_table(result: Result) -> Table:
     else:
         table.add_column("estimated return", justify="right")
         table.add_column("distance to data", justify="right")
+    plans = any("success_rate" in row for _, row in rows)
+    if plans:
+        table.add_column("reached", justify="right")
     table.add_column("NFE", justify="right")
-    table.add_column("ms/action", justify="right")
+    table.add_column("ms/plan" if plans else "ms/action", justify="right")
     data_cells = [f"{behavior['mean_score']:.1f}"] if scored else []
     if simulated:
         data_cells.append(f"{behavior['mean_return']:,.0f}")
     elif rows:
         data_cells += [f"{rows[0][1]['offline']['estimated_return_of_data']:,.1f}", "0"]
-    table.add_row("behaviour data", *data_cells, "", "")
+    table.add_row("behaviour data", *data_cells, *[""] * (3 if plans else 2))
     for label, row in rows:
         cells = []
         if simulated:
@@ -233,6 +290,8 @@ def result_table(result: Result) -> Table:
             cells.append(f"{e['mean_return']:,.0f} ± {e['return_se'] or 0:,.0f}")
         else:
             cells += [f"{row['offline']['estimated_return']:,.1f}", f"{row['offline']['distance_to_data']:.2f}"]
+        if plans:
+            cells.append(f"{row['success_rate']:.0%}")
         style = "bold" if label == "RACTD" else None
         table.add_row(label, *cells, str(row["nfe"]), f"{row['ms_per_action']:.2f}", style=style)
     return table
@@ -246,6 +305,8 @@ def _caption(content: dict[str, Any], simulated: bool) -> str:
     selected = {r["selection"] for r in content["rows"].values()}
     protocol = "best checkpoint by evaluations during training" if "online" in selected else "last checkpoint"
     what = "closed loop" if e["execute"] == 1 else f"{e['execute']} actions of each sequence"
+    if "success_rate" in row:
+        what += " before the next plan; reached: came to the goal at all"
     reference = "; score: D4RL's normalisation" if e["mean_score"] is not None else ""
     return f"{e['episodes']} episodes in {e['env_id']} ({e['backend']}), {what}; students: {protocol}{reference}."
 
@@ -265,7 +326,7 @@ def evaluate_policy(
     name: str,
     *,
     episodes: int,
-    execute: int,
+    execute: int | None,
     candidates: int | None,
     sampler: str | None,
     steps: int | None,
@@ -279,22 +340,27 @@ def evaluate_policy(
     env_id = env_id or policy.spec.env_id
     if env_id is None:
         raise RactdError(f"{directory}: its data names no environment; give one with --env")
-    _check_spaces(policy, env_id, path)
-    console.print(f"evaluating {name} for {episodes} episodes in {env_id} ...", highlight=False)
-    row = score(policy, env_id, episodes, execute, seed, console, name)
     spec = policy.spec
+    if spec.plans and env_id != spec.env_id:
+        raise RactdError(f"{path}: plans in {spec.env_id!r}, whose goal and walls it knows, and not in {env_id!r}")
+    make = make_of(spec, path) if env_id == spec.env_id else maker(None)
+    _check_spaces(policy, env_id, path, make)
+    execute = execute or (spec.horizon if spec.plans else 1)
+    console.print(f"evaluating {name} for {episodes} episodes in {env_id} ...", highlight=False)
+    row = score(policy, env_id, episodes, execute, seed, console, name, make)
     key = f"{name}-e{episodes}-x{execute}-n{spec.candidates}-{spec.sampler}-k{spec.steps}-s{seed}"
     write_json(directory / "evaluations" / f"{key}.json", row)
     return row | {"label": name}
 
 
-def _check_spaces(policy: Policy, env_id: str, path: Path) -> None:
-    env, spec = make_vector(env_id, 1), policy.spec
+def _check_spaces(policy: Policy, env_id: str, path: Path, make: MakeVector) -> None:
+    env, spec = make(env_id, 1, 0), policy.spec
     dims = env.observation_dim, len(env.action_low)
     env.close()
-    if dims != (spec.observation_dim, spec.action_dim):
+    observation_dim = spec.state_dim or spec.observation_dim
+    if dims != (observation_dim, spec.action_dim):
         raise RactdError(
-            f"{path}: maps {spec.observation_dim} observations to {spec.action_dim} actions, "
+            f"{path}: maps {observation_dim} observations to {spec.action_dim} actions, "
             f"environment {env_id!r} has {dims[0]} and {dims[1]}"
         )
 
@@ -308,6 +374,8 @@ def evaluation_table(row: dict[str, Any]) -> Table:
     if e["mean_score"] is not None:
         table.add_row("normalised score", f"{e['mean_score']:.1f} ± {e['score_se'] or 0:.1f}")
     table.add_row("return", f"{e['mean_return']:,.1f} ± {e['return_se'] or 0:,.1f}")
+    if "success_rate" in row:
+        table.add_row("reached the goal", f"{row['success_rate']:.0%} of the episodes")
     table.add_row(
         "episodes",
         f"{e['episodes']} ({e['backend']}, seeds from {e['seed']}), {e['mean_length']:,.0f} steps on average",
@@ -320,7 +388,8 @@ def evaluation_table(row: dict[str, Any]) -> Table:
         "sampling",
         f"{row['sampler']}, {row['steps']} steps, {row['candidates']} candidates, {row['nfe']} network evaluations",
     )
-    table.add_row("time per action", f"{row['ms_per_action']:.3f} ms at batch 1 on {row['threads']} threads")
+    unit = "plan" if "success_rate" in row else "action"
+    table.add_row(f"time per {unit}", f"{row['ms_per_action']:.3f} ms at batch 1 on {row['threads']} threads")
     table.add_row(
         "checkpoint", f"{row['selection']}" + (f" (step {row['selected_step']:,})" if row["selected_step"] else "")
     )

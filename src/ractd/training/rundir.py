@@ -84,6 +84,8 @@ def open_run(directory: Path, description: dict[str, Any]) -> None:
     # An option that came after the run began has its default there.
     on_disk["config"] = to_json(from_json(Config, on_disk.get("config"), path))
     for where, old, new in _differences({key: on_disk.get(key) for key in description}, description, ""):
+        if where == "dataset.source":  # the same data (its fingerprint is compared too), from another place
+            continue
         raise RactdError(
             f"{path}: {where} is {old!r} there and {new!r} now; go on with the old setting, or use another --out for a new run"
         )

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
-from ractd.config import Config, Optimization, Student
-from ractd.data import OfflineDataset, return_to_go
-from ractd.data.dataset import describe
-from ractd.data.windows import Windows
+from ractd.config import Plan, Student
+from ractd.data import OfflineDataset
+from ractd.data.maze import maker
 from ractd.envs.evaluate import evaluate
-from ractd.models import ReturnNetwork, build_network, copy_matching
-from ractd.models.normalizer import Normalizer
-from ractd.policy import Policy, PolicySpec
+from ractd.envs.maze import GOAL_RADIUS
+from ractd.models import InverseDynamics, ReturnNetwork, copy_matching
 from ractd.training.checkpoint import load_weights, read_tensors, write_tensors
 from ractd.training.collapse import CollapseWatch, complaint
 from ractd.training.ddpm import NoiseObjective
-from ractd.training.log import Log
-from ractd.training.loop import Stage, averaged_copy, read_step, run_stage
-from ractd.training.metrics import Metrics
+from ractd.training.loop import Stage, averaged_copy, read_step
+from ractd.training.planner import DynamicsObjective, GoalRewardObjective
 from ractd.training.returns import ReturnObjective
-from ractd.training.rundir import versions
+from ractd.training.run import Models, Run
+from ractd.training.samples import Plans
 from ractd.training.student import StudentObjective
 from ractd.training.teacher import Reward, TeacherObjective
 
@@ -38,132 +33,6 @@ WATCH_EVERY = 500
 """Steps between looks for collapse."""
 VALIDATE_EVERY = 500
 """Steps between looks at the return model's error on held-out episodes."""
-
-
-@dataclass
-class Run:
-    """What the stages of one run share."""
-
-    directory: Path
-    config: Config
-    dataset: OfflineDataset
-    windows: Windows
-    normalizer: Normalizer
-    targets: Tensor
-    """Returns-to-go `[N]` in standard deviations from their mean."""
-    return_mean: float
-    return_std: float
-    accelerator: Accelerator
-    metrics: Metrics
-    log: Log
-    checkpoint_seconds: float
-    should_stop: Callable[[], bool]
-
-    def stage(self, name: str, objective: nn.Module, average: nn.Module, optimization: Optimization) -> Stage:
-        """Describe one stage of this run."""
-        directory = self.directory / "checkpoints" / name
-        return Stage(
-            name,
-            objective,
-            average,
-            optimization,
-            self.config.seed,
-            directory,
-            checkpoint_seconds=self.checkpoint_seconds,
-        )
-
-    def train(self, stage: Stage) -> None:
-        """Run one stage to its end, saying how long it took."""
-        before, steps = read_step(stage.checkpoint), stage.optimization.steps
-        if before < steps:
-            self.log.say(f"{stage.name}: training" if not before else f"{stage.name}: going on at step {before:,}")
-        run_stage(stage, self.accelerator, self.metrics, self.should_stop)
-        if before < steps:
-            self.log.say(f"{stage.name}: {steps:,} steps in {stage.record['seconds']:,.0f} s")
-
-    def seed_weights(self, name: str) -> None:
-        """Make the initial weights of a stage a function of the run's seed and the stage alone."""
-        torch.manual_seed(int(np.random.SeedSequence([self.config.seed, *name.encode()]).generate_state(1)[0]))
-
-    def denoiser(self, name: str, jumps: bool) -> nn.Module:
-        """Build the teacher's or a student's network."""
-        self.seed_weights(name)
-        config = self.config
-        network = (config.student.network or config.teacher.network) if jumps else config.teacher.network
-        condition_dim = config.history * self.dataset.observation_dim
-        return build_network(network, config.horizon, self.dataset.action_dim, condition_dim, jumps)
-
-    def policy(
-        self, network: nn.Module, return_network: ReturnNetwork, jumps: bool, provenance: dict[str, Any]
-    ) -> Policy:
-        """Put a trained network, the return model and the statistics together."""
-        config = self.config
-        ddpm = config.teacher.ddpm if config.teacher.parametrization == "ddpm" and not jumps else None
-        spec = PolicySpec(
-            observation_dim=self.dataset.observation_dim,
-            action_dim=self.dataset.action_dim,
-            horizon=config.horizon,
-            history=config.history,
-            network=(config.student.network or config.teacher.network) if jumps else config.teacher.network,
-            jumps=jumps,
-            sampler="consistency" if jumps else "heun" if ddpm is None else "ddpm",
-            steps=1 if jumps else config.diffusion.bins if ddpm is None else ddpm.timesteps,
-            return_layers=config.return_model.layers,
-            return_members=config.return_model.members,
-            return_mean=self.return_mean,
-            return_std=self.return_std,
-            diffusion=config.diffusion,
-            ddpm=ddpm,
-            env_id=self.dataset.env_id,
-            provenance=provenance,
-        )
-        return Policy(spec, network, return_network, self.normalizer)
-
-    def save_policy(
-        self, name: str, network: nn.Module, return_network: ReturnNetwork, jumps: bool, provenance: dict[str, Any]
-    ) -> None:
-        """Write `policy/<name>` with where it comes from."""
-        if self.accelerator.is_main_process:
-            origin = {"dataset": describe(self.dataset), "seed": self.config.seed, "versions": versions(), **provenance}
-            self.policy(network, return_network, jumps, origin).save(self.directory / "policy" / name)
-
-
-def prepare(
-    directory: Path,
-    config: Config,
-    dataset: OfflineDataset,
-    accelerator: Accelerator,
-    metrics: Metrics,
-    log: Log,
-    checkpoint_seconds: float,
-    should_stop: Callable[[], bool],
-    source: Policy | None,
-) -> Run:
-    """Bring the dataset to the device; scales come from it, or from the policy whose teacher is used."""
-    device = accelerator.device
-    gamma = config.return_model.gamma
-    assert gamma is not None, "resolve() has not been called"
-    returns = return_to_go(dataset, gamma, config.return_model.termination_penalty)
-    mean = float(returns.mean(dtype=np.float64)) if source is None else source.spec.return_mean
-    # A dataset whose returns are all alike has nothing to rank; one unit then keeps them at zero.
-    std = (float(returns.std(dtype=np.float64)) or 1.0) if source is None else source.spec.return_std
-    returns -= mean
-    returns /= std
-    return Run(
-        directory=directory,
-        config=config,
-        dataset=dataset,
-        windows=Windows(dataset, config.horizon, config.history, device),
-        normalizer=(Normalizer.of(dataset.statistics()) if source is None else source.normalizer).to(device),
-        targets=torch.from_numpy(returns).to(device),
-        return_mean=mean,
-        return_std=std,
-        accelerator=accelerator,
-        metrics=metrics,
-        log=log,
-        checkpoint_seconds=checkpoint_seconds,
-        should_stop=should_stop,
-    )
 
 
 def finished_steps(directory: Path, stage: str) -> int:
@@ -197,14 +66,20 @@ def held_out(dataset: OfflineDataset, share: float, seed: int) -> tuple[Tensor, 
 
 
 def train_return(run: Run) -> ReturnNetwork:
-    """Train the return model; its weights are those with the smallest error on held-out episodes."""
-    config, dataset = run.config.return_model, run.dataset
+    """Train the return model, or a planner's goal reward; its weights are those with the smallest error on held-out episodes."""
+    config, dataset, samples = run.config.return_model, run.dataset, run.samples
     run.seed_weights("return")
-    network = ReturnNetwork(dataset.observation_dim, dataset.action_dim, config.layers, config.members)
+    network = ReturnNetwork(dataset.observation_dim, samples.shape[1], config.layers, config.members)
     rows, validation_rows = (
-        r.to(run.targets.device) for r in held_out(dataset, config.validation_share, run.config.seed)
+        r.to(run.accelerator.device) for r in held_out(dataset, config.validation_share, run.config.seed)
     )
-    objective = ReturnObjective(network, run.normalizer, run.windows, run.targets, rows, config.action_noise)
+    objective: ReturnObjective | GoalRewardObjective
+    if isinstance(samples, Plans):
+        objective = GoalRewardObjective(network, samples, at_goal, rows, config.action_noise)
+    else:
+        objective = ReturnObjective(
+            network, samples.normalizer, samples.windows, run.targets, rows, config.action_noise
+        )
     average = averaged_copy(network)
     stage = run.stage("return", objective, average, config.optimization)
 
@@ -222,12 +97,30 @@ def train_return(run: Run) -> ReturnNetwork:
     return average  # type: ignore[return-value]
 
 
+def at_goal(states: Tensor, goals: Tensor) -> Tensor:
+    """Tell which raw states are near enough to their goals to be paid in a maze, both `[B, S]`."""
+    near: Tensor = (states[:, :2] - goals[:, :2]).norm(dim=1) <= GOAL_RADIUS
+    return near
+
+
+def train_dynamics(run: Run, config: Plan) -> InverseDynamics:
+    """Train a planner's inverse dynamics."""
+    run.seed_weights("dynamics")
+    dataset = run.dataset
+    network = InverseDynamics(dataset.observation_dim, dataset.action_dim, config.dynamics_layers)
+    actions = torch.from_numpy(dataset.actions).to(run.accelerator.device)
+    objective = DynamicsObjective(network, cast(Plans, run.samples), actions)
+    average = averaged_copy(network)
+    run.train(run.stage("dynamics", objective, average, config.optimization))
+    return cast(InverseDynamics, average)
+
+
 def train_teacher(run: Run, return_network: ReturnNetwork | None) -> nn.Module:
     """Train the diffusion teacher, with R where it is to be reward-aware; its averaged weights are what is used."""
     network, config = run.denoiser("teacher", jumps=False), run.config.teacher
     objective: nn.Module
     if config.parametrization == "ddpm":
-        objective = NoiseObjective(network, run.normalizer, run.windows, config.ddpm)
+        objective = NoiseObjective(network, run.samples, config.ddpm)
     else:
         reward = None
         if return_network is not None and config.reward_weight != 0:
@@ -238,13 +131,13 @@ def train_teacher(run: Run, return_network: ReturnNetwork | None) -> nn.Module:
                 config.bound_weight,
                 lambda x: run.accelerator.reduce(x, "mean"),  # type: ignore[return-value,arg-type]
             )
-        objective = TeacherObjective(network, run.normalizer, run.windows, run.config.diffusion, config.loss, reward)
+        objective = TeacherObjective(network, run.samples, run.config.diffusion, config.loss, reward)
     average = averaged_copy(network)
     run.train(run.stage("teacher", objective, average, config.optimization))
     return average
 
 
-def train_student(run: Run, name: str, config: Student, teacher: nn.Module, return_network: ReturnNetwork) -> None:
+def train_student(run: Run, name: str, config: Student, teacher: nn.Module, models: Models) -> None:
     """Distil a student and write its policy, selected as the configuration says; watch for collapse on the way."""
     evaluation, dataset = run.config.evaluation, run.dataset
     steps = config.optimization.steps
@@ -252,14 +145,13 @@ def train_student(run: Run, name: str, config: Student, teacher: nn.Module, retu
     copy_matching(teacher, network)
     average = averaged_copy(network)
     device = run.accelerator.device
-    teacher, return_network = teacher.to(device), return_network.to(device)
+    teacher, return_network = teacher.to(device), models.returns.to(device)
     objective = StudentObjective(
         network,
         average,
         teacher,
         return_network,
-        run.normalizer,
-        run.windows,
+        run.samples,
         run.config.diffusion,
         config,
         run.return_std,
@@ -274,10 +166,9 @@ def train_student(run: Run, name: str, config: Student, teacher: nn.Module, retu
     watch = CollapseWatch(
         teacher,
         return_network,
-        run.normalizer,
-        run.windows,
+        run.samples,
         run.config.diffusion,
-        float(run.targets.max()),
+        run.largest_return,
         run.config.seed,
     )
 
@@ -301,14 +192,15 @@ def train_student(run: Run, name: str, config: Student, teacher: nn.Module, retu
         if step not in marks:
             return {}
         assert dataset.env_id is not None
-        policy = run.policy(average, return_network, True, {}).reset(run.config.seed)
+        policy = run.policy(average, models, True, {}).reset(run.config.seed)
         result = evaluate(
-            policy.act_chunk,
+            policy.acting(),
             dataset.env_id,
             episodes=evaluation.checkpoint_episodes,
-            execute=evaluation.execute,
+            execute=evaluation.execute or 1,
             history=run.config.history,
             seed=CHECKPOINT_SEED + 1_000 * run.config.seed,
+            make=maker(run.maze),
         )
         keep_best(stage, step, result.mean_return, average)
         return {"episode_return": result.mean_return, "episode_return_se": result.return_se}
@@ -321,13 +213,13 @@ def train_student(run: Run, name: str, config: Student, teacher: nn.Module, retu
         load_best(stage, average)
     selection = {"selection": "online", **stage.record["best"]} if online else {"selection": "last", "step": steps}
     provenance = {**selection, "collapse": stage.record.get("collapse"), "reward_weight": config.reward_weight}
-    run.save_policy(name, average, return_network, True, provenance)
+    run.save_policy(name, average, models, True, provenance)
     healthy = stage.directory / "healthy.safetensors"
     if "collapse" in stage.record and healthy.exists():
         tensors, header = read_tensors(healthy)
         load_weights(average, tensors, healthy)
         provenance = {"selection": "before collapse", "step": header["step"], "reward_weight": config.reward_weight}
-        run.save_policy(f"{name}-before-collapse", average, return_network, True, provenance)
+        run.save_policy(f"{name}-before-collapse", average, models, True, provenance)
 
 
 def copy_policies(source: Path, directory: Path) -> None:

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ractd.config import Anchor, Diffusion, Optimization, Student
-from ractd.data.windows import Windows
 from ractd.diffusion import ctm
 from ractd.diffusion.edm import Denoiser, distance, loss_weight, precondition, sigma_schedule
 from ractd.diffusion.samplers import StudentNetwork
 from ractd.models import ReturnNetwork
-from ractd.models.normalizer import Normalizer
+from ractd.training.samples import Samples
 from ractd.training.teacher import denoiser
 
 SHARE_AT_T = 0.6
@@ -54,8 +53,7 @@ class StudentObjective(nn.Module):
         average: nn.Module,
         teacher: nn.Module,
         return_network: ReturnNetwork,
-        normalizer: Normalizer,
-        windows: Windows,
+        samples: Samples,
         diffusion: Diffusion,
         config: Student,
         return_scale: float,
@@ -63,31 +61,29 @@ class StudentObjective(nn.Module):
     ) -> None:
         super().__init__()
         self.network, self.average, self.teacher, self.return_network = network, average, teacher, return_network
-        self.normalizer, self.windows, self.diffusion, self.config = normalizer, windows, diffusion, config
+        self.samples, self.diffusion, self.config = samples, diffusion, config
         self.return_scale = 1.0 if config.normalize_returns else return_scale
         self.mean_over_processes = mean_over_processes
         self.sigmas: Tensor
         self.gradients: Tensor
         self.register_buffer("sigmas", sigma_schedule(diffusion), persistent=False)
-        self.register_buffer("gradients", torch.zeros(3))  # running means: data, reward, reward at logged actions
-        for frozen in (average, teacher, return_network, normalizer):
+        self.register_buffer("gradients", torch.zeros(3))  # running means: data, reward, reward at logged sequences
+        for frozen in (average, teacher, return_network):
             frozen.requires_grad_(False)
 
     def draw(self, generator: torch.Generator, optimization: Optimization) -> dict[str, Tensor]:
-        """Draw the global batch: transitions, noises and times of the three losses."""
-        B, shape = optimization.batch_size, (self.windows.horizon, self.windows.actions.shape[1])
+        """Draw the global batch: samples, noises and times of the three losses."""
+        B = optimization.batch_size
         return {
-            "index": self.windows.draw(B, generator),
-            "noise": torch.randn(B, 3, *shape, generator=generator),
+            **self.samples.draw(B, generator),
+            "noise": torch.randn(B, 3, *self.samples.shape, generator=generator),
             "normal": torch.randn(B, generator=generator),
             "uniform": torch.rand(B, 4, generator=generator),
         }
 
     def forward(self, draws: dict[str, Tensor]) -> dict[str, Tensor]:
         config, diffusion = self.config, self.diffusion
-        observations, actions = self.windows.gather(draws["index"])
-        observation = self.normalizer.observation(observations)
-        condition, x0 = observation.flatten(1), self.normalizer.action(actions)
+        condition, x0 = self.samples.gather(draws)
         noise_ctm, noise_dsm, noise_T = draws["noise"].unbind(1)
         g, g_target = student_network(self.network, diffusion), student_network(self.average, diffusion)
         D = denoiser(self.teacher, diffusion)
@@ -104,9 +100,11 @@ class StudentObjective(nn.Module):
         dsm_loss = dsm(g, x0, noise_dsm, t, condition, diffusion).mean()
         dsm_loss = dsm_loss + target_loss(D, sample, noise_T, condition, diffusion)
 
-        negative_return, excess = ctm.reward_loss(self.return_network, observation[:, -1], sample)
+        given = self.return_network.given(condition)
+        judged = self.samples.decode(sample, condition)
+        negative_return, excess = ctm.reward_loss(self.return_network, given, judged, self.samples.rewarded)
         reward_loss, bound_loss = self.return_scale * negative_return.mean(), excess.mean()
-        weight = self.reward_weight(observation[:, -1], x0, sample, negative_return)
+        weight = self.reward_weight(condition, x0, sample, negative_return)
 
         loss = config.ctm_weight * ctm_loss + config.dsm_weight * dsm_loss + weight * reward_loss
         loss = loss + config.bound_weight * bound_loss
@@ -121,25 +119,27 @@ class StudentObjective(nn.Module):
             "reward_gradient": self.gradients[1].clone(),
             "reward_gradient_of_data": self.gradients[2].clone(),
             "estimated_return": -negative_return.detach().mean(),
-            "out_of_bounds": (sample.detach().abs() > 1).float().mean(),
+            "out_of_bounds": (judged.detach().abs() > 1).float().mean(),
         }
 
-    def reward_weight(self, observation: Tensor, x0: Tensor, sample: Tensor, negative_return: Tensor) -> Tensor:
+    def reward_weight(self, condition: Tensor, x0: Tensor, sample: Tensor, negative_return: Tensor) -> Tensor:
         """Return sigma of eq. 9: as configured, or `reward_share` times the data gradient over the reward gradient.
 
         Both are norms of gradients at the one-step sample, averaged over the batch and over time. The reward gradient
-        counts for at least what it is at the logged actions: where a sample has left the data it can vanish, and a weight
+        counts for at least what it is at the logged sequences: where a sample has left the data it can vanish, and a weight
         that grew in answer would drive the sample further out.
         """
         if self.config.reward_weight != "auto":
             return torch.as_tensor(self.config.reward_weight, device=sample.device)
         T = sample.new_tensor([self.diffusion.sigma_max])
-        at_sample, logged = sample.detach().requires_grad_(), x0[:, 0].detach().requires_grad_()
+        at_sample, logged = sample.detach().requires_grad_(), x0.detach().requires_grad_()
         data = self.config.dsm_weight * loss_weight(T, self.diffusion) * distance(x0, at_sample)
+        given, judged = self.return_network.given(condition), self.samples.decode(logged, condition)
+        return_of_data = ctm.sequence_return(self.return_network, given, judged, self.samples.rewarded)
         norms = (
             _mean_gradient(data, at_sample),
             self.return_scale * _mean_gradient(negative_return, sample),
-            self.return_scale * _mean_gradient(self.return_network(observation, logged), logged),
+            self.return_scale * _mean_gradient(return_of_data, logged),
         )
         now = self.mean_over_processes(torch.stack(norms))
         if self.training:

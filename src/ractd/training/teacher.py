@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ractd.config import Diffusion, Optimization, TeacherLoss
-from ractd.data.windows import Windows
-from ractd.diffusion.ctm import reward_loss
+from ractd.diffusion.ctm import reward_loss, sequence_return
 from ractd.diffusion.edm import (
     Denoiser,
     WeightedDistance,
@@ -21,7 +20,7 @@ from ractd.diffusion.edm import (
     weighted_square,
 )
 from ractd.models import ReturnNetwork
-from ractd.models.normalizer import Normalizer
+from ractd.training.samples import Samples
 
 LOSSES: dict[TeacherLoss, WeightedDistance] = {"pseudo-huber": weighted_pseudo_huber, "square": weighted_square}
 WEIGHT_MEMORY = 0.99
@@ -34,7 +33,7 @@ def denoiser(network: nn.Module, diffusion: Diffusion) -> Denoiser:
 
 
 class Reward(NamedTuple):
-    """What makes a teacher reward-aware: R on normalised observations and actions, and how much it counts."""
+    """What makes a teacher reward-aware: R on normalised inputs, and how much it counts."""
 
     network: ReturnNetwork
     weight: float | Literal["auto"]
@@ -45,49 +44,49 @@ class Reward(NamedTuple):
 
 
 class TeacherObjective(nn.Module):
-    """Denoising score matching on action windows, with a `reward` on the denoised estimates or without."""
+    """Denoising score matching on sequences, with a `reward` on the denoised estimates or without."""
 
     def __init__(
         self,
         network: nn.Module,
-        normalizer: Normalizer,
-        windows: Windows,
+        samples: Samples,
         diffusion: Diffusion,
         loss: TeacherLoss = "pseudo-huber",
         reward: Reward | None = None,
     ) -> None:
         super().__init__()
         self.weighted_distance = LOSSES[loss]
-        self.network, self.normalizer, self.windows, self.diffusion = network, normalizer, windows, diffusion
+        self.network, self.samples, self.diffusion = network, samples, diffusion
         self.reward = reward
         self.gradients: Tensor
         if reward is not None:
             self.return_network = reward.network.requires_grad_(False)
-            self.register_buffer("gradients", torch.zeros(3))  # running means: data, reward, reward at logged actions
+            self.register_buffer("gradients", torch.zeros(3))  # running means: data, reward, reward at logged sequences
 
     def draw(self, generator: torch.Generator, optimization: Optimization) -> dict[str, Tensor]:
-        """Draw the global batch: transitions `[B]`, noise `[B, c, A]` and the normal draws of ln sigma `[B]`."""
+        """Draw the global batch: samples `[B]`, noise `[B, c, D]` and the normal draws of ln sigma `[B]`."""
         B = optimization.batch_size
         return {
-            "index": self.windows.draw(B, generator),
-            "noise": torch.randn(B, self.windows.horizon, self.windows.actions.shape[1], generator=generator),
+            **self.samples.draw(B, generator),
+            "noise": torch.randn(B, *self.samples.shape, generator=generator),
             "sigma": torch.randn(B, generator=generator),
         }
 
     def forward(self, draws: dict[str, Tensor]) -> dict[str, Tensor]:
-        observations, actions = self.windows.gather(draws["index"])
-        observation, x0 = self.normalizer.observation(observations), self.normalizer.action(actions)
+        condition, x0 = self.samples.gather(draws)
         t = draw_sigma(draws["sigma"], self.diffusion)
         x_t = x0 + expand(t, x0) * draws["noise"]
-        estimate = denoiser(self.network, self.diffusion)(x_t, t, observation.flatten(1))
+        estimate = denoiser(self.network, self.diffusion)(x_t, t, condition)
         dsm = self.weighted_distance(x0, estimate, t, self.diffusion)
         loss = dsm.mean()
         if self.reward is None:
             return {"loss": loss, "dsm": loss.detach()}
 
-        negative_return, excess = reward_loss(self.return_network, observation[:, -1], estimate)
+        given, rewarded = self.return_network.given(condition), self.samples.rewarded
+        judged = self.samples.decode(estimate, condition)
+        negative_return, excess = reward_loss(self.return_network, given, judged, rewarded)
         reward_term, bound_term = negative_return.mean(), excess.mean()
-        weight = self.reward_weight(self.reward, observation[:, -1], x0, estimate, dsm, negative_return)
+        weight = self.reward_weight(self.reward, condition, x0, estimate, dsm, negative_return)
         return {
             "loss": loss + weight * reward_term + self.reward.bound_weight * bound_term,
             "dsm": loss.detach(),
@@ -95,24 +94,25 @@ class TeacherObjective(nn.Module):
             "bound": bound_term.detach(),
             "reward_weight": weight.detach(),
             "estimated_return": -reward_term.detach(),
-            "out_of_bounds": (estimate.detach().abs() > 1).float().mean(),
+            "out_of_bounds": (judged.detach().abs() > 1).float().mean(),
         }
 
     def reward_weight(
-        self, reward: Reward, observation: Tensor, x0: Tensor, estimate: Tensor, dsm: Tensor, negative_return: Tensor
+        self, reward: Reward, condition: Tensor, x0: Tensor, estimate: Tensor, dsm: Tensor, negative_return: Tensor
     ) -> Tensor:
         """Return the weight of the reward: as configured, or `share` times the data gradient over the reward gradient.
 
         Both are norms of gradients at the denoised estimate, averaged over batch and time; the reward gradient counts for
-        at least what it is at the logged actions, as for the student.
+        at least what it is at the logged sequences, as for the student.
         """
         if reward.weight != "auto":
             return torch.as_tensor(reward.weight, device=estimate.device)
-        logged = x0[:, 0].detach().requires_grad_()
+        logged = x0.detach().requires_grad_()
+        given, judged = self.return_network.given(condition), self.samples.decode(logged, condition)
         norms = (
             mean_gradient(dsm, estimate),
             mean_gradient(negative_return, estimate),
-            mean_gradient(self.return_network(observation, logged), logged),
+            mean_gradient(sequence_return(self.return_network, given, judged, self.samples.rewarded), logged),
         )
         if self.training:
             self.gradients.lerp_(reward.mean_over_processes(torch.stack(norms)), 1 - WEIGHT_MEMORY)

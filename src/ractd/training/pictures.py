@@ -1,0 +1,41 @@
+"""A planner's run as a picture: its data, and what its teacher and its students plan and do from the same starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from ractd.data import OfflineDataset
+from ractd.envs.maze import Maze, MazeVector
+from ractd.envs.maze.picture import Panel, draw
+from ractd.policy import Planner, Policy
+
+PAIRS = 6
+"""Starts that are drawn."""
+POINTS = 200_000
+"""States of the data that are drawn."""
+PANELS = {"teacher": "teacher", "plain": "plain student, one step", "student": "RACTD, one step"}
+
+
+def draw_plans(directory: Path, dataset: OfflineDataset, maze: Maze, seed: int) -> Path:
+    """Draw `plans.png` of a run: plans dashed, what came of one plan's actions as lines.
+
+    Raises `RactdError` without Matplotlib.
+    """
+    states = dataset.observations[:: max(1, dataset.num_transitions // POINTS)]
+    panels = [Panel("data", data=states)]
+    for name, title in PANELS.items():
+        if not (directory / "policy" / name).is_dir():
+            continue
+        policy = cast(Planner, Policy.load(directory / "policy" / name)).reset(seed)
+        env = MazeVector(maze, PAIRS, 1_000 * seed)
+        try:
+            start = env.reset()
+            plans, actions = policy.plan(start, maze.goal)
+            executed = [start, *(env.step(actions[:, step])[0] for step in range(actions.shape[1]))]
+        finally:
+            env.close()
+        panels.append(Panel(title, plans=list(plans), executed=list(np.stack(executed, axis=1))))
+    return draw(maze, panels, directory / "plans.png")
