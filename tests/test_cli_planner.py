@@ -1,0 +1,177 @@
+"""A maze from its data to its plans, by the commands that a user types."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import STEPS, Answer, run_command
+
+from ractd.cli import parse
+from ractd.policy import Planner, Policy
+
+TINY = {
+    "--horizon": "16",
+    "--plan.coefficients": "4",
+    "--teacher.network.width": "32",
+    "--diffusion.bins": "10",
+    "--evaluation.episodes": "4",
+    "--evaluation.checkpoints": "2",
+    "--evaluation.checkpoint-episodes": "2",
+    **{f"--{stage}.optimization.steps": str(STEPS) for stage in ("return-model", "plan", "teacher", "student")},
+    **{f"--{stage}.optimization.batch-size": "32" for stage in ("return-model", "plan", "teacher", "student")},
+}
+OPTIONS = [word for pair in TINY.items() for word in pair]
+OWN = "#####\n#S.G#\n#####\n"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the data of two mazes, one of them the user's own."""
+    folder = tmp_path_factory.mktemp("datasets")
+    (folder / "mine.txt").write_text(OWN)
+    for words in (["maze2d-umaze"], ["mine", "--maze", folder / "mine.txt"]):
+        answer = run_command("data", "make", *words, "--steps", "3000", env={"RACTD_DATA": str(folder)})
+        assert answer.code == 0, answer.err
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _here(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RACTD_DATA", str(data))
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A planner of the user's own maze, trained without naming a preset."""
+    directory = tmp_path_factory.mktemp("runs") / "mine"
+    answer = run_command("train", "mine", "--out", directory, *OPTIONS, env={"RACTD_DATA": str(data)})
+    assert answer.code == 0, answer.out + answer.err
+    assert "reached" in answer.out
+    assert "ms/plan" in answer.out
+    return directory
+
+
+def test_a_maze_s_own_preset_is_the_default(data: Path, tmp_path: Path) -> None:
+    from ractd.config import PRESETS
+
+    assert parse(["train", "maze2d-medium"]).config == PRESETS["maze2d-medium-cpu"]  # type: ignore[union-attr]
+    for name in ("mine", str(data / "mine.hdf5")):
+        assert parse(["train", name, "--seed", "0"]).config == PRESETS["maze2d-umaze-cpu"]  # type: ignore[union-attr]
+    assert parse(["train", "maze2d-large", "--preset", "maze2d-large"]).config == PRESETS["maze2d-large"]  # type: ignore[union-attr]
+    assert parse(["train", "hopper-mixed"]).config == PRESETS["cpu"]  # type: ignore[union-attr]
+
+
+def test_the_result_has_what_a_planner_is_judged_by(run: Path) -> None:
+    result = json.loads((run / "result.json").read_text())
+    assert result["complete"]
+    row = result["rows"]["RACTD"]
+    returns = np.array(row["evaluation"]["returns"])
+    assert row["success_rate"] == (returns > 0).mean()
+    assert row["evaluation"]["execute"] == 16, "open loop"
+    assert row["nfe"] == 1
+    assert row["evaluation"]["mean_score"] is None, "nobody knows the reference returns of this maze"
+    assert result["stages"].keys() >= {"return", "dynamics", "teacher", "plain", "student"}
+    assert (run / "plans.png").stat().st_size > 10_000
+
+
+def test_it_plans_in_python(run: Path) -> None:
+    policy = Policy.load(run)
+    assert isinstance(policy, Planner)
+    states, actions = policy.plan(np.zeros((5, 4)), np.array([1.0, 3.0]))
+    assert states.shape == (5, 16, 4)
+    assert actions.shape == (5, 16, 2)
+    assert np.abs(actions).max() <= 1
+    np.testing.assert_allclose(states[:, -1, :2], [[1, 3]] * 5, atol=1e-3)
+
+
+def test_closed_loop_is_one_option(run: Path, cli: Callable[..., Answer]) -> None:
+    answer = cli("eval", run, "--replan", "4", "--episodes", "3")
+    assert answer.code == 0, answer.err
+    assert "first 4 actions of each sequence" in answer.out
+    assert "reached the goal" in answer.out
+    assert (run / "evaluations" / "student-e3-x4-n1-consistency-k1-s0.json").exists()
+
+
+def test_a_student_of_another_run_s_teacher(run: Path, tmp_path: Path, cli: Callable[..., Answer]) -> None:
+    words = [*OPTIONS, "--teacher", str(run), "--reward-weight", "0.5", "--evaluation.select", "last"]
+    answer = cli("train", "mine", "--out", tmp_path / "second", *words)
+    assert answer.code == 0, answer.out + answer.err
+    assert (tmp_path / "second" / "policy" / "student").is_dir()
+
+
+def test_stages_one_by_one_end_with_the_same_weights(run: Path, tmp_path: Path, cli: Callable[..., Answer]) -> None:
+    for stage in ("return", "dynamics", "teacher", "student"):
+        answer = cli("train", "mine", "--out", tmp_path / "run", *OPTIONS, "--only", stage)
+        assert answer.code == 0, answer.out + answer.err
+    mine, theirs = (place / "policy" / "student" / "policy.safetensors" for place in (run, tmp_path / "run"))
+    assert mine.read_bytes() == theirs.read_bytes()
+
+
+def test_the_paper_s_networks_are_for_mazes_too(cli: Callable[..., Answer], tmp_path: Path) -> None:
+    words = ["--preset", "maze2d-umaze", "--teacher.network.down-dims", "8", "16", "--evaluation.episodes", "2"]
+    small = {**TINY, "--horizon": "8"}
+    for name in ("--plan.coefficients", "--teacher.network.width"):
+        del small[name]
+    options = [word for pair in small.items() for word in pair]
+    answer = cli("train", "mine", "--out", tmp_path / "unet", *words, *options, "--no-plain")
+    assert answer.code == 0, answer.out + answer.err
+    spec = Policy.load(tmp_path / "unet").spec
+    assert (spec.coefficients, spec.sequence_shape) == (0, (8, 4))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--preset", "maze2d-umaze", "--horizon", "130"], "horizon 130 can't be halved 2 times"),
+        (["--preset", "maze2d-umaze", "--horizon", "130"], "use 128 or 132"),
+        (["--history", "2"], "--history is 2, expected 1 for a planner"),
+        (["--horizon", "8"], "--plan.coefficients is 32, expected at most the horizon, 8"),
+        (["--preset", "cpu", "--only", "dynamics"], "only a planner has inverse dynamics"),
+        (["--only", "student"], "its return is not trained"),
+    ],
+)
+def test_settings_that_make_no_planner(
+    words: list[str], message: str, tmp_path: Path, cli: Callable[..., Answer]
+) -> None:
+    answer = cli("train", "maze2d-umaze", "--out", tmp_path / "run", *words)
+    assert answer.code == 2
+    assert message in " ".join(answer.err.split())
+
+
+def test_a_planner_needs_a_maze(trained: object, tmp_path: Path, cli: Callable[..., Answer]) -> None:
+    answer = cli("train", trained.dataset, "--preset", "maze2d-umaze-cpu", "--out", tmp_path / "run")  # type: ignore[attr-defined]
+    assert answer.code == 2
+    assert "is of InvertedPendulum-v5, and a planner needs a maze" in answer.err
+
+
+def test_planners_stay_in_their_maze_and_others_out_of_it(
+    run: Path, trained: object, cli: Callable[..., Answer]
+) -> None:
+    answer = cli("eval", run, "--env", "InvertedPendulum-v5")
+    assert answer.code == 2
+    assert "plans in 'ractd/maze/mine', whose goal and walls it knows, and not in 'InvertedPendulum-v5'" in answer.err
+    answer = cli("eval", trained.directory, "--env", "ractd/maze2d-umaze")  # type: ignore[attr-defined]
+    assert answer.code == 2
+    assert "environment 'ractd/maze2d-umaze' has 4 and 2" in answer.err
+
+
+def test_teachers_are_not_mixed_up(run: Path, trained: object, tmp_path: Path, cli: Callable[..., Answer]) -> None:
+    answer = cli("train", "mine", "--teacher", trained.directory, "--out", tmp_path / "a")  # type: ignore[attr-defined]
+    assert answer.code == 2
+    assert "its teacher is no planner, and the settings are those of plans" in answer.err
+
+
+def test_a_damaged_map_is_named(run: Path, tmp_path: Path, cli: Callable[..., Answer]) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    path = copy / "policy" / "student" / "config.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"maze": "#####\n#S..#\n#####"}))
+    answer = cli("eval", copy, "--episodes", "2")
+    assert answer.code == 2
+    assert "has no goal" in answer.err

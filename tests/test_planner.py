@@ -1,0 +1,268 @@
+"""Plans: what is learnt of the data, its coordinates, the goal reward, the inverse dynamics, and the policy that plans."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from dataset_factory import make
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.fft import dst
+
+from ractd.config import MLP, Optimization
+from ractd.data.dataset import OfflineDataset
+from ractd.diffusion.ctm import reward_loss, sequence_return
+from ractd.errors import RactdError
+from ractd.models import InverseDynamics, ReturnNetwork, build_network
+from ractd.models.normalizer import PlanNormalizer
+from ractd.models.spectrum import Spectrum
+from ractd.policy import Planner, Policy, PolicySpec
+from ractd.training.planner import DynamicsObjective, GoalRewardObjective
+from ractd.training.samples import Plans
+
+HORIZON = 6
+EVERY = Optimization(steps=1, batch_size=512)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def plans_of(data: OfflineDataset, coefficients: int = 0, horizon: int = HORIZON) -> Plans:
+    plans = Plans(data, horizon, PlanNormalizer.of_dataset(data, horizon, coefficients))
+    plans.fit(0)
+    return plans
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=6), st.integers(0, 2**20))
+def test_a_plan_is_what_followed_until_its_goal_and_then_the_goal(lengths: list[int], seed: int) -> None:
+    data = make(tuple(lengths))
+    plans = plans_of(data)
+    draws = plans.draw(32, generator(seed))
+    condition, x = plans.gather(draws)
+    states, observation = plans.normalizer.raw_state(x).numpy(), condition * plans.normalizer.observation_std
+    observation = (observation + plans.normalizer.observation_mean).numpy()
+    S, ends = data.observation_dim, data.episode_ends
+    for b, n in enumerate(draws["index"].tolist()):
+        last = int(ends[np.searchsorted(ends, n, side="right")]) - 1
+        following = [data.observations[min(n + k, last)] for k in range(1, HORIZON + 1)]
+        np.testing.assert_allclose(observation[b, :S], data.observations[n], rtol=1e-4, atol=1e-4)
+        goal = observation[b, S:]
+        reached = [k for k, state in enumerate(following) if np.allclose(state, goal, rtol=1e-4, atol=1e-4)]
+        assert reached, "the goal is a state that came within the horizon"
+        for k in range(HORIZON):
+            np.testing.assert_allclose(states[b, k], following[min(k, reached[0])], rtol=1e-4, atol=1e-3)
+
+
+def test_goals_are_reached_at_every_step_alike() -> None:
+    data = make((1000,))
+    plans = plans_of(data)
+    draws = {"index": torch.zeros(6000, dtype=torch.long), "reach": torch.rand(6000, generator=generator())}
+    _, x = plans.gather(draws)
+    moving = (x[:, 1:] != x[:, :-1]).any(2).sum(1)  # steps before the goal is held
+    shares = moving.bincount(minlength=HORIZON).float() / 6000
+    assert shares == pytest.approx(torch.full((HORIZON,), 1 / HORIZON), abs=0.03)
+
+
+def test_a_spectrum_is_the_sine_transform_of_what_is_added_to_the_straight_line() -> None:
+    spectrum = Spectrum(16, 15, 3)
+    sequences, ends = torch.randn(5, 16, 3, generator=generator()), torch.randn(5, 2, 3, generator=generator(1))
+    sequences[:, -1] = ends[:, 1]
+    line = ends[:, :1] + torch.arange(1, 17)[:, None] / 16 * (ends[:, 1:] - ends[:, :1])
+    expected = dst((sequences - line)[:, :-1].numpy(), type=1, norm="ortho", axis=1)
+    torch.testing.assert_close(spectrum.encode(sequences, ends), torch.from_numpy(expected), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(spectrum.decode(spectrum.encode(sequences, ends), ends), sequences, atol=1e-5, rtol=1e-5)
+
+
+def test_a_fitted_spectrum_scales_every_coefficient_alike_and_ends_where_it_should() -> None:
+    spectrum = Spectrum(32, 8, 2)
+    sequences = torch.randn(4000, 32, 2, generator=generator()).cumsum(1) * torch.tensor([1.0, 50.0]) + 3
+    ends = torch.stack([sequences[:, 0], sequences[:, -1]], dim=1)
+    spectrum.fit(sequences, ends)
+    x = spectrum.encode(sequences, ends)
+    assert x.mean(0).abs().max() < 1e-4
+    torch.testing.assert_close(x.std(0), torch.full((8, 2), 0.5), atol=1e-4, rtol=1e-4)
+    made = spectrum.decode(torch.randn(7, 8, 2, generator=generator()), ends[:7])
+    torch.testing.assert_close(made[:, -1], ends[:7, 1], atol=1e-2, rtol=1e-4)
+
+
+def test_the_reward_of_a_plan_is_the_sum_over_its_states() -> None:
+    torch.manual_seed(0)
+    R = ReturnNetwork(2, 2, (8,)).double()
+    goal, x = torch.randn(4, 2, dtype=torch.float64), torch.randn(4, 5, 2, dtype=torch.float64)
+    by_hand = sum(R(goal, x[:, k].clamp(-1, 1)) for k in range(5))
+    torch.testing.assert_close(sequence_return(R, goal, x, 5), by_hand)
+    negative, excess = reward_loss(R, goal, x, 5)
+    torch.testing.assert_close(negative, -by_hand)
+    torch.testing.assert_close(excess, (x.abs() - 1).clamp(min=0).square().sum((1, 2)))
+    torch.testing.assert_close(reward_loss(R, goal, x)[0], -R(goal, x[:, 0].clamp(-1, 1)))
+
+
+def test_the_gradient_of_a_plan_s_reward_is_the_finite_difference() -> None:
+    torch.manual_seed(0)
+    R, spectrum = ReturnNetwork(2, 2, (8, 8)).double(), Spectrum(12, 4, 2).double()
+    goal, ends = torch.randn(3, 2, dtype=torch.float64) / 3, torch.randn(3, 2, 2, dtype=torch.float64) / 3
+    x = (torch.randn(3, 4, 2, dtype=torch.float64) / 8).requires_grad_()
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        return reward_loss(R, goal, spectrum.decode(x, ends), 12)[0].sum()
+
+    assert torch.autograd.gradcheck(loss, (x,))
+
+
+def straight_lines(rows: int = 4000) -> OfflineDataset:
+    """A point that its action moves: s' = s + 0.1 a, in episodes of 100 steps."""
+    rng = np.random.default_rng(0)
+    actions = rng.uniform(-1, 1, (rows, 2)).astype(np.float32)
+    steps = 0.1 * actions.reshape(-1, 100, 2)
+    positions = np.concatenate([np.zeros_like(steps[:, :1]), steps[:, :-1].cumsum(1)], axis=1).reshape(rows, 2)
+    ends = np.arange(rows) % 100 == 99
+    return OfflineDataset("lines", positions, actions, np.zeros(rows), np.zeros(rows, bool), ends)
+
+
+def fit(objective: torch.nn.Module, steps: int, rate: float) -> None:
+    optimizer = torch.optim.Adam(objective.network.parameters(), lr=rate)  # type: ignore[union-attr]
+    for step in range(steps):
+        optimizer.zero_grad()
+        objective(objective.draw(generator(step), EVERY))["loss"].backward()  # type: ignore[operator]
+        optimizer.step()
+
+
+def test_the_inverse_dynamics_finds_the_action_between_two_states() -> None:
+    data = straight_lines()
+    plans = plans_of(data)
+    torch.manual_seed(0)
+    network = InverseDynamics(2, 2, (32,))
+    objective = DynamicsObjective(network, plans, torch.from_numpy(data.actions))
+    steps = np.diff(data.observations, axis=0)[~data.timeouts[:-1]]
+    half = ((plans.normalizer.state_high - plans.normalizer.state_low) / 2).numpy()
+    np.testing.assert_allclose(network.step_std.numpy(), steps.std(0) / half, rtol=1e-2)
+    fit(objective, 400, 1e-2)
+    state = torch.zeros(2, 2)
+    wanted = torch.tensor([[0.5, -0.25], [0.0, 1.0]])
+    after = plans.normalizer.state(plans.normalizer.raw_state(state) + 0.1 * wanted)
+    found = plans.normalizer.raw_action(network(state, after))
+    torch.testing.assert_close(found, wanted, atol=0.05, rtol=0)
+
+
+def test_steps_across_an_episode_s_end_are_not_learnt() -> None:
+    data = straight_lines()
+    objective = DynamicsObjective(InverseDynamics(2, 2, (4,)), plans_of(data), torch.from_numpy(data.actions))
+    assert not set(objective.rows.tolist()) & set(np.flatnonzero(data.timeouts).tolist())
+    assert len(objective.rows) == len(data.actions) - data.timeouts.sum()
+
+
+def test_without_two_transitions_in_a_row_there_is_no_inverse_dynamics() -> None:
+    data = make((1, 1, 1))
+    with pytest.raises(RactdError, match="no episode has two transitions"):
+        DynamicsObjective(
+            InverseDynamics(data.observation_dim, 2, (4,)), plans_of(data), torch.from_numpy(data.actions)
+        )
+
+
+def test_the_goal_reward_is_one_at_the_goal_and_zero_away_from_it() -> None:
+    data = straight_lines(8000)
+    plans = plans_of(data)
+    torch.manual_seed(0)
+    network = ReturnNetwork(2, 2, (64, 64))
+
+    def reached(states: torch.Tensor, goals: torch.Tensor) -> torch.Tensor:
+        return (states - goals).norm(dim=1) <= 0.5
+
+    rows = torch.arange(len(data.actions))
+    objective = GoalRewardObjective(network, plans, reached, rows, noise=0.0)
+    before = objective.error(network, rows[:2000])
+    fit(objective, 1500, 3e-3)
+    assert objective.error(network, rows[:2000]) < 0.05 < before
+    goal = torch.zeros(3, 2)
+    states = torch.tensor([[0.0, 0.0], [0.2, 0.1], [1.6, 0.0]])
+    estimate = network(plans.normalizer.goal(goal), plans.normalizer.state(states))
+    assert estimate[0] > 0.7
+    assert estimate[1] > 0.7
+    assert estimate[2] < 0.3
+
+
+SPEC = PolicySpec(
+    observation_dim=8,
+    action_dim=2,
+    horizon=12,
+    history=1,
+    network=MLP(width=16, blocks=1, embed_dim=8),
+    jumps=True,
+    sampler="consistency",
+    steps=1,
+    return_layers=(8,),
+    return_mean=0.0,
+    return_std=1.0,
+    env_id="ractd/maze2d-umaze",
+    state_dim=4,
+    coefficients=5,
+    dynamics_layers=(8,),
+    goal=(1.0, 1.0),
+)
+
+
+@pytest.fixture
+def planner() -> Planner:
+    torch.manual_seed(0)
+    network = build_network(SPEC.network, *SPEC.sequence_shape, 8, True)
+    torch.nn.init.normal_(network.output.weight, std=0.3)  # type: ignore[arg-type, union-attr]
+    normalizer = PlanNormalizer(4, 2, 12, 5)
+    normalizer.state_low, normalizer.state_high = torch.full((4,), -3.0), torch.full((4,), 3.0)
+    return Planner(SPEC, network, ReturnNetwork(4, 4, (8,)), normalizer, InverseDynamics(4, 2, (8,)))
+
+
+def test_plans_end_at_their_goals_whoever_asks(planner: Planner) -> None:
+    states = np.random.default_rng(0).uniform(-2, 2, (3, 4)).astype(np.float32)
+    goals = np.array([[1.0, 1.0], [-1.0, 0.5], [0.0, 2.0]])
+    planned, actions = planner.reset(3).plan(states, goals)
+    assert planned.shape == (3, 12, 4)
+    assert actions.shape == (3, 12, 2)
+    np.testing.assert_allclose(planned[:, -1], np.hstack([goals, np.zeros((3, 2))]), atol=1e-4)
+    again, _ = planner.reset(3).plan(states, goals)
+    assert (planned == again).all()
+    one, action = planner.reset(3).plan(states[0], goals[0])
+    assert one.shape == (12, 4)
+    assert action.shape == (12, 2)
+    observation = planner.observe(states, goals)
+    assert (planner.reset(3).act_chunk(observation) == actions).all()
+    same_goal, _ = planner.reset(3).plan(states, np.array([1.0, 1.0, 0.0, 0.0]))
+    np.testing.assert_allclose(same_goal[0], planned[0], atol=1e-5)
+    assert (planner.reset(3).acting()(states[:, None]) == planner.reset(3).plan(states, np.array(SPEC.goal))[1]).all()
+
+
+def test_a_saved_planner_plans_the_same(planner: Planner, tmp_path: Path) -> None:
+    loaded = Policy.load(planner.save(tmp_path / "planner"))
+    assert isinstance(loaded, Planner)
+    assert loaded.spec == planner.spec
+    state, goal = np.zeros(4), np.array([1.0, -1.0])
+    for mine, theirs in zip(planner.reset(1).plan(state, goal), loaded.reset(1).plan(state, goal), strict=True):
+        assert (mine == theirs).all()
+
+
+def test_the_best_of_many_plans_is_the_goal_reward_s_favourite(planner: Planner) -> None:
+    observation = planner.observe(np.zeros((1, 4)), np.array([1.0, 1.0]))
+    many = planner.configured(candidates=16)
+    noise = many.reset(0).draw_noise(1)
+    each, _ = planner.sample_plan(torch.from_numpy(observation)[:, None].repeat(16, 1, 1), noise)
+    best, _ = many.sample_plan(torch.from_numpy(observation)[:, None], noise)
+    returns = planner.estimate_return(np.repeat(observation, 16, 0), each.numpy())
+    assert (best[0] == each[int(returns.argmax())]).all()
+
+
+@pytest.mark.parametrize(
+    ("state", "goal", "message"),
+    [
+        (np.zeros(3), np.zeros(2), r"state has shape \[3\], expected \[4\]"),
+        (np.zeros(4), np.zeros(5), r"goal has shape \[5\], expected \[G\]"),
+        (np.zeros((3, 4)), np.zeros((2, 2)), r"\[2, 2\] goals were given for \[3, 4\] states"),
+        (np.array([0, np.nan, 0, 0]), np.zeros(2), "NaN"),
+    ],
+)
+def test_wrong_states_and_goals_are_named(planner: Planner, state: object, goal: object, message: str) -> None:
+    with pytest.raises(RactdError, match=message):
+        planner.plan(state, goal)  # type: ignore[arg-type]
