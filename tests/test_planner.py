@@ -10,7 +10,7 @@ import torch
 from dataset_factory import make
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.fft import dst
+from scipy.interpolate import BSpline
 
 from ractd.config import MLP, Optimization
 from ractd.data.dataset import OfflineDataset
@@ -18,7 +18,7 @@ from ractd.diffusion.ctm import reward_loss, sequence_return
 from ractd.errors import RactdError
 from ractd.models import InverseDynamics, ReturnNetwork, build_network
 from ractd.models.normalizer import PlanNormalizer
-from ractd.models.spectrum import Spectrum
+from ractd.models.spline import Spline, bspline_weights
 from ractd.policy import Planner, Policy, PolicySpec
 from ractd.training.planner import DynamicsObjective, GoalRewardObjective
 from ractd.training.samples import Plans
@@ -31,8 +31,8 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def plans_of(data: OfflineDataset, coefficients: int = 0, horizon: int = HORIZON) -> Plans:
-    plans = Plans(data, horizon, PlanNormalizer.of_dataset(data, horizon, coefficients))
+def plans_of(data: OfflineDataset, points: int = 0, horizon: int = HORIZON) -> Plans:
+    plans = Plans(data, horizon, PlanNormalizer.of_dataset(data, horizon, points))
     plans.fit(0)
     return plans
 
@@ -49,45 +49,49 @@ def test_a_plan_is_what_followed_until_its_goal_and_then_the_goal(lengths: list[
     S, ends = data.observation_dim, data.episode_ends
     for b, n in enumerate(draws["index"].tolist()):
         last = int(ends[np.searchsorted(ends, n, side="right")]) - 1
-        following = [data.observations[min(n + k, last)] for k in range(1, HORIZON + 1)]
         np.testing.assert_allclose(observation[b, :S], data.observations[n], rtol=1e-4, atol=1e-4)
-        goal = observation[b, S:]
-        reached = [k for k, state in enumerate(following) if np.allclose(state, goal, rtol=1e-4, atol=1e-4)]
-        assert reached, "the goal is a state that came within the horizon"
+        later = [np.allclose(state, observation[b, S:], atol=1e-4) for state in data.observations[n : last + 1]]
+        assert any(later), "the goal is a state that came later in the episode, or the last one"
+        goal = n + later.index(True)
         for k in range(HORIZON):
-            np.testing.assert_allclose(states[b, k], following[min(k, reached[0])], rtol=1e-4, atol=1e-3)
+            np.testing.assert_allclose(states[b, k], data.observations[min(n + 1 + k, goal)], rtol=1e-4, atol=1e-3)
 
 
-def test_goals_are_reached_at_every_step_alike() -> None:
+def test_near_goals_are_likely_and_far_ones_known() -> None:
+    """How much later a goal is reached is exponential, half a horizon on average."""
     data = make((1000,))
     plans = plans_of(data)
-    draws = {"index": torch.zeros(6000, dtype=torch.long), "reach": torch.rand(6000, generator=generator())}
+    draws = plans.draw(20_000, generator()) | {"index": torch.zeros(20_000, dtype=torch.long)}
     _, x = plans.gather(draws)
     moving = (x[:, 1:] != x[:, :-1]).any(2).sum(1)  # steps before the goal is held
-    shares = moving.bincount(minlength=HORIZON).float() / 6000
-    assert shares == pytest.approx(torch.full((HORIZON,), 1 / HORIZON), abs=0.03)
+    for k in range(1, HORIZON):
+        assert (moving >= k).float().mean() == pytest.approx(np.exp(-k / (HORIZON / 2)), abs=0.02)
 
 
-def test_a_spectrum_is_the_sine_transform_of_what_is_added_to_the_straight_line() -> None:
-    spectrum = Spectrum(16, 15, 3)
-    sequences, ends = torch.randn(5, 16, 3, generator=generator()), torch.randn(5, 2, 3, generator=generator(1))
-    sequences[:, -1] = ends[:, 1]
-    line = ends[:, :1] + torch.arange(1, 17)[:, None] / 16 * (ends[:, 1:] - ends[:, :1])
-    expected = dst((sequences - line)[:, :-1].numpy(), type=1, norm="ortho", axis=1)
-    torch.testing.assert_close(spectrum.encode(sequences, ends), torch.from_numpy(expected), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(spectrum.decode(spectrum.encode(sequences, ends), ends), sequences, atol=1e-5, rtol=1e-5)
+@pytest.mark.parametrize(("horizon", "points"), [(128, 33), (16, 5), (12, 4), (10, 11)])
+def test_spline_weights_are_scipy_s(horizon: int, points: int) -> None:
+    t = torch.arange(1, horizon + 1).double() / horizon
+    knots = np.concatenate([np.zeros(3), np.linspace(0, 1, points - 2), np.ones(3)])
+    expected = BSpline.design_matrix(t.numpy(), knots, 3).toarray()
+    np.testing.assert_allclose(bspline_weights(t, points), expected, atol=1e-12)
 
 
-def test_a_fitted_spectrum_scales_every_coefficient_alike_and_ends_where_it_should() -> None:
-    spectrum = Spectrum(32, 8, 2)
+def test_a_spline_begins_at_its_start_and_comes_nearest_to_the_data() -> None:
+    spline = Spline(32, 8, 2)
     sequences = torch.randn(4000, 32, 2, generator=generator()).cumsum(1) * torch.tensor([1.0, 50.0]) + 3
-    ends = torch.stack([sequences[:, 0], sequences[:, -1]], dim=1)
-    spectrum.fit(sequences, ends)
-    x = spectrum.encode(sequences, ends)
-    assert x.mean(0).abs().max() < 1e-4
-    torch.testing.assert_close(x.std(0), torch.full((8, 2), 0.5), atol=1e-4, rtol=1e-4)
-    made = spectrum.decode(torch.randn(7, 8, 2, generator=generator()), ends[:7])
-    torch.testing.assert_close(made[:, -1], ends[:7, 1], atol=1e-2, rtol=1e-4)
+    start = torch.full((4000, 1, 2), 3.0)
+    spline.fit(sequences, start)
+    x = spline.encode(sequences, start)
+    torch.testing.assert_close(x.mean((0, 1)), torch.zeros(2), atol=1e-4, rtol=0)
+    torch.testing.assert_close(x.std((0, 1)), torch.full((2,), 0.5), atol=1e-4, rtol=1e-4)
+    made = spline.decode(x, start)
+    torch.testing.assert_close(spline.encode(made, start), x, atol=1e-3, rtol=1e-3)
+    error = (made - sequences).square().sum()
+    for _ in range(5):
+        moved = x + 0.01 * torch.randn(x.shape, generator=generator())
+        assert (spline.decode(moved, start) - sequences).square().sum() > error, "least squares"
+    weights = bspline_weights(torch.zeros(1, dtype=torch.double), 9)
+    torch.testing.assert_close(weights, torch.eye(9, dtype=torch.double)[:1])
 
 
 def test_the_reward_of_a_plan_is_the_sum_over_its_states() -> None:
@@ -104,12 +108,12 @@ def test_the_reward_of_a_plan_is_the_sum_over_its_states() -> None:
 
 def test_the_gradient_of_a_plan_s_reward_is_the_finite_difference() -> None:
     torch.manual_seed(0)
-    R, spectrum = ReturnNetwork(2, 2, (8, 8)).double(), Spectrum(12, 4, 2).double()
-    goal, ends = torch.randn(3, 2, dtype=torch.float64) / 3, torch.randn(3, 2, 2, dtype=torch.float64) / 3
+    R, spline = ReturnNetwork(2, 2, (8, 8)).double(), Spline(12, 4, 2).double()
+    goal, start = torch.randn(3, 2, dtype=torch.float64) / 3, torch.randn(3, 1, 2, dtype=torch.float64) / 3
     x = (torch.randn(3, 4, 2, dtype=torch.float64) / 8).requires_grad_()
 
     def loss(x: torch.Tensor) -> torch.Tensor:
-        return reward_loss(R, goal, spectrum.decode(x, ends), 12)[0].sum()
+        return reward_loss(R, goal, spline.decode(x, start), 12)[0].sum()
 
     assert torch.autograd.gradcheck(loss, (x,))
 
@@ -200,7 +204,7 @@ SPEC = PolicySpec(
     return_std=1.0,
     env_id="ractd/maze2d-umaze",
     state_dim=4,
-    coefficients=5,
+    points=5,
     dynamics_layers=(8,),
     goal=(1.0, 1.0),
 )
@@ -216,13 +220,13 @@ def planner() -> Planner:
     return Planner(SPEC, network, ReturnNetwork(4, 4, (8,)), normalizer, InverseDynamics(4, 2, (8,)))
 
 
-def test_plans_end_at_their_goals_whoever_asks(planner: Planner) -> None:
+def test_a_plan_is_the_same_whoever_asks(planner: Planner) -> None:
     states = np.random.default_rng(0).uniform(-2, 2, (3, 4)).astype(np.float32)
     goals = np.array([[1.0, 1.0], [-1.0, 0.5], [0.0, 2.0]])
     planned, actions = planner.reset(3).plan(states, goals)
     assert planned.shape == (3, 12, 4)
     assert actions.shape == (3, 12, 2)
-    np.testing.assert_allclose(planned[:, -1], np.hstack([goals, np.zeros((3, 2))]), atol=1e-4)
+    assert (np.abs(planned[:, 0] - states).max(1) < np.abs(planned[:, -1] - states).max(1)).all(), "they begin here"
     again, _ = planner.reset(3).plan(states, goals)
     assert (planned == again).all()
     one, action = planner.reset(3).plan(states[0], goals[0])

@@ -151,9 +151,9 @@ class Teacher:
 class Plan:
     """What a planner has besides: sequences of states, and the inverse dynamics that finds the actions (paper, section 4.2)."""
 
-    coefficients: int = 0
-    """0, the paper's: x is the states themselves. K: x is K coefficients of what they add to the straight line to the
-    goal, so that plans are smooth, start and end where they should, and small networks can make them (ours, for CPUs)."""
+    points: int = 0
+    """0, the paper's: x is the states themselves. K: x is the K control points of a spline through them, so that
+    plans are smooth, begin where they should, and small networks can make them (ours, for CPUs)."""
     dynamics_layers: tuple[int, ...] = (256, 256)
     """Widths of the Linear + Mish layers of the inverse dynamics."""
     optimization: Optimization = field(
@@ -260,16 +260,18 @@ def _cpu_planner(horizon: int) -> Config:
         Config(
             horizon=horizon,
             teacher=Teacher(
-                network=MLP(width=512, blocks=3),
-                optimization=Optimization(steps=15_000, batch_size=128, learning_rate=5e-4),
+                network=MLP(width=384, blocks=3),
+                optimization=Optimization(steps=25_000, batch_size=256, learning_rate=1e-3),
             ),
-            student=Student(ctm_share=0.25, optimization=Optimization(steps=4_000, batch_size=128)),
+            student=Student(ctm_share=0.25, optimization=Optimization(steps=3_000)),
             evaluation=Evaluation(checkpoints=8),
         ),
-        Plan(coefficients=horizon // 4),
+        Plan(points=horizon // 8),
     )
 
 
+FEWEST_POINTS = 3
+"""With its start a cubic spline has four control points."""
 _AT_LEAST_ONE = (1, 2**31 - 1)
 _POSITIVE = (1e-12, 1e12)
 _NOT_NEGATIVE = (0.0, 1e12)
@@ -283,7 +285,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     ),
     "return_std": _POSITIVE,
     "state_dim": (0, 2**31 - 1),
-    "coefficients": (0, 2**31 - 1),
+    "points": (0, 2**31 - 1),
     "dynamics_layers": _AT_LEAST_ONE,
     "checkpoint_episodes": _AT_LEAST_ONE,
     "embed_dim": (4, 2**31 - 1),
@@ -326,10 +328,13 @@ def check(config: Any, prefix: str = "") -> None:
             f"--{prefix}reward-weight is {config.reward_weight}, expected 0 for a DDPM teacher: only an EDM teacher "
             "can be made reward-aware"
         )
-    if isinstance(config, Config) and config.plan is not None and config.plan.coefficients > config.horizon:
-        raise RactdError(
-            f"--plan.coefficients is {config.plan.coefficients}, expected at most the horizon, {config.horizon}"
-        )
+    if isinstance(config, Config) and config.plan is not None and config.plan.points:
+        points, most = config.plan.points, config.horizon - 1
+        if not FEWEST_POINTS <= points <= most:
+            raise RactdError(
+                f"--plan.points is {points}, expected {FEWEST_POINTS} to {most} for the horizon {config.horizon}, "
+                "or 0 for none"
+            )
     if isinstance(config, Config) and (config.evaluation.execute or 1) > config.horizon:
         raise RactdError(
             f"--evaluation.execute is {config.evaluation.execute}, expected at most the horizon, {config.horizon}"

@@ -65,8 +65,8 @@ class PolicySpec:
     env_id: str | None = None
     state_dim: int = 0
     """Of a planner, whose sequences are states and whose observation is a state and a goal; 0 for action sequences."""
-    coefficients: int = 0
-    """Coefficients that a planner's sequences are made of; 0 where they are the states."""
+    points: int = 0
+    """Control points that a planner's sequences are made of; 0 where they are the states."""
     dynamics_layers: tuple[int, ...] = ()
     """Layers of a planner's inverse dynamics."""
     maze: str = ""
@@ -89,7 +89,7 @@ class PolicySpec:
     @property
     def sequence_shape(self) -> tuple[int, int]:
         """Steps c and entries D of its sequences x."""
-        return self.coefficients or self.horizon, self.state_dim or self.action_dim
+        return self.points or self.horizon, self.state_dim or self.action_dim
 
     @property
     def rewarded(self) -> int:
@@ -289,7 +289,7 @@ class Policy(nn.Module):
         return_network = ReturnNetwork(given, spec.sequence_shape[1], spec.return_layers, spec.return_members)
         if spec.plans:
             dynamics = InverseDynamics(spec.state_dim, spec.action_dim, spec.dynamics_layers)
-            normalizer = PlanNormalizer(spec.state_dim, spec.action_dim, spec.horizon, spec.coefficients)
+            normalizer = PlanNormalizer(spec.state_dim, spec.action_dim, spec.horizon, spec.points)
             policy: Policy = Planner(spec, network, return_network, normalizer, dynamics)
         else:
             policy = Policy(spec, network, return_network, Normalizer(spec.observation_dim, spec.action_dim))

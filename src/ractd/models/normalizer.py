@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ractd.data.dataset import OfflineDataset, Statistics
-from ractd.models.spectrum import Spectrum
+from ractd.models.spline import Spline
 
 
 class Normalizer(nn.Module):
@@ -48,22 +48,22 @@ class Normalizer(nn.Module):
 class PlanNormalizer(Normalizer):
     """A planner's: an observation is a state and a goal, `[..., 2 S]`; the states of a plan are scaled to [-1, 1] as well.
 
-    With `coefficients` a plan is made of so many of them, see `Spectrum`; with 0 it is its states.
+    With `points` a plan is made of so many control points, see `Spline`; with 0 of its states.
     """
 
-    def __init__(self, state_dim: int, action_dim: int, horizon: int, coefficients: int) -> None:
+    def __init__(self, state_dim: int, action_dim: int, horizon: int, points: int) -> None:
         super().__init__(2 * state_dim, action_dim)
-        self.spectrum = Spectrum(horizon, coefficients, state_dim) if coefficients else None
+        self.spline = Spline(horizon, points, state_dim) if points else None
         self.state_low: Tensor
         self.state_high: Tensor
         self.register_buffer("state_low", -torch.ones(state_dim))
         self.register_buffer("state_high", torch.ones(state_dim))
 
     @classmethod
-    def of_dataset(cls, dataset: OfflineDataset, horizon: int, coefficients: int) -> PlanNormalizer:
-        """Build from a dataset whose observations are states; a spectrum is still to be fitted to plans."""
+    def of_dataset(cls, dataset: OfflineDataset, horizon: int, points: int) -> PlanNormalizer:
+        """Build from a dataset whose observations are states; a spline is still to be fitted to plans."""
         statistics, states = dataset.statistics(), dataset.observations
-        normalizer = cls(dataset.observation_dim, dataset.action_dim, horizon, coefficients)
+        normalizer = cls(dataset.observation_dim, dataset.action_dim, horizon, points)
         low, high = (torch.from_numpy(bound(states, axis=0)) for bound in (np.min, np.max))
         constant = low == high
         normalizer.state_low, normalizer.state_high = low - constant.float(), high + constant.float()
@@ -77,18 +77,19 @@ class PlanNormalizer(Normalizer):
         """Scale raw states `[..., S]` to [-1, 1]."""
         return 2 * (state - self.state_low) / (self.state_high - self.state_low) - 1
 
-    def ends(self, condition: Tensor) -> Tensor:
-        """Return state and goal of conditions `[B, 2 S]` as states in [-1, 1], `[B, 2, S]`."""
-        raw = condition * self.observation_std + self.observation_mean
-        return self.state(raw.unflatten(1, (2, -1)))
+    def start(self, condition: Tensor) -> Tensor:
+        """Return the states of conditions `[B, 2 S]`, in [-1, 1], `[B, 1, S]`."""
+        S = len(self.state_low)
+        raw = condition[:, :S] * self.observation_std[:S] + self.observation_mean[:S]
+        return self.state(raw).unsqueeze(1)
 
     def encode(self, states: Tensor, condition: Tensor) -> Tensor:
         """Return the sequences x that are learnt, of states `[B, H, S]` in [-1, 1] and their conditions `[B, 2 S]`."""
-        return states if self.spectrum is None else self.spectrum.encode(states, self.ends(condition))
+        return states if self.spline is None else self.spline.encode(states, self.start(condition))
 
     def decode(self, x: Tensor, condition: Tensor) -> Tensor:
         """Return the states `[B, H, S]`, in [-1, 1] where the data is, of sequences x and their conditions `[B, 2 S]`."""
-        return x if self.spectrum is None else self.spectrum.decode(x, self.ends(condition))
+        return x if self.spline is None else self.spline.decode(x, self.start(condition))
 
     def goal(self, goal: Tensor) -> Tensor:
         """Standardise raw goals `[..., S]` as they stand in an observation."""

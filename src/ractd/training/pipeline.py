@@ -171,7 +171,7 @@ def _check_networks(config: Config, data: OfflineDataset) -> None:
     """Raise `RactdError` for networks that can't be built, before the hours that come before they are."""
     shape = config.horizon, data.action_dim, config.history * data.observation_dim
     if config.plan is not None:
-        shape = config.plan.coefficients or config.horizon, data.observation_dim, 2 * data.observation_dim
+        shape = config.plan.points or config.horizon, data.observation_dim, 2 * data.observation_dim
     with torch.device("meta"):
         for network in (config.teacher.network, config.student.network or config.teacher.network):
             build_network(network, *shape, jumps=True)
@@ -227,7 +227,7 @@ def _with_teacher(config: Config, teacher: Policy, data: OfflineDataset, path: P
         config,
         horizon=spec.horizon,
         history=spec.history,
-        plan=config.plan and replace(config.plan, coefficients=spec.coefficients, dynamics_layers=spec.dynamics_layers),
+        plan=config.plan and replace(config.plan, points=spec.points, dynamics_layers=spec.dynamics_layers),
         diffusion=spec.diffusion,
         teacher=replace(config.teacher, network=spec.network, parametrization="edm"),
         return_model=replace(config.return_model, layers=spec.return_layers, members=spec.return_members),

@@ -119,7 +119,7 @@ class Run:
         spec = replace(
             spec,
             state_dim=self.dataset.observation_dim,
-            coefficients=config.plan.coefficients,
+            points=config.plan.points,
             dynamics_layers=config.plan.dynamics_layers,
             maze=self.maze.text,
             goal=tuple(self.maze.goal.tolist()),
@@ -152,7 +152,7 @@ def prepare(
     samples: ActionSequences | Plans
     if config.plan is not None:
         if source is None:
-            fitted = PlanNormalizer.of_dataset(dataset, config.horizon, config.plan.coefficients)
+            fitted = PlanNormalizer.of_dataset(dataset, config.horizon, config.plan.points)
             samples = Plans(dataset, config.horizon, fitted.to(device))
             samples.fit(config.seed)
         else:

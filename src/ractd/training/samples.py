@@ -31,7 +31,7 @@ class Samples(Protocol):
 
 
 PLANS_SEEN = 20_000
-"""Plans of the data that tell how far their coefficients spread."""
+"""Plans of the data that tell how far their control points spread."""
 
 
 class ActionSequences:
@@ -58,10 +58,11 @@ class ActionSequences:
 
 
 class Plans:
-    """The c states after a transition's own, given that and a goal: a state that the data reached within c steps.
+    """The H states after a transition's own, given that and a goal: a state that the data came to later in the episode.
 
     From the step that reaches it, the goal is held (paper, sections 3.2 and 4.2: x is the whole state sequence, conditioned on the
-    current state and the goal; when within it the goal is reached is ours, and is what the reward makes early).
+    current state and the goal). How much later is ours: exponentially distributed, half a horizon on average, so that direct ways
+    are the likely ones and goals out of a plan's reach are known as well.
     """
 
     def __init__(self, dataset: OfflineDataset, horizon: int, normalizer: PlanNormalizer) -> None:
@@ -71,20 +72,20 @@ class Plans:
         ends = torch.from_numpy(dataset.episode_ends - 1)
         self.last = ends.repeat_interleave(torch.from_numpy(dataset.episode_lengths)).to(device)
         self.horizon = self.rewarded = horizon
-        spectrum = normalizer.spectrum
-        self.shape = (horizon if spectrum is None else len(spectrum.mean), dataset.observation_dim)
+        spline = normalizer.spline
+        self.shape = (horizon if spline is None else len(spline.mean), dataset.observation_dim)
 
     def fit(self, seed: int) -> None:
-        """Scale the spectrum, where there is one, by that of the data's plans."""
-        if self.normalizer.spectrum is not None:
+        """Scale the spline, where there is one, by that of the data's plans."""
+        if self.normalizer.spline is not None:
             draws = self.draw(PLANS_SEEN, torch.Generator().manual_seed(seed))
             condition, states = self._states(draws)
-            self.normalizer.spectrum.fit(states, self.normalizer.ends(condition))
+            self.normalizer.spline.fit(states, self.normalizer.start(condition))
 
     def draw(self, batch: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Draw transitions, and when each one's goal is reached, uniform over the steps that there are."""
+        """Draw transitions, and how much later each one's goal is reached, in units of its mean."""
         index = torch.randint(len(self.states), (batch,), generator=generator)
-        return {"index": index, "reach": torch.rand(batch, generator=generator)}
+        return {"index": index, "later": torch.empty(batch).exponential_(generator=generator)}
 
     def gather(self, draws: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return states and goals `[B, 2 S]`, and plans `[B, c, S]`."""
@@ -98,9 +99,9 @@ class Plans:
     def _states(self, draws: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         index = draws["index"].to(self.states.device)
         ahead = torch.arange(1, self.horizon + 1, device=index.device)
-        most = (self.last[index] - index).clamp(max=self.horizon)
-        reach = ((draws["reach"] * most).long() + 1).minimum(most)
-        rows = index.unsqueeze(1) + torch.minimum(ahead, reach.unsqueeze(1))
+        later = (draws["later"] * self.horizon / 2).long() + 1
+        goal = torch.minimum(index + later, self.last[index])
+        rows = torch.minimum(index.unsqueeze(1) + ahead, goal.unsqueeze(1))
         states = self.states.index_select(0, rows.flatten()).view(*rows.shape, -1)
-        observation = torch.cat([self.states[index], states[:, -1]], dim=1)
+        observation = torch.cat([self.states[index], self.states[goal]], dim=1)
         return self.normalizer.observation(observation), self.normalizer.state(states)
