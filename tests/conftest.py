@@ -42,7 +42,7 @@ def _one_thread() -> None:
 
 def options(**changes: str) -> list[str]:
     """The tiny run's options, with others in place of some, named as they are typed: `**{"--horizon": "8"}`."""
-    return [word for pair in {**TINY, **changes}.items() for word in pair]
+    return ["--no-report", *(word for pair in {**TINY, **changes}.items() for word in pair)]
 
 
 def environment() -> dict[str, str]:

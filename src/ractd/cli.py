@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import tyro
-from rich.console import Console
-from rich.progress import Progress, TaskID
 from tyro.conf import AvoidSubcommands, Positional, arg
 
 from ractd.config import NETWORKS, PRESETS, Config
+from ractd.consoles import err, out
+from ractd.data_commands import DataCommand
 from ractd.errors import RactdError
 
-out = Console()
-err = Console(stderr=True)
 _PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
 
 
@@ -67,6 +65,8 @@ class Train:
     """Also distil a student without reward, to compare with."""
     checkpoint_seconds: float = 30.0
     """Seconds between checkpoints; they don't change the result."""
+    report: bool = True
+    """Write RUN/report.html at the end, where the extra 'report' is installed."""
 
     def run(self) -> None:
         from ractd.training.pipeline import NO_STUDENT, train
@@ -97,6 +97,10 @@ class Train:
             kept = result.directory / "policy"
             policy = kept / ("student" if (kept / "student").is_dir() else "teacher")
             out.print(f"run: {result.directory}   policy: {policy}", highlight=False, markup=False, soft_wrap=True)
+            if self.report:
+                from ractd.report import report_of_run
+
+                out.print(report_of_run(result.directory, out), **_PLAIN)
         elif self.only:
             out.print(f"the {self.only} is trained; 'ractd train' without --only does the rest", highlight=False)
 
@@ -145,6 +149,31 @@ class Eval:
 
 
 @dataclass
+class Report:
+    """Show a run, or several side by side, as one HTML file that works offline; the plots also become PNG files.
+
+    An unfinished or broken run is shown as far as it goes. Needs the extra 'report': pip install "ractd[report]".
+    """
+
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN...")]
+    """Run directories."""
+    out: Annotated[Path | None, arg(aliases=["-o"], metavar="FILE.html")] = None
+    """The page; by default RUN/report.html, for several runs report.html. The PNG files go to the folder of that name."""
+    video: bool = True
+    """Play a few episodes and film the best and the worst."""
+
+    def run(self) -> None:
+        from ractd.report import write_report
+
+        written = write_report(self.runs, self.out, video=self.video, console=out)
+        for what in written.missing:
+            out.print(f"not shown: {what}", **_PLAIN)
+        out.print(
+            f"wrote {written.page} and {len(written.pictures)} pictures in {written.page.with_suffix('')}", **_PLAIN
+        )
+
+
+@dataclass
 class Export:
     """Write a policy as one graph that runs without PyTorch, with its contract, verified before it appears.
 
@@ -190,143 +219,6 @@ class Export:
             console=out,
         )
         out.print(summary(exported), highlight=False, markup=False, soft_wrap=True)
-
-
-@dataclass
-class DataList:
-    """List the datasets that can be named: built here, downloaded, local, and known."""
-
-    def run(self) -> None:
-        from ractd.data.tables import datasets_table
-
-        out.print(datasets_table())
-
-
-@dataclass
-class DataInspect:
-    """Show what a dataset holds: sizes, returns, episode lengths, ranges, fingerprint."""
-
-    dataset: Positional[str]
-    """A dataset, as for 'ractd train'."""
-    env: str | None = None
-    """Gymnasium environment, where the data doesn't name one."""
-
-    def run(self) -> None:
-        from ractd.data import load_dataset
-        from ractd.data.tables import summary_table
-
-        out.print(summary_table(load_dataset(self.dataset, env_id=self.env)))
-
-
-@dataclass
-class DataValidate:
-    """Look for everything that would spoil training; exit code 2 if there is an error."""
-
-    dataset: Positional[str]
-    """A dataset, as for 'ractd train'."""
-    env: str | None = None
-    """Gymnasium environment whose spaces the data has to fit, where the data doesn't name one."""
-
-    def run(self) -> None:
-        from ractd.data import validate
-
-        findings = validate(self.dataset, env_id=self.env)
-        for finding in findings:
-            color = "red" if finding.level == "error" else "yellow"
-            out.print(f"[{color}]{finding.level}:[/] ", end="")
-            out.print(finding.message, markup=False, highlight=False, soft_wrap=True)
-        errors = sum(finding.level == "error" for finding in findings)
-        out.print(
-            f"{self.dataset}: {errors} errors, {len(findings) - errors} warnings",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
-        if errors:
-            raise SystemExit(2)
-
-
-@dataclass
-class DataMake:
-    """Build a dataset on this machine by rolling out behaviour policies that ship with ractd."""
-
-    name: Positional[str]
-    """Which one, e.g. hopper-mixed or maze2d-umaze ('ractd data list' shows all); with --maze, the name it gets."""
-    maze: Path | None = None
-    """Text file with a maze of your own: # wall, . or space empty, one G the goal, any number of S to start in."""
-    steps: int | None = None
-    """Transitions; by default the recipe's own number."""
-    seed: int = 0
-    """Same seed, same dataset, bit for bit."""
-    directory: Path | None = None
-    """Where it is written; by default the folder that 'ractd data list' shows."""
-    overwrite: bool = False
-    """Build it again where it exists."""
-
-    def run(self) -> None:
-        from ractd.data.tables import make_with_progress
-
-        make_with_progress(self.name, self.steps, self.seed, self.directory, self.overwrite, out, self.maze)
-
-
-@dataclass
-class DataCollect:
-    """Train SAC in an environment and write medium, medium-replay, medium-expert and expert datasets (D4RL's recipe).
-
-    Needs the extra 'collect': pip install "ractd[collect]".
-    """
-
-    env: Positional[str]
-    """A Gymnasium environment with continuous actions."""
-    steps: int = 1_000_000
-    """Environment steps of SAC's training."""
-    transitions: int = 1_000_000
-    """Transitions of the medium and of the expert dataset."""
-    seed: int = 0
-    """Seeds everything."""
-    directory: Path | None = None
-    """Where the datasets are written."""
-
-    def run(self) -> None:
-        from ractd.data.collect import collect
-
-        with Progress(console=err, transient=True, disable=not err.is_terminal) as bars:
-            tasks: dict[str, TaskID] = {}
-
-            def show(stage: str, done: int, total: int) -> None:
-                if stage not in tasks:
-                    tasks[stage] = bars.add_task(stage, total=total)
-                bars.update(tasks[stage], completed=done)
-
-            paths = collect(
-                self.env,
-                steps=self.steps,
-                transitions=self.transitions,
-                seed=self.seed,
-                directory=self.directory,
-                progress=show,
-            )
-        for path in paths:
-            out.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
-
-
-Data = (
-    Annotated[DataList, tyro.conf.subcommand("list")]
-    | Annotated[DataInspect, tyro.conf.subcommand("inspect")]
-    | Annotated[DataValidate, tyro.conf.subcommand("validate")]
-    | Annotated[DataMake, tyro.conf.subcommand("make")]
-    | Annotated[DataCollect, tyro.conf.subcommand("collect")]
-)
-
-
-@dataclass
-class DataCommand:
-    """Datasets: list, inspect, validate, make, collect."""
-
-    command: Annotated[Data, arg(name="")]
-
-    def run(self) -> None:
-        self.command.run()
 
 
 @dataclass
@@ -385,12 +277,13 @@ class Serve:
         serve(self.policy, settings, device=self.device if self.torch else None)
 
 
-def parse(arguments: Sequence[str]) -> Train | Eval | Export | Serve | DataCommand:
+def parse(arguments: Sequence[str]) -> Train | Eval | Report | Export | Serve | DataCommand:
     """Parse a command line; the defaults of `train` are those of the preset that it names, or that its maze asks for."""
     preset = _preset(arguments)
     commands = (
         Annotated[Train, tyro.conf.subcommand("train", default=Train(tyro.MISSING, PRESETS[preset], preset))]
         | Annotated[Eval, tyro.conf.subcommand("eval")]
+        | Annotated[Report, tyro.conf.subcommand("report")]
         | Annotated[Export, tyro.conf.subcommand("export")]
         | Annotated[Serve, tyro.conf.subcommand("serve")]
         | Annotated[DataCommand, tyro.conf.subcommand("data")]

@@ -52,7 +52,7 @@ def locked(directory: Path) -> Iterator[None]:
     except OSError as error:
         raise RactdError(f"{directory}: can't be used as a run directory ({error.strerror})") from error
     try:
-        for pattern in (".*.partial", "checkpoints/*/.*.partial", "policy/*/.*.partial"):
+        for pattern in (".*.partial", "checkpoints/*/.*.partial", "policy/*/.*.partial", "report/.*.partial"):
             for partial in directory.glob(pattern):
                 partial.unlink()
         yield

@@ -1,0 +1,150 @@
+"""`ractd data`: list, inspect, validate, make, collect. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.progress import Progress, TaskID
+from tyro.conf import Positional, arg
+
+from ractd.consoles import err, out
+
+
+@dataclass
+class DataList:
+    """List the datasets that can be named: built here, downloaded, local, and known."""
+
+    def run(self) -> None:
+        from ractd.data.tables import datasets_table
+
+        out.print(datasets_table())
+
+
+@dataclass
+class DataInspect:
+    """Show what a dataset holds: sizes, returns, episode lengths, ranges, fingerprint."""
+
+    dataset: Positional[str]
+    """A dataset, as for 'ractd train'."""
+    env: str | None = None
+    """Gymnasium environment, where the data doesn't name one."""
+
+    def run(self) -> None:
+        from ractd.data import load_dataset
+        from ractd.data.tables import summary_table
+
+        out.print(summary_table(load_dataset(self.dataset, env_id=self.env)))
+
+
+@dataclass
+class DataValidate:
+    """Look for everything that would spoil training; exit code 2 if there is an error."""
+
+    dataset: Positional[str]
+    """A dataset, as for 'ractd train'."""
+    env: str | None = None
+    """Gymnasium environment whose spaces the data has to fit, where the data doesn't name one."""
+
+    def run(self) -> None:
+        from ractd.data import validate
+
+        findings = validate(self.dataset, env_id=self.env)
+        for finding in findings:
+            color = "red" if finding.level == "error" else "yellow"
+            out.print(f"[{color}]{finding.level}:[/] ", end="")
+            out.print(finding.message, markup=False, highlight=False, soft_wrap=True)
+        errors = sum(finding.level == "error" for finding in findings)
+        out.print(
+            f"{self.dataset}: {errors} errors, {len(findings) - errors} warnings",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+        if errors:
+            raise SystemExit(2)
+
+
+@dataclass
+class DataMake:
+    """Build a dataset on this machine by rolling out behaviour policies that ship with ractd."""
+
+    name: Positional[str]
+    """Which one, e.g. hopper-mixed or maze2d-umaze ('ractd data list' shows all); with --maze, the name it gets."""
+    maze: Path | None = None
+    """Text file with a maze of your own: # wall, . or space empty, one G the goal, any number of S to start in."""
+    steps: int | None = None
+    """Transitions; by default the recipe's own number."""
+    seed: int = 0
+    """Same seed, same dataset, bit for bit."""
+    directory: Path | None = None
+    """Where it is written; by default the folder that 'ractd data list' shows."""
+    overwrite: bool = False
+    """Build it again where it exists."""
+
+    def run(self) -> None:
+        from ractd.data.tables import make_with_progress
+
+        make_with_progress(self.name, self.steps, self.seed, self.directory, self.overwrite, out, self.maze)
+
+
+@dataclass
+class DataCollect:
+    """Train SAC in an environment and write medium, medium-replay, medium-expert and expert datasets (D4RL's recipe).
+
+    Needs the extra 'collect': pip install "ractd[collect]".
+    """
+
+    env: Positional[str]
+    """A Gymnasium environment with continuous actions."""
+    steps: int = 1_000_000
+    """Environment steps of SAC's training."""
+    transitions: int = 1_000_000
+    """Transitions of the medium and of the expert dataset."""
+    seed: int = 0
+    """Seeds everything."""
+    directory: Path | None = None
+    """Where the datasets are written."""
+
+    def run(self) -> None:
+        from ractd.data.collect import collect
+
+        with Progress(console=err, transient=True, disable=not err.is_terminal) as bars:
+            tasks: dict[str, TaskID] = {}
+
+            def show(stage: str, done: int, total: int) -> None:
+                if stage not in tasks:
+                    tasks[stage] = bars.add_task(stage, total=total)
+                bars.update(tasks[stage], completed=done)
+
+            paths = collect(
+                self.env,
+                steps=self.steps,
+                transitions=self.transitions,
+                seed=self.seed,
+                directory=self.directory,
+                progress=show,
+            )
+        for path in paths:
+            out.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+Data = (
+    Annotated[DataList, tyro.conf.subcommand("list")]
+    | Annotated[DataInspect, tyro.conf.subcommand("inspect")]
+    | Annotated[DataValidate, tyro.conf.subcommand("validate")]
+    | Annotated[DataMake, tyro.conf.subcommand("make")]
+    | Annotated[DataCollect, tyro.conf.subcommand("collect")]
+)
+
+
+@dataclass
+class DataCommand:
+    """Datasets: list, inspect, validate, make, collect."""
+
+    command: Annotated[Data, arg(name="")]
+
+    def run(self) -> None:
+        self.command.run()

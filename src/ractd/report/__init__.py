@@ -1,0 +1,64 @@
+"""A run, or several, as one HTML file that works offline, and the same plots as PNG files.
+
+`write_report(runs)` is what `ractd report` calls. It needs the extra `report`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from ractd.errors import RactdError
+
+
+@dataclass(frozen=True)
+class Written:
+    """A report and what belongs to it."""
+
+    page: Path
+    """The HTML file."""
+    pictures: list[Path]
+    """The plots as PNG files."""
+    missing: list[str]
+    """What it doesn't show and why, a sentence each."""
+
+
+def write_report(
+    runs: Sequence[str | Path], out: str | Path | None = None, *, video: bool = True, console: Console | None = None
+) -> Written:
+    """Write the report of one or more run directories and return where it is.
+
+    `out` is the HTML file, by default RUN/report.html, for several runs report.html in the working directory; the PNG files
+    go into the folder of the same name without `.html`. `video` also plays and films episodes. What a run hasn't got is
+    named in the report. Raises `RactdError` for a directory that is no run, a name that doesn't end in .html, and where
+    the extra is not installed.
+    """
+    try:
+        from ractd.report.build import build
+    except ModuleNotFoundError as error:
+        raise RactdError(f'the report needs {error.name}: pip install "ractd[report]"') from None
+    if not runs:
+        raise RactdError("a report needs at least one run directory")
+    directories = [Path(run) for run in runs]
+    path = Path(out) if out is not None else (directories[0] if len(runs) == 1 else Path()) / "report.html"
+    if path.suffix != ".html" or path.is_dir():
+        raise RactdError(f"{path}: can't be the report; give the name of a file that ends in .html")
+    return build(directories, path, video, console or Console(quiet=True))
+
+
+def report_of_run(run: Path, console: Console) -> str:
+    """Write the report of a run that has just ended, and return the line that says so, or why there is none.
+
+    Never raises: no report is worth a training.
+    """
+    page = run / "report.html"
+    if page.exists() and page.stat().st_mtime >= (run / "result.json").stat().st_mtime:
+        return f"report: {page}"
+    try:
+        written = write_report([run], console=console)
+    except Exception as error:
+        return f"no report: {error}"
+    return f"report: {written.page}"

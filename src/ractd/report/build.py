@@ -1,0 +1,97 @@
+"""Puts the report together: read, plot, film, and one page of it all."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from rich.console import Console
+
+import ractd
+from ractd.errors import RactdError
+from ractd.report import Written, tables
+from ractd.report.contents import Contents, read_runs
+from ractd.report.interactive import figure_json, library
+from ractd.report.pictures import write_pictures
+from ractd.report.plots import (
+    SYMBOLS,
+    Figure,
+    by,
+    latency_figure,
+    progress_figure,
+    returns_figures,
+    training_figures,
+    unit_of,
+)
+from ractd.report.video import Clip, best_and_worst
+from ractd.training.checkpoint import replacing
+
+
+def build(directories: Sequence[Path], path: Path, video: bool, console: Console) -> Written:
+    """Write the page and its pictures; see `write_report`."""
+    runs = read_runs(directories)
+    clips = _film(runs, console) if video else {}
+    latency, progress = latency_figure(runs), progress_figure(runs)
+    figures = {
+        "latency": [latency] if latency else [],
+        "training": training_figures(runs),
+        "returns": returns_figures(runs),
+        "progress": [progress] if progress else [],
+    }
+    every = [figure for group in figures.values() for figure in group]
+    page = _page(runs, figures, clips)
+    pictures = write_pictures([figure for figure in every if not figure.folded], path.with_suffix(""))
+    with replacing(path) as partial:
+        partial.write_text(page, encoding="utf-8")
+    several = len(runs) > 1
+    missing = [f"{run.label}: {what}" if several else what for run in runs for what in run.missing]
+    return Written(path, pictures, missing)
+
+
+def _film(runs: Sequence[Contents], console: Console) -> dict[str, list[Clip]]:
+    """Clips of each run, by its label; why there are none goes to what is missing."""
+    clips = {}
+    for run in runs:
+        with console.status("") as status:
+            try:
+                clips[run.label] = best_and_worst(run, status.update)
+            except (RactdError, OSError) as error:
+                run.missing.append(f"video: there is none, for {error}.")
+    return clips
+
+
+def _page(runs: Sequence[Contents], figures: dict[str, list[Figure]], clips: dict[str, list[Clip]]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("ractd.report", ""), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
+    files = resources.files("ractd.report")
+    units = by(unit_of, runs)
+    return environment.get_template("page.html").render(
+        title=" · ".join(run.label for run in runs[:4]) + (f" and {len(runs) - 4} more" if len(runs) > 4 else ""),
+        runs=runs,
+        several=len(runs) > 1,
+        environments=list(by(lambda run: run.env_id or "no environment", runs)),
+        units=list(units),
+        figures=figures,
+        symbols=[text for _, _, text in SYMBOLS],
+        clips=clips,
+        tables=tables,
+        style=files.joinpath("page.css").read_text(encoding="utf-8"),
+        script=files.joinpath("page.js").read_text(encoding="utf-8"),
+        figures_json=_embedded([figure_json(figure) for group in figures.values() for figure in group]),
+        plotly=library(),
+        version=ractd.__version__,
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def _embedded(content: Any) -> str:
+    """JSON that can stand in a script element: nothing in it can end the element."""
+    return json.dumps(content, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")

@@ -1,0 +1,157 @@
+"""The best and the worst of a few episodes, as video: played here by the run's student, filmed by a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ractd.envs.evaluate import evaluate
+from ractd.envs.vector import Rows, Step, VectorEnv, gymnasium_vector
+from ractd.errors import RactdError
+from ractd.policy import Policy
+from ractd.report.contents import Contents, mapping, number
+from ractd.training.results import policy_directory
+
+EPISODES = 10
+"""Played to choose from. Scored episodes ran in EnvPool, whose random numbers Gymnasium can't repeat."""
+MAX_FRAMES = 150
+"""Of a clip: longer episodes are shown faster, so that their ends are seen."""
+FRAMES_PER_SECOND = 25
+RENDERERS = ("egl", "osmesa", "glfw")
+"""What MuJoCo draws with, tried in this order where MUJOCO_GL names none; the first two need no screen."""
+SECONDS = 120
+"""After which a renderer is given up."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A filmed episode, MP4 (H.264)."""
+
+    title: str
+    caption: str
+    content: bytes
+
+
+@dataclass(frozen=True)
+class Film:
+    """An episode that was repeated and filmed."""
+
+    content: bytes
+    """MP4."""
+    returned: float
+    """Return of what is seen."""
+    speed: float
+    """Times real time."""
+
+
+def best_and_worst(run: Contents, progress: Callable[[str], None]) -> list[Clip]:
+    """Play `EPISODES` episodes of a run's one-step student and film the best and the worst.
+
+    `progress(what)` hears what is being done. Raises `RactdError` saying why there is no video: no environment, no
+    student yet, an environment that Gymnasium can't make or draw, or no renderer that works.
+    """
+    if run.env_id is None:
+        raise RactdError("its data names no environment")
+    if not (run.directory / "policy" / "student").is_dir():
+        raise RactdError("it has no student yet")
+    policy = Policy.load(policy_directory(run.directory, "student"))
+    _check_drawable(run.env_id)
+    progress(f"{run.label}: playing {EPISODES} episodes")
+    actions: list[list[NDArray[np.floating[Any]]]] = [[] for _ in range(EPISODES)]
+    execute = number(mapping(run.config.get("evaluation")).get("execute")) or 1
+    seed = 1_000 * int(number(run.config.get("seed")) or 0)
+    played = evaluate(
+        policy.reset(seed).act_chunk,
+        run.env_id,
+        episodes=EPISODES,
+        execute=int(execute),
+        history=policy.spec.history,
+        seed=seed,
+        make=lambda *arguments: _Recorder(gymnasium_vector(*arguments), actions),
+    )
+    chosen = {"Best": int(played.returns.argmax()), "Worst": int(played.returns.argmin())}
+    progress(f"{run.label}: filming the best and the worst")
+    films = film_episodes(run.env_id, {seed + i: np.array(actions[i]) for i in chosen.values()})
+    clips = []
+    for name, index in chosen.items():
+        film = films[seed + index]
+        speed = "in real time" if film.speed == 1 else f"at {film.speed:.2g} times its speed"
+        ended = "ended by the environment" if played.terminated[index] else "ended by the time limit"
+        caption = f"{played.lengths[index]:,} steps, {ended}; return {film.returned:,.0f}; shown {speed}."
+        clips.append(Clip(f"{name} of {EPISODES} episodes", caption, film.content))
+    return clips
+
+
+def film_episodes(env_id: str, actions: Mapping[int, NDArray[np.floating[Any]]]) -> dict[int, Film]:
+    """Repeat episodes, given by their environment's seed and their actions [N, A], and film them.
+
+    Drawing happens in another process: a graphics library that fails may take its process along, and one process can
+    only try one. Raises `RactdError` where no renderer works.
+    """
+    own = os.environ.get("MUJOCO_GL")
+    failures = []
+    with tempfile.TemporaryDirectory() as folder:
+        for seed, array in actions.items():
+            np.save(Path(folder) / f"{seed}.npy", array, allow_pickle=False)
+        command = [sys.executable, "-m", "ractd.report.film", env_id, folder, str(MAX_FRAMES), str(FRAMES_PER_SECOND)]
+        command += map(str, actions)
+        for renderer in (own,) if own else RENDERERS:
+            try:
+                done = subprocess.run(
+                    command,
+                    env=os.environ | {"MUJOCO_GL": renderer},
+                    capture_output=True,
+                    text=True,
+                    timeout=SECONDS,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired:
+                failures.append(f"MUJOCO_GL={renderer}: took longer than {SECONDS} s")
+                continue
+            if done.returncode == 0:
+                told = json.loads(done.stdout.splitlines()[-1])
+                return {seed: Film((Path(folder) / f"{seed}.mp4").read_bytes(), **told[str(seed)]) for seed in actions}
+            lines = done.stderr.strip().splitlines()
+            failures.append(f"MUJOCO_GL={renderer}: {lines[-1].strip() if lines else f'exit code {done.returncode}'}")
+    raise RactdError(f"{env_id} can't be drawn here ({'; '.join(failures)})")
+
+
+def _check_drawable(env_id: str) -> None:
+    try:
+        import gymnasium
+    except ImportError:
+        raise RactdError('Gymnasium is not installed: pip install "ractd[envs]"') from None
+    spec = gymnasium.registry.get(env_id)
+    if spec is None:
+        raise RactdError(f"{env_id} is no environment of Gymnasium's, which draws the pictures")
+
+
+class _Recorder:
+    """An environment that keeps the actions of each of its copies."""
+
+    def __init__(self, env: VectorEnv, actions: list[list[NDArray[np.floating[Any]]]]) -> None:
+        self.env, self.actions = env, actions
+        self.backend, self.num_envs, self.observation_dim = env.backend, env.num_envs, env.observation_dim
+        self.action_low, self.action_high = env.action_low, env.action_high
+        self.max_episode_steps = env.max_episode_steps
+
+    def reset(self, rows: Rows | None = None) -> NDArray[np.float32]:
+        return self.env.reset(rows)
+
+    def step(self, actions: NDArray[np.floating[Any]], rows: Rows | None = None) -> Step:
+        for index, action in zip(range(self.num_envs) if rows is None else rows, actions, strict=True):
+            self.actions[index].append(action)
+        return self.env.step(actions, rows)
+
+    def close(self) -> None:
+        self.env.close()

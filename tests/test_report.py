@@ -1,0 +1,382 @@
+"""Reports: what they say of finished, unfinished, broken and differing runs; the plots; the video; the command."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Answer, Trained, options
+from report_factory import EPISODES, MEANS, make_run, metrics
+
+from ractd.errors import RactdError
+from ractd.training.results import VARIANTS
+
+pytest.importorskip("plotly")
+pytest.importorskip("av")
+
+from ractd.report import report_of_run, write_report
+from ractd.report.contents import PNG, Curve, read_runs
+from ractd.report.plots import (
+    MAX_POINTS,
+    latency_figure,
+    progress_figure,
+    returns_figures,
+    thinned,
+    training_figures,
+)
+from ractd.report.tables import comparison_table, result_table, settings_table
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return make_run(tmp_path / "run")
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most tests look at the page; drawing the PNG files takes three times as long as the rest."""
+    monkeypatch.setattr("ractd.report.build.write_pictures", lambda figures, directory: [])
+
+
+def cells(table: object) -> list[list[str]]:
+    return [[cell.text for cell in row] for row in table.rows]  # type: ignore[attr-defined]
+
+
+def test_table_holds_every_row_of_the_result(run: Path) -> None:
+    table = result_table(read_runs([run]))
+    assert table.columns == ["policy", "score ± s.e.", "return ± s.e.", "NFE", "ms/action"]
+    rows = {row[0]: row[1:] for row in cells(table)}
+    assert list(rows) == ["behaviour data", *VARIANTS]
+    # (1200 + 20.272305) / (3234.3 + 20.272305); standard error of 100 even steps from -100 to 100
+    assert rows["RACTD"] == ["37.5 ± 0.2", "1,200 ± 6", "1", "0.42"]
+    assert rows["behaviour data"][1] == "205"
+
+
+def test_page_is_one_file_below_five_megabytes(run: Path, no_pictures: None) -> None:
+    written = write_report([run], video=False)
+    page = written.page.read_text()
+    assert written.page == run / "report.html"
+    assert written.missing == []
+    assert len(page.encode()) < 5e6
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", page), "something is fetched"
+    packed = re.search(r'id="plotly">(.*?)</script>', page, re.S)
+    assert packed is not None
+    assert gzip.decompress(base64.b64decode(packed[1])).startswith(b"/**\n* plotly.js")
+    assert "made for a test &lt;&amp;&gt;" in page
+    assert page.count("<tr") > len(VARIANTS)
+
+
+def test_histograms_count_every_episode(run: Path) -> None:
+    (figure,) = returns_figures(read_runs([run]))
+    assert [panel.title.split(":")[0] for panel in figure.panels] == [
+        "behaviour data",
+        "teacher",
+        "plain student",
+        "RACTD",
+    ]
+    edges = figure.panels[0].series[0].x
+    for panel in figure.panels:
+        (series,) = panel.series
+        assert list(series.x) == list(edges)
+        assert sum(series.y[:-1]) == pytest.approx(100, abs=1e-3)
+    ractd = figure.panels[-1].series[0]
+    inside = [y > 0 for y in ractd.y[:-1]]
+    assert min(x for x, some in zip(edges, inside, strict=False) if some) >= MEANS["RACTD"] - 200
+    assert f"{EPISODES} episodes" in figure.panels[-1].title
+
+
+def test_every_loss_term_has_a_curve(run: Path) -> None:
+    figures = {figure.key: [panel.title for panel in figure.panels] for figure in training_figures(read_runs([run]))}
+    assert figures["training-student"] == ["loss", "ctm", "dsm", "reward", "bound"]
+    assert figures["training-student-more"][:2] == ["gradient_norm", "samples_per_second"]
+    assert figures["training-return"] == ["loss", "return_mse"]
+
+
+def test_total_of_a_single_term_is_drawn_once(run: Path) -> None:
+    lines = metrics()
+    for line in lines:
+        if line["stage"] == "teacher":
+            line["loss"] = line["dsm"]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    figures = {figure.key: [panel.title for panel in figure.panels] for figure in training_figures(read_runs([run]))}
+    assert figures["training-teacher"] == ["dsm"]
+
+
+def test_scores_during_training_are_normalised_and_mark_the_chosen_checkpoint(run: Path) -> None:
+    figure = progress_figure(read_runs([run]))
+    assert figure is not None
+    series = {one.name: one for one in figure.panels[0].series}
+    assert series["student"].x == [500, 1000, 1500, 2000]
+    assert series["student"].y[1] == pytest.approx(100 * (1000 + 20.272305) / (3234.3 + 20.272305), rel=1e-5)
+    assert series["student"].error[1] == pytest.approx(1000 / (3234.3 + 20.272305), rel=1e-5)
+    assert series["student, chosen checkpoint"].x == [1000]
+
+
+def test_long_curves_keep_their_spikes() -> None:
+    values = np.sin(np.arange(100_000) / 1e4)
+    values[54_321], values[70_000] = 9.0, np.nan
+    steps, kept = thinned(Curve(np.arange(100_000.0), values))
+    assert len(steps) <= MAX_POINTS
+    assert np.nanmax(kept) == 9.0
+    assert steps[int(np.nanargmax(kept))] == 54_321
+    assert np.nanmin(kept) == pytest.approx(values[~np.isnan(values)].min(), abs=1e-5)
+    assert steps == sorted(steps)
+
+
+def test_runs_stand_side_by_side(tmp_path: Path) -> None:
+    runs = read_runs([make_run(tmp_path / "a" / "run"), make_run(tmp_path / "b" / "run", "hopper-other")])
+    assert [run.label for run in runs] == ["a/run", "b/run"]
+    assert comparison_table(runs).columns == ["policy", "a/run", "b/run"]
+    assert ["RACTD", "37.5 ± 0.2", "37.5 ± 0.2"] in cells(comparison_table(runs))
+    (figure,) = returns_figures(runs)
+    assert [len(panel.series) for panel in figure.panels] == [2, 2, 2, 2]
+    assert not any(row[0].strong or row[1].strong for row in settings_table(runs).rows)
+
+
+def test_different_environments_share_scores_but_no_histogram(tmp_path: Path, no_pictures: None) -> None:
+    paths = [make_run(tmp_path / "hopper"), make_run(tmp_path / "walker", "walker2d-mixed", "Walker2d-v5")]
+    written = write_report(paths, tmp_path / "both.html", video=False)
+    text = written.page.read_text()
+    assert "different environments (Hopper-v5, Walker2d-v5)" in text
+    assert "not comparable" in text
+    assert [figure.key for figure in returns_figures(read_runs(paths))] == ["returns-Hopper-v5", "returns-Walker2d-v5"]
+    latency = latency_figure(read_runs(paths))
+    assert latency is not None
+    assert len(latency.panels) == 1
+
+
+def test_runs_without_a_common_unit_share_no_axis(tmp_path: Path, no_pictures: None) -> None:
+    paths = [
+        make_run(tmp_path / "hopper"),
+        make_run(tmp_path / "pendulum", "pendulum", "InvertedPendulum-v5"),
+        make_run(tmp_path / "logs", "logs", None),
+    ]
+    latency = latency_figure(read_runs(paths))
+    assert latency is not None
+    units = [panel.y_label for panel in latency.panels]
+    assert units == ["D4RL-normalised score", "return in InvertedPendulum-v5", "return model's estimate, logs"]
+    written = write_report(paths, tmp_path / "all.html", video=False)
+    assert "only what shares a unit shares a plot" in written.page.read_text()
+    assert ["RACTD", "logs", "–", "–", "53.0", "0.50", "1", "0.42"] in cells(result_table(read_runs(paths)))  # noqa: RUF001
+
+
+def remove_result(run: Path) -> None:
+    (run / "result.json").unlink()
+
+
+def cut_result(run: Path) -> None:
+    (run / "result.json").write_text((run / "result.json").read_text()[:500])
+
+
+def damage_row(run: Path) -> None:
+    content = json.loads((run / "result.json").read_text())
+    content["rows"]["teacher"] = "lost"
+    content["rows"]["RACTD"]["evaluation"]["returns"][3] = "NaN"
+    content["rows"]["RACTD"]["ms_per_action"] = None
+    (run / "result.json").write_text(json.dumps(content))
+
+
+def cut_metrics(run: Path) -> None:
+    (run / "metrics.jsonl").write_text((run / "metrics.jsonl").read_text()[:-40])
+
+
+def damage_metrics(run: Path) -> None:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    lines[7] = '{"stage": "return", "step": "x"}'
+    lines[9] = "\x00\x00"
+    (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def stop_early(run: Path) -> None:
+    lines = [line for line in metrics() if line["stage"] in ("return", "teacher")]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (run / "result.json").unlink()
+
+
+def leave_rows_out(run: Path) -> None:
+    content = json.loads((run / "result.json").read_text())
+    content |= {"complete": False}
+    del content["rows"]["teacher"]
+    (run / "result.json").write_text(json.dumps(content))
+    (run / "policy" / "teacher").mkdir(parents=True)
+
+
+def damage_config(run: Path) -> None:
+    (run / "config.json").write_text('{"format": "something else"}')
+
+
+def move_data(run: Path) -> None:
+    (run.parent / "hopper-mixed.hdf5").unlink()
+
+
+def change_data(run: Path) -> None:
+    shutil.copy(make_run(run.parent / "other", "other").parent / "other.hdf5", run.parent / "spare.hdf5")
+    from report_factory import hopper_data
+
+    hopper_data(run.parent / "hopper-mixed.hdf5", "hopper-mixed", "Hopper-v5", episodes=41)
+
+
+def break_plans(run: Path) -> None:
+    (run / "plans.png").write_bytes(b"no picture")
+
+
+@pytest.mark.parametrize(
+    ("harm", "named"),
+    [
+        (remove_result, "result.json: not there"),
+        (cut_result, "result.json: not valid JSON"),
+        (damage_row, "result.json: the row 'teacher' is damaged"),
+        (cut_metrics, "metrics.jsonl: its last line is cut off"),
+        (damage_metrics, "metrics.jsonl: 2 damaged lines left out, the first is line 8"),
+        (stop_early, "teacher: unfinished, its metrics end at step 2,000 of 8,000"),
+        (leave_rows_out, "result.json: teacher is not measured yet"),
+        (damage_config, "config.json: not a ractd run"),
+        (move_data, "dataset: hopper-mixed is not where it was"),
+        (change_data, "dataset: hopper-mixed.hdf5 is not the one the run was trained on"),
+        (break_plans, "plans.png: is no PNG"),
+    ],
+)
+def test_what_is_missing_is_named_and_the_rest_shown(
+    run: Path, tmp_path: Path, no_pictures: None, harm: Callable[[Path], None], named: str
+) -> None:
+    harm(run)
+    written = write_report([run], tmp_path / "report.html", video=False)
+    assert any(what.startswith(named) for what in written.missing), written.missing
+    assert not any(str(tmp_path) in what for what in written.missing)
+    assert re.sub(r"&#39;", "'", written.page.read_text()).count(named) == 1
+    assert 'data-figure="training-teacher"' in written.page.read_text()
+
+
+def test_plans_are_embedded(run: Path, no_pictures: None) -> None:
+    picture = PNG + b"the browser's business"
+    (run / "plans.png").write_bytes(picture)
+    assert base64.b64encode(picture).decode() in write_report([run], video=False).page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("missing",), "missing: no such directory"),
+        (("empty",), "empty: is no run"),
+        (("run", "run"), "run: is named twice"),
+        (("run", "-o", "page.pdf"), "page.pdf: can't be the report"),
+        (("run", "-o", "folder.html"), "folder.html: can't be the report"),
+    ],
+)
+def test_bad_input_is_refused_in_a_sentence(
+    run: Path, words: tuple[str, ...], named: str, cli: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run.parent)
+    Path("empty").mkdir()
+    Path("folder.html").mkdir()
+    before = sorted(run.rglob("*"))
+    answer = cli("report", *words, "--no-video")
+    assert answer.code == 2
+    assert named in answer.err
+    assert "Traceback" not in answer.err
+    assert sorted(run.rglob("*")) == before
+
+
+def test_command_writes_page_and_pictures_and_names_them(run: Path, cli: Callable[..., Answer], tmp_path: Path) -> None:
+    from matplotlib.image import imread
+
+    move_data(run)
+    answer = cli("report", run, "--no-video", "-o", tmp_path / "page.html")
+    assert answer.code == 0, answer.err
+    assert "not shown: dataset: hopper-mixed is not where it was" in answer.out
+    assert f"wrote {tmp_path / 'page.html'} and 7 pictures in {tmp_path / 'page'}" in answer.out
+    pictures = {path.name: path for path in (tmp_path / "page").iterdir()}
+    stages = [f"training-{stage}.png" for stage in ("return", "teacher", "plain", "student")]
+    assert sorted(pictures) == sorted(["score-latency.png", "returns.png", "score-training.png", *stages])
+    for name, path in pictures.items():
+        assert imread(path)[..., :3].std() > 0.02, f"{name} shows nothing"
+
+
+def test_without_the_extra_it_says_what_to_install(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "ractd.report.build", raising=False)
+    monkeypatch.delitem(sys.modules, "ractd.report.interactive", raising=False)
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
+    with pytest.raises(RactdError, match=r'needs plotly.*: pip install "ractd\[report\]"'):
+        write_report([run])
+    from rich.console import Console
+
+    assert report_of_run(run, Console(quiet=True)).startswith("no report: the report needs plotly")
+
+
+def test_training_ends_with_a_report(
+    trained: Trained, tmp_path: Path, cli: Callable[..., Answer], no_pictures: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ractd.report.build.best_and_worst", lambda run, progress: [])
+    run = Path(shutil.copytree(trained.directory, tmp_path / "run"))
+    words = ["train", trained.dataset, "--out", run, *options()]
+    assert "report:" not in cli(*words).out
+    words.remove("--no-report")
+    answer = cli(*words)
+    assert f"report: {run / 'report.html'}" in answer.out, answer.out + answer.err
+    written = (run / "report.html").stat().st_mtime_ns
+    assert f"report: {run / 'report.html'}" in cli(*words).out
+    assert (run / "report.html").stat().st_mtime_ns == written, "it is not made again"
+
+
+def test_film_repeats_the_episode_it_is_given(tmp_path: Path) -> None:
+    import av
+    import gymnasium
+
+    from ractd.report.video import film_episodes
+
+    env = gymnasium.make("InvertedPendulum-v5")
+    env.reset(seed=7)
+    env.action_space.seed(0)
+    actions, returned, ended = [], 0.0, False
+    while not ended:
+        actions.append(env.action_space.sample())
+        _, reward, terminated, truncated, _ = env.step(actions[-1])
+        returned, ended = returned + float(reward), terminated or truncated
+    try:
+        film = film_episodes("InvertedPendulum-v5", {7: np.array(actions)})[7]
+    except RactdError as error:
+        pytest.skip(str(error))
+    assert film.returned == returned
+    (tmp_path / "film.mp4").write_bytes(film.content)
+    with av.open(str(tmp_path / "film.mp4")) as file:
+        frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
+    assert len(frames) == len(actions)
+    assert frames[0].std() > 5
+    assert np.abs(frames[0].astype(float) - frames[-1]).max() > 20, "nothing moves"
+
+
+def test_best_and_worst_episode_of_the_student_are_filmed(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ractd.report import video
+
+    monkeypatch.setattr(video, "EPISODES", 3)
+    heard: list[str] = []
+    try:
+        best, worst = video.best_and_worst(read_runs([trained.directory])[0], heard.append)
+    except RactdError as error:
+        pytest.skip(str(error))
+    returns = [float(re.findall(r"return ([\d,.]+);", clip.caption)[0].replace(",", "")) for clip in (best, worst)]
+    assert returns[0] >= returns[1] > 0
+    assert best.title == "Best of 3 episodes"
+    assert best.content[4:8] == worst.content[4:8] == b"ftyp"
+    assert len(heard) == 2
+
+
+def test_no_renderer_is_a_sentence(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_pictures: None
+) -> None:
+    monkeypatch.setenv("MUJOCO_GL", "disabled")
+    monkeypatch.setattr("ractd.report.video.EPISODES", 2)
+    run = Path(shutil.copytree(trained.directory, tmp_path / "run"))
+    written = write_report([run])
+    (what,) = [what for what in written.missing if what.startswith("video")]
+    assert what.startswith("video: there is none, for InvertedPendulum-v5 can't be drawn here (MUJOCO_GL=disabled: ")
+    assert "There is no video." in written.page.read_text()
