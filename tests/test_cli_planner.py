@@ -16,7 +16,7 @@ from ractd.policy import Planner, Policy
 
 TINY = {
     "--horizon": "16",
-    "--plan.points": "4",
+    "--plan.points": "5",
     "--teacher.network.width": "32",
     "--diffusion.bins": "10",
     "--evaluation.episodes": "4",
