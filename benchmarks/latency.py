@@ -239,6 +239,15 @@ def show(result: dict[str, Any]) -> None:
     student, teacher = one.values()
     if student:
         print(f"MLP student, ONNX Runtime, batch 1: {student:.0f} us (goal {GOAL_US:g})")
+    for batch in (1, 256):
+        of_limit = {
+            engine: cells[key]["p50"] / cells[key]["limit_us"]
+            for engine in GRAPHS
+            if (key := f"mlp, {engine}, 1 step, batch {batch}") in cells
+        }
+        said = ", ".join(f"{engine} {ratio:.1f}" for engine, ratio in of_limit.items())
+        if of_limit:
+            print(f"MLP student, batch {batch}, times its physical limit: {said} (goal {GOAL_LIMIT:g})")
     if student and teacher:
         print(f"PyTorch's 80-bin teacher takes {teacher / student:,.0f} times as long (goal {GOAL_RATIO:g})")
 
