@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -96,7 +97,9 @@ def messages(draw: st.DrawFn) -> bytes:
 def survives(data: bytes) -> None:
     """Read a message: a dict of plain values and numeric arrays, or a refusal; anything else fails the test."""
     try:
-        read = unpack(data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # a warning would be a line in the server's log that is no JSON
+            read = unpack(data)
     except BadMessage:
         return
     assert isinstance(read, dict)

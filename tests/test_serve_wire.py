@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,13 @@ def test_what_is_no_request_is_refused_with_a_reason(data: bytes, reason: str) -
         unpack(data)
     assert reason in str(refused.value)
     assert 20 < len(str(refused.value)) < 300
+
+
+def test_a_number_too_large_for_its_type_is_infinite_without_a_word() -> None:
+    data = msgpack.packb({"x": {b"__npgeneric__": True, b"data": 1e300, b"dtype": "<f4"}})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert unpack(data)["x"] == np.inf
 
 
 @pytest.mark.parametrize(
