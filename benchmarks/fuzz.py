@@ -64,7 +64,7 @@ NUMBERS = st.fixed_dictionaries(
 )
 REQUESTS: st.SearchStrategy[Any] = st.fixed_dictionaries(
     {
-        "observation": st.lists(st.floats(-1e3, 1e3), max_size=12).map(
+        "observation": st.lists(st.floats(-1e3, 1e3, allow_subnormal=False), max_size=12).map(
             lambda x: {
                 b"__ndarray__": True,
                 b"data": np.array(x, np.float32).tobytes(),
