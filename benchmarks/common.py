@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+LOAD_BEFORE = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+"""Processes that wanted a core in the last minute before this benchmark began: numbers from a busy machine say little."""
 PACKAGES = ("ractd", "torch", "numpy", "mujoco", "envpool", "gymnasium", "onnxruntime", "openvino")
 
 
@@ -28,7 +30,7 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "load_before": LOAD_BEFORE,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": versions,

@@ -107,6 +107,18 @@ def test_the_latency_benchmark_goes_on_where_it_stopped(script: Script, tmp_path
     assert {key: again[key] for key in cells} == cells, "what is measured is not measured again"
 
 
+def test_the_server_benchmark_measures_both_engines(script: Script) -> None:
+    said = script("benchmarks/serve.py", "--quick", "--clients", "2")
+    assert re.search(r"exported │ +2 │ +\d+ │", said)
+    assert re.search(r"PyTorch +│ +2 │ +\d+ │", said)
+
+
+@pytest.mark.slow
+def test_the_soak(script: Script) -> None:
+    soaked = script("benchmarks/serve.py", "--quick", "--soak", "1")
+    assert re.match(r"32 clients, 1 s: \d+ answers/s, .* 0 errors; memory \d+\.\d -> \d+\.\d MB", soaked)
+
+
 def test_the_flop_count_of_a_known_network(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 

@@ -26,6 +26,7 @@ from ractd.diffusion.samplers import SAMPLERS
 from ractd.errors import RactdError
 from ractd.export import export_policy, exporter, verify
 from ractd.export.graph import PolicyGraph, batch_first, draws_first, preconditioning, times
+from ractd.export.report import summary
 from ractd.policy import Policy
 from ractd_runtime import Policy as Deployed
 
@@ -196,8 +197,9 @@ def test_the_graph_is_lean_standard_and_tells_no_paths(mlp: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_reduced_precision_is_close_and_smaller(tmp_path: Path, precision: Any) -> None:
-    policy = make_policy(MLP(width=96, blocks=2, embed_dim=8))
+    policy = make_policy(MLP(width=96, blocks=2, embed_dim=8), env_id="InvertedPendulum-v5")
     done = exported(policy, tmp_path, precision=precision)
+    assert f"what {precision} does to the score is not measured" in summary(done)
     assert done.difference.largest > 1e-5, "it is another graph"
     assert done.difference.mean <= verify.REDUCED[precision]
     model = onnx.load(tmp_path / "out" / "policy.onnx")
@@ -343,8 +345,6 @@ def test_wrong_data_is_refused(tmp_path: Path, trained: Trained) -> None:
 
 
 def test_export_of_a_run_with_scores(trained: Trained, tmp_path: Path) -> None:
-    from ractd.export.report import summary
-
     console = Console(quiet=True)
     done = export_policy(trained.directory, tmp_path / "out", check_episodes=3, console=console)
     contract = done.contract

@@ -91,6 +91,18 @@ def test_act_is_the_graph_of_its_own_noise(deployed: Path) -> None:
         np.testing.assert_allclose(policy.act_chunk(seen[:, 0].numpy()), expected, rtol=0, atol=1e-5)
 
 
+def test_any_number_of_batch_sizes_is_right(deployed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than buffers are kept for, and back to sizes whose buffers are gone."""
+    monkeypatch.setattr("ractd_runtime.policy.MAX_BUFFERS", 3)
+    policy, seen = Policy.load(deployed), observations(make_policy(), 8)[:, 0].numpy()
+    noise = policy.draw_noise(8)
+    expected = policy.sample(seen[:, None], noise)
+    for batch in (1, 2, 3, 1, 4, 5, 1, 8, 2, 1):
+        found = policy.sample(seen[:batch, None], noise[:batch])
+        np.testing.assert_allclose(found, expected[:batch], rtol=0, atol=1e-5)
+    assert list(policy._buffers) == [8, 2, 1], "those that were used last"
+
+
 def test_what_is_returned_stays(deployed: Path) -> None:
     policy, seen = Policy.load(deployed), np.zeros(OBSERVATIONS, np.float32)
     action, chunk = policy.act(seen), policy.act_chunk(seen)

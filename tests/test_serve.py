@@ -276,39 +276,76 @@ def test_settings_out_of_range_are_named(name: str, value: float) -> None:
         Settings(**{name: value})
 
 
-def test_a_torch_policy_is_served_by_the_command_line_with_its_own_actions(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-    from test_policy import make
-
-    policy = make(history=2).configured(candidates=3)
-    policy.save(tmp_path / "policy")
-    log = tmp_path / "log"
+def serving(directory: Path, *words: str | Path) -> Running:
+    """`ractd serve` as a process, once it listens."""
+    log = directory / "log"
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "ractd.cli",
-                "serve",
-                "--torch",
-                str(tmp_path / "policy"),
-                "--port",
-                "0",
-                "--seed",
-                "5",
-            ],
+            [sys.executable, "-m", "ractd.cli", "serve", *map(str, words), "--port", "0"],
             stderr=stream,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
-    server = Running(process, log, tmp_path)
+    server = Running(process, log, directory)
     server.port = server.wait_for("listening")["port"]
+    return server
+
+
+def test_a_torch_policy_is_served_by_the_command_line_with_its_own_actions(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from export_factory import make_policy
+
+    policy = make_policy(history=2, candidates=3)
+    server = serving(tmp_path, "--torch", policy.save(tmp_path / "policy"), "--seed", "5")
     client = connect(server)
     spec = policy.spec
     raw = np.random.default_rng(1).standard_normal((spec.history, spec.observation_dim), np.float32)
     got = client.infer({"observation": raw})["actions"]
-    stream_ = np.random.default_rng([5, client.get_server_metadata()["client"]])
-    drawn = stream_.standard_normal((policy.draw_noise(1).shape[0], 3, spec.horizon, spec.action_dim), np.float32)
+    stream = np.random.default_rng([5, client.get_server_metadata()["client"]])
+    drawn = stream.standard_normal((1, 3, spec.horizon, spec.action_dim), np.float32)
     expected = policy.sample(torch.from_numpy(raw)[None], torch.from_numpy(drawn))[0]
     np.testing.assert_allclose(got, expected.numpy(), atol=1e-5)
-    server.signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    assert server.end() == 0
+
+
+def test_an_exported_policy_is_served_without_torch_and_swapped_for_whole_ones_only(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from export_factory import make_policy, observations
+
+    from ractd.export import export_policy
+    from ractd.export.graph import draws_first
+    from ractd_runtime import Policy
+
+    policy, out = make_policy(candidates=3, steps=2), tmp_path / "out"
+    export_policy(policy.save(tmp_path / "policy"), out)
+    server = serving(tmp_path, out)
+    libraries = Path(f"/proc/{server.process.pid}/maps")
+    assert not libraries.exists() or "torch" not in libraries.read_text()
+    client = connect(server)
+    assert client.get_server_metadata()["policy"]["format"] == "ractd-deployed-policy"
+    seen = observations(policy, 1)[0, 0].numpy()
+
+    def served() -> np.ndarray:
+        return client.infer({"observation": seen, "seed": 7})["actions"]
+
+    first = served()
+    np.testing.assert_array_equal(first, Policy.load(out).reset(7).act_chunk(seen), "the runtime's, to the bit")
+    drawn = torch.from_numpy(np.random.default_rng(7).standard_normal((1, 2, 3, 4, ACTION), np.float32))
+    expected = policy.sample(torch.from_numpy(seen)[None, None], draws_first(drawn))[0]
+    np.testing.assert_allclose(first, expected.numpy(), rtol=0, atol=1e-5)
+    assert "far outside" in client.infer({"observation": seen + 1e4})["warning"]
+
+    whole = (out / "policy.onnx").read_bytes()
+    for number, broken in enumerate((whole[:1000], b""), 1):
+        (out / "policy.onnx").write_bytes(broken)
+        server.signal(signal.SIGHUP)
+        refused = server.wait_for("policy not swapped, the old one stays", number)
+        assert "SHA-256" in refused["error"]
+        np.testing.assert_array_equal(served(), first)
+    other = policy.configured(candidates=1)
+    export_policy(other.save(tmp_path / "other"), out)
+    server.signal(signal.SIGHUP)
+    server.wait_for("policy swapped")
+    np.testing.assert_array_equal(served(), Policy.load(out).reset(7).act_chunk(seen))
+    assert not np.array_equal(served(), first)
+    client._ws.close()
+    assert server.end() == 0

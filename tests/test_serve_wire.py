@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+from pathlib import Path
 from typing import Any
 
 import msgpack
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from serve_factory import start
 
 from ractd.serve.wire import MAX_ITEMS, BadMessage, pack, unpack
 
+sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
+import fuzz
+from fuzz import DTYPES, survives
+
 theirs = pytest.importorskip("openpi_client.msgpack_numpy")
-DTYPES = ["?", "i1", "i2", "<i4", "<i8", "u1", "<u2", ">u4", "<u8", "<f2", "<f4", ">f4", "<f8"]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -88,6 +93,13 @@ def test_what_is_no_request_is_refused_with_a_reason(data: bytes, reason: str) -
     assert 20 < len(str(refused.value)) < 300
 
 
+def test_a_number_too_large_for_its_type_is_infinite_without_a_word() -> None:
+    data = msgpack.packb({"x": {b"__npgeneric__": True, b"data": 1e300, b"dtype": "<f4"}})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert unpack(data)["x"] == np.inf
+
+
 @pytest.mark.parametrize(
     "value", [object(), np.array([None]), np.zeros(2, "c8"), np.zeros(2, "i4,f4"), np.array("text")]
 )
@@ -96,71 +108,27 @@ def test_only_numeric_arrays_are_sent(value: object) -> None:
         pack({"x": value})
 
 
-SCALARS = (
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63), 2**64 - 1)
-    | st.floats(allow_subnormal=False)
-    | st.text(max_size=20)
-    | st.binary(max_size=20)
-)
-KEYS = st.text(max_size=8) | st.sampled_from([b"__ndarray__", b"__npgeneric__", b"data", b"dtype", b"shape"])
-ARRAYS = st.fixed_dictionaries(
-    {b"__ndarray__": st.just(True)},
-    optional={
-        b"data": st.binary(max_size=64) | SCALARS,
-        b"dtype": st.sampled_from([*DTYPES, "|O", "|V4", "<c8", "f4,f4", "<U1", "S0", "", "f4" * 99]) | SCALARS,
-        b"shape": st.lists(st.integers(-2, 2**64 - 1) | st.integers(0, 4), max_size=10) | SCALARS,
-    },
-)
-NUMBERS = st.fixed_dictionaries(
-    {b"__npgeneric__": SCALARS}, optional={b"data": SCALARS, b"dtype": st.sampled_from(DTYPES) | SCALARS}
-)
-TREES = st.recursive(
-    SCALARS | ARRAYS | NUMBERS,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=4),
-    max_leaves=12,
-)
+@pytest.mark.parametrize("count", [150, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_no_message_does_more_than_be_refused(count: int) -> None:
+    assert fuzz.made_up(survives, count) >= count
 
 
-@st.composite
-def messages(draw: st.DrawFn) -> bytes:
-    """Random bytes, or a message whose bytes are kept, cut, or changed in places."""
-    if draw(st.integers(0, 3)) == 0:
-        return draw(st.binary(max_size=200))
-    data = bytearray(msgpack.packb(draw(TREES)))
-    for _ in range(draw(st.integers(0, 3))):
-        if data:
-            data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
-    return bytes(data[: draw(st.integers(0, len(data)))] if draw(st.booleans()) else data)
-
-
-def survives(data: bytes) -> None:
-    """Read a message: a dict of plain values and numeric arrays, or a refusal; anything else fails the test."""
-    try:
-        read = unpack(data)
-    except BadMessage:
-        return
-    assert isinstance(read, dict)
-    waiting: list[Any] = [read]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict | list):
-            waiting += value.values() if isinstance(value, dict) else value
-        elif isinstance(value, np.ndarray | np.generic):
-            assert value.dtype.kind in "biuf"
-        else:
-            assert value is None or isinstance(value, bool | int | float | str | bytes | msgpack.Timestamp)
-
-
-@settings(max_examples=150, deadline=None)
-@given(messages())
-def test_no_message_does_more_than_be_refused(data: bytes) -> None:
-    survives(data)
+@pytest.mark.parametrize("count", [150, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_every_message_to_a_server_is_answered_or_its_connection_closed_with_a_reason(
+    tmp_path: Path, count: int
+) -> None:
+    server = start(tmp_path, message_bytes=4096, idle_seconds=20)
+    clients = fuzz.Clients(server.port)
+    with clients.stack:
+        fuzz.made_up(clients.ask, count)
+    fuzz.made_up(clients.stream, count // 10)
+    assert sum(clients.outcomes.values()) >= count
+    assert min(clients.outcomes.values()) > 0, clients.outcomes
+    assert server.end() == 0
+    assert not [line for line in server.events() if "traceback" in line]
 
 
 @pytest.mark.slow
-@settings(max_examples=100_000, deadline=None)
-@given(messages())
-def test_no_message_of_100_000_does_more_than_be_refused(data: bytes) -> None:
-    survives(data)
+def test_what_atheris_finds_for_the_decoder_does_no_more_than_be_refused() -> None:
+    pytest.importorskip("atheris")
+    assert fuzz.guided(100_000)["runs"] >= 100_000

@@ -27,6 +27,8 @@ def summary(exported: Exported) -> str:
             f"{unit} in {torch.env_id}, {torch.episodes} episodes: PyTorch {_text(torch)}, graph {_text(graph_score)}, "
             f"difference {values[1] - values[0]:+.1f}"
         )
+    elif precision != "fp32" and exported.contract["environment"] is not None:
+        lines.append(f"what {precision} does to the score is not measured: --check-episodes 50 does it")
     lines.append(f"contract: {exported.directory / 'policy.json'}")
     return "\n".join(lines)
 

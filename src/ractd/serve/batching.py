@@ -113,10 +113,11 @@ class Batcher:
 
     def _sample(self, policy: ServedPolicy, requests: list[_Request]) -> list[FloatArray | None]:
         """Return each request's actions, `None` where the policy failed; runs in the worker, raises nothing."""
-        observations = np.stack([request.observation for request in requests])
+        observations = np.empty((len(requests), *policy.observation_shape), np.float32)
         noise = np.empty((len(requests), *policy.noise_shape), np.float32)
-        for request, row in zip(requests, noise, strict=True):
-            request.stream.standard_normal(dtype=np.float32, out=row)
+        for i, request in enumerate(requests):
+            observations[i] = request.observation
+            request.stream.standard_normal(dtype=np.float32, out=noise[i])
         try:
             return _rows(policy, observations, noise)
         except Exception as error:

@@ -36,10 +36,11 @@ class ExportedPolicy:
     def check(self, observation: FloatArray) -> str | None:
         """See `ServedPolicy.check`; whether it is an error or a warning stands in the policy's own contract."""
         c = self.policy.contract
-        outside = (observation < c.observation_low) | (observation > c.observation_high)
+        inside = (observation >= c.observation_low) & (observation <= c.observation_high)
         answer = c.checks["out_of_range"]
-        if answer == "ignore" or not outside.any():
+        if answer == "ignore" or inside.all():
             return None
+        outside = ~inside
         i = int(np.flatnonzero(outside.any(0))[0])
         value = observation[:, i][outside[:, i]][0]
         message = f"observation[{i}] is {value:g}, far outside the training data"

@@ -37,8 +37,7 @@ class Metrics:
         )
         self.reloads = Counter("ractd_reloads", "Policy swaps by how they ended", ["outcome"], registry=registry)
         self.policy = Info("ractd_policy", "The policy that answers now", registry=registry)
-        for outcome in ("answered", "refused", "failed"):
-            self.requests.labels(outcome)
+        self.answered, self.refused, self.failed = map(self.requests.labels, ("answered", "refused", "failed"))
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""

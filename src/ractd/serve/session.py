@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import Any
 
@@ -33,23 +34,25 @@ class Session:
         self.batcher, self.metrics, self.settings = batcher, metrics, settings
         self.stream = np.random.default_rng([settings.seed, number])
         self.requests, self.refused = 0, 0
-        self.ends_at: float | None = None
-        """When it stops waiting for requests because the server drains, in the loop's time."""
-        self._receiving: asyncio.Timeout | None = None
+        self.ends_at = math.inf
+        """When it stops waiting for requests because the server drains."""
+        self._until, self._overdue = math.inf, self._cut_off
+        self._closing: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Answer the client until it goes, is idle for too long, doesn't read, or the server drains."""
         began, peer = time.monotonic(), self.connection.remote_address
         self._log("client connected", peer=str(peer[0]) if peer else None)
         try:
-            alive = await self._send(pack({**self.batcher.policy.contract, "client": self.number}))
-            while alive and (message := await self._receive()) is not None:
+            await self._send(pack({**self.batcher.policy.contract, "client": self.number}))
+            while (message := await self._receive()) is not None:
                 at = time.monotonic()
-                alive = await self._send(await self._respond(message))
+                await self._send(await self._respond(message))
                 self.metrics.seconds.observe(time.monotonic() - at)
         except ConnectionClosed:
             pass
         finally:
+            self._until = math.inf
             self._log(
                 "client gone",
                 requests=self.requests,
@@ -61,23 +64,48 @@ class Session:
 
     def drain(self) -> None:
         """Answer what has come and what comes in the next moment, then say goodbye."""
-        self.ends_at = asyncio.get_running_loop().time() + GRACE
-        if self._receiving is not None:
-            self._receiving.reschedule(self.ends_at)
+        self.ends_at = time.monotonic() + GRACE
+        if self._overdue == self._say_goodbye and self._until < math.inf:
+            self._until = min(self._until, self.ends_at)
+
+    def watch(self, now: float) -> None:
+        """End the connection where the client is silent, or doesn't read, for too long; called every now and then.
+
+        A timer for each wait would cost more than everything else that a request needs here.
+        """
+        if now >= self._until:
+            self._until = math.inf
+            self._overdue()
 
     async def _receive(self) -> bytes | str | None:
-        until = self.ends_at or asyncio.get_running_loop().time() + self.settings.idle_seconds
-        try:
-            async with asyncio.timeout_at(until) as self._receiving:
-                return await self.connection.recv()
-        except TimeoutError:
-            if self.ends_at is not None:
-                await self.connection.close(1001, "the server is shutting down")
-            else:
-                await self.connection.close(1008, f"no request for {self.settings.idle_seconds:g} s")
-            return None
-        finally:
-            self._receiving = None
+        now = time.monotonic()
+        if now >= self.ends_at:
+            try:
+                async with asyncio.timeout(0):  # what has come already is still answered
+                    return await self.connection.recv()
+            except TimeoutError:
+                self._say_goodbye()
+                return None
+        self._overdue, self._until = self._say_goodbye, min(self.ends_at, now + self.settings.idle_seconds)
+        message = await self.connection.recv()
+        self._until = math.inf
+        return message
+
+    async def _send(self, message: bytes | str) -> None:
+        self._overdue, self._until = self._cut_off, time.monotonic() + self.settings.send_seconds
+        await self.connection.send(message)
+        self._until = math.inf
+
+    def _say_goodbye(self) -> None:
+        if self.ends_at < math.inf:
+            code, reason = 1001, "the server is shutting down"
+        else:
+            code, reason = 1008, f"no request for {self.settings.idle_seconds:g} s"
+        self._closing = asyncio.get_running_loop().create_task(self.connection.close(code, reason))
+
+    def _cut_off(self) -> None:
+        self._log("client doesn't read, cut off")
+        self.connection.transport.abort()
 
     async def _respond(self, message: bytes | str) -> bytes | str:
         """Return actions as bytes, or what went wrong as text, which is how openpi-client tells them apart."""
@@ -96,25 +124,15 @@ class Session:
             if not self.refused:
                 self._log("request refused", error=str(error))
             self.refused += 1
-            self.metrics.requests.labels("refused").inc()
+            self.metrics.refused.inc()
             return str(error)
         except SampleFailed as error:
-            self.metrics.requests.labels("failed").inc()
+            self.metrics.failed.inc()
             return str(error)
-        self.metrics.requests.labels("answered").inc()
+        self.metrics.answered.inc()
         timing = {"queue_ms": 1e3 * answer.queued, "infer_ms": 1e3 * answer.sampled, "batch": answer.batch}
         result = {"actions": answer.actions, "policy": answer.identity, "server_timing": timing}
         return pack(result if warning is None else result | {"warning": warning})
-
-    async def _send(self, message: bytes | str) -> bool:
-        try:
-            async with asyncio.timeout(self.settings.send_seconds):
-                await self.connection.send(message)
-        except TimeoutError:
-            self._log("client doesn't read, cut off")
-            self.connection.transport.abort()
-            return False
-        return True
 
     def _log(self, event: str, **fields: Any) -> None:
         self.metrics.logger.info(event, extra={"fields": {"client": self.number, **fields}})
@@ -134,9 +152,12 @@ def observation_of(request: dict[str, Any], shape: list[int]) -> FloatArray:
         raise BadMessage(f"{names[0]} is {type(value).__name__}, expected a numeric array of shape {shape}")
     if list(value.shape) != shape:
         raise BadMessage(f"{names[0]} has shape {list(value.shape)}, expected {shape}")
-    with np.errstate(over="ignore", invalid="ignore"):
-        observation = value.astype(np.float32)
-    if not np.isfinite(observation).all():
+    observation: FloatArray = value
+    if value.dtype != np.float32:
+        with np.errstate(over="ignore", invalid="ignore"):
+            observation = value.astype(np.float32)
+    # A sum in double precision is finite if and only if every number in it is: single ones can't overflow it.
+    if not math.isfinite(np.add.reduce(observation, axis=None, dtype=np.float64)):
         raise BadMessage(f"{names[0]} holds NaN or infinite values")
     return observation
 

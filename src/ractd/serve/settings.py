@@ -29,6 +29,8 @@ class Settings:
     connections: int = 512
     idle_seconds: float = 600.0
     """A client that completes no request for so long is disconnected."""
+    handshake_seconds: float = 10.0
+    """A client that takes so long to ask for a WebSocket or a page is cut off."""
     send_seconds: float = 10.0
     """A client that takes so long to read an answer is cut off."""
     drain_seconds: float = 10.0

@@ -79,7 +79,8 @@ def _array_of_map(item: dict[Any, Any]) -> Any:
         if not isinstance(data, bool | int | float):
             raise BadMessage(f"data of a number is {type(data).__name__}, expected a number")
         try:
-            return dtype.type(data)
+            with np.errstate(over="ignore", invalid="ignore"):
+                return dtype.type(data)
         except (OverflowError, ValueError):
             raise BadMessage(f"{_short(data)} is no number of type {dtype.str}") from None
     return item
