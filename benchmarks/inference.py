@@ -2,8 +2,10 @@
 
     python benchmarks/inference.py [--threads 1] [--run runs/a]
 
-Measures `Policy.act`, so checks, noise, scaling and copies are in it. Both policies take turns in one run. Without
-`--run` the networks have the weights they begin training with: what an action costs does not depend on them.
+Measures `Policy.act`, so checks, noise, scaling and copies are in it. A student keeps what its one pair of times decides
+(embeddings, modulations, preconditioning) from call to call. The teacher, which visits 80 times, computes its own at each
+evaluation, as samplers do; `folded` is the same teacher with all of them computed once as well. The policies take turns in
+one run. Without `--run` the networks have the weights they begin training with: what an action costs does not depend on them.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 
 from ractd.config import PRESETS, Config, UNet
 from ractd.data.dataset import Statistics
+from ractd.export.graph import PolicyGraph
 from ractd.models import ReturnNetwork, build_network
 from ractd.models.normalizer import Normalizer
 from ractd.policy import Policy, PolicySpec
@@ -101,25 +104,32 @@ def latencies(times: list[float], batch: int) -> dict[str, float]:
 
 
 def compare(student: Policy, teacher: Policy, batch: int, seconds: float, blocks: int) -> dict[str, Any]:
-    """Time both in turns for about so many seconds, at least one round a block."""
-    observation = observations(student, batch)
-    for policy in (student, teacher):
+    """Time them in turns for about so many seconds, at least one round a block."""
+    observation, folded = observations(student, batch), PolicyGraph(teacher).policy
+    for policy in (student, teacher, folded):
         timed(policy, observation)
     one_step: list[list[float]] = [[] for _ in range(blocks)]
     heun: list[list[float]] = [[] for _ in range(blocks)]
+    heun_folded: list[list[float]] = [[] for _ in range(blocks)]
     for block in range(blocks):
         stop = time.perf_counter() + seconds / blocks
         while not heun[block] or time.perf_counter() < stop:
             one_step[block] += [timed(student, observation) for _ in range(CALLS)]
             heun[block].append(timed(teacher, observation))
-    ratios = [statistics.median(b) / statistics.median(a) for a, b in zip(one_step, heun, strict=True)]
+            heun_folded[block].append(timed(folded, observation))
+
+    def ratio(teachers: list[list[float]]) -> dict[str, Any]:
+        return summary([statistics.median(b) / statistics.median(a) for a, b in zip(one_step, teachers, strict=True)])
+
     return {
         "batch": batch,
         "student_evaluations": student.evaluations,
         "teacher_evaluations": teacher.evaluations,
         "student_ms": latencies([t for block in one_step for t in block], batch),
         "teacher_ms": latencies([t for block in heun for t in block], batch),
-        "ratio": summary(ratios),
+        "teacher_folded_ms": latencies([t for block in heun_folded for t in block], batch),
+        "ratio": ratio(heun),
+        "ratio_to_folded": ratio(heun_folded),
     }
 
 
@@ -129,11 +139,12 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="a run directory, whose student and teacher are measured")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seconds", type=float, default=30.0, help="of each network and batch size")
+    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
     parser.add_argument("--quick", action="store_true", help="see that it works; nothing is written")
     arguments = parser.parse_args()
     before = torch.get_num_threads()
     torch.set_num_threads(arguments.threads)
-    seconds, batches = (0.0, (1, 2)) if arguments.quick else (arguments.seconds, BATCHES)
+    seconds, batches = (0.0, (1, 2)) if arguments.quick else (arguments.seconds, arguments.batches)
     results = {
         f"{name}, batch {batch}": compare(student, teacher, batch, seconds, 1 if arguments.quick else BLOCKS)
         for name, (student, teacher) in policies(arguments.run).items()
@@ -149,12 +160,13 @@ def main() -> None:
             f"{row['teacher_ms']['p99']:.2f}",
             f"{row['ratio']['median']:.0f}",
             f"{row['ratio']['spread']:.0%}",
+            f"{row['ratio_to_folded']['median']:.0f}",
         ]
         for label, row in results.items()
     ]
     evaluations = {row["teacher_evaluations"] for row in results.values()}
     title = f"1 network evaluation against {evaluations.pop()}, ms a call; goal {GOAL:g} at batch 1"
-    print_table(title, ["network", "one step", "p99", "teacher", "p99", "ratio", "spread"], rows)
+    print_table(title, ["network", "one step", "p99", "teacher", "p99", "ratio", "spread", "to folded"], rows)
     if not arguments.quick:
         settings = {"threads": arguments.threads, "seconds": seconds, "trained": arguments.run is not None}
         print(write_result("inference", {**settings, "goal": GOAL, "results": results}).name)

@@ -142,7 +142,8 @@ def contenders(config: Config, data: OfflineDataset, accelerator: Accelerator) -
     nowhere, silent = Path("unused"), Log(Console(quiet=True), None)
     run = prepare(nowhere, config, data, accelerator, Metrics(None), silent, 1e9, lambda: False, None)
     samples = cast(ActionSequences, run.samples)
-    return_network = ReturnNetwork(data.observation_dim, data.action_dim, config.return_model.layers)
+    returns = config.return_model
+    return_network = ReturnNetwork(data.observation_dim, data.action_dim, returns.layers, returns.members)
     rows = torch.arange(data.num_transitions)
     teacher, student = run.denoiser("teacher", jumps=False), run.denoiser("student", jumps=True)
     copy_matching(teacher, student)
@@ -150,9 +151,11 @@ def contenders(config: Config, data: OfflineDataset, accelerator: Accelerator) -
     frozen_teacher, frozen_return = averaged_copy(teacher), cast(ReturnNetwork, averaged_copy(return_network))
     objectives: dict[str, tuple[nn.Module, nn.Module, Optimization]] = {
         "return": (
-            ReturnObjective(return_network, samples.normalizer, samples.windows, run.targets, rows),
+            ReturnObjective(
+                return_network, samples.normalizer, samples.windows, run.targets, rows, returns.action_noise
+            ),
             averaged_copy(return_network),
-            config.return_model.optimization,
+            returns.optimization,
         ),
         "teacher": (
             TeacherObjective(teacher, samples, config.diffusion, config.teacher.loss),

@@ -25,9 +25,10 @@ from ractd.data.hdf5 import write_hdf5
 from ractd.diffusion.samplers import SAMPLERS
 from ractd.errors import RactdError
 from ractd.export import export_policy, exporter, verify
-from ractd.export.graph import PolicyGraph, batch_first, draws_first, preconditioning, times
+from ractd.export.graph import PolicyGraph, batch_first, draws_first
 from ractd.export.report import summary
-from ractd.policy import Policy
+from ractd.fixed_times import preconditioning, times
+from ractd.policy import MODELS, Policy
 from ractd_runtime import Policy as Deployed
 
 
@@ -82,15 +83,15 @@ def test_the_graph_of_every_sampler(network: Network, kind: str, sampler: str) -
 def test_the_times_and_numbers_of_one_step() -> None:
     """EDM's preconditioning in its boundary form at T = 80 and time 0 = 0.02, by hand."""
     policy = make_policy()
-    ((t, s),) = times(policy)
+    ((t, s),) = times(policy.spec, MODELS["student"])
     assert s is not None
     torch.testing.assert_close((t, s), (torch.tensor([80.0]), torch.tensor([0.02])))
-    a, b, c = preconditioning(policy, t, s)
+    a, b, c = preconditioning(policy.spec, MODELS["student"], t, s)
     assert a == pytest.approx(0.25 / (79.98**2 + 0.25), rel=1e-6)
     assert b == pytest.approx(79.98 * 0.5 / (80**2 + 0.25) ** 0.5, rel=1e-6)
     assert c == pytest.approx(1 / (80**2 + 0.25) ** 0.5, rel=1e-6)
-    assert len(times(policy.configured(steps=4))) == 4
-    assert len(times(make_policy(jumps=False, steps=6))) == 10
+    assert len(times(policy.configured(steps=4).spec, MODELS["student"])) == 4
+    assert len(times(make_policy(jumps=False, steps=6).spec, MODELS["teacher"])) == 10
 
 
 def test_noise_layouts_are_each_others_inverse() -> None:

@@ -149,11 +149,11 @@ def test_the_average_is_the_exponential_moving_one() -> None:
     expected = average.weight.item()
     for step in range(50):
         nn.init.constant_(network.weight, step)
-        update_average(average, network, 0.7, step)
+        update_average(list(average.parameters()), list(network.parameters()), 0.7, step)
         decay = min(0.7, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * step
         assert average.weight.item() == pytest.approx(expected, rel=1e-5)
-    update_average(average, network, 0.0, 1000)
+    update_average(list(average.parameters()), list(network.parameters()), 0.0, 1000)
     assert average.weight.item() == 49
 
 

@@ -10,6 +10,7 @@ import torch
 from ractd.config import MLP, PRESETS, UNet
 from ractd.errors import RactdError
 from ractd.models import MLPDenoiser, ReturnNetwork, UNetDenoiser, build_network, copy_matching
+from ractd.models.mish import Mish
 
 # (preset, dimension of x, dimension of the condition, parameters of the teacher, of the student).
 # MuJoCo: hopper, 3 actions, 11 observations. Maze2d plans states (4) given state and goal position (4 + 2).
@@ -174,3 +175,15 @@ def test_copying_to_another_width_takes_only_what_agrees() -> None:
     with torch.no_grad():
         student.output.bias.add_(1)
     assert not torch.equal(student.output.bias, teacher.output.bias)
+
+
+def test_mish_and_its_gradient_are_pytorchs_in_double_precision() -> None:
+    x = torch.cat([torch.linspace(-30, 30, 6_001), torch.tensor([-1e4, 1e4, 0.0])]).requires_grad_()
+    exact = x.detach().double().requires_grad_()
+    ours, expected = Mish()(x), torch.nn.functional.mish(exact)
+    (gradient,) = torch.autograd.grad(ours.square().sum(), x)
+    (expected_gradient,) = torch.autograd.grad(expected.square().sum(), exact)
+    torch.testing.assert_close(ours.double(), expected, rtol=1e-6, atol=2e-6)
+    torch.testing.assert_close(gradient.double(), expected_gradient, rtol=1e-6, atol=2e-5)
+    with torch.inference_mode():
+        torch.testing.assert_close(Mish()(x), torch.nn.functional.mish(x), rtol=0, atol=0)

@@ -21,6 +21,7 @@ from ractd.models import ReturnNetwork, build_network
 from ractd.models.normalizer import Normalizer
 from ractd.policy import FORMAT_VERSION, Policy, PolicySpec
 from ractd.training.checkpoint import write_tensors
+from ractd.training.student import student_network
 
 OBS, A = 3, 2
 
@@ -120,6 +121,42 @@ def test_units_are_the_environments() -> None:
     x = 0.25 / (shifted**2 + 0.25) * x_T + shifted * 0.5 / (80**2 + 0.25) ** 0.5 * raw
     expected = np.array([-2.0, 0.0]) + (x.clamp(-1, 1).numpy() + 1) / 2 * np.array([5.0, 0.5])
     np.testing.assert_allclose(actions, expected, rtol=1e-4, atol=1e-4)
+
+
+def written_out(policy: Policy, obs: np.ndarray, noise: torch.Tensor) -> np.ndarray:
+    """Sample with the network as it is, times and all."""
+    spec, normalizer = policy.spec, policy.normalizer
+    condition = normalizer.observation(torch.from_numpy(obs))
+    g = student_network(policy.network, spec.diffusion)
+    x = SAMPLERS["student"][spec.sampler].sample(g, noise, condition, spec.diffusion, spec.steps)
+    return normalizer.raw_action(x).numpy()
+
+
+@pytest.mark.parametrize("network", [MLP(width=16, blocks=1, embed_dim=8), UNet((16, 32), 16)], ids=["mlp", "unet"])
+@pytest.mark.parametrize("sampler", ["consistency", "jumps"])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_what_a_student_keeps_of_its_times_changes_nothing(network: MLP | UNet, sampler: str, steps: int) -> None:
+    policy, obs = make(network=network, sampler=sampler, steps=steps), observations(5, OBS)
+    noise = policy.reset(3).draw_noise(5)
+    expected = written_out(policy, obs, noise)
+    assert expected.std() > 0.1
+    for _ in range(2):
+        np.testing.assert_allclose(policy.reset(3).act_chunk(obs), expected, rtol=0, atol=5e-6)
+
+
+def test_what_a_student_keeps_follows_its_weights() -> None:
+    policy, obs = make(), observations(5, OBS)
+    noise = policy.reset(3).draw_noise(5)
+    before = policy.reset(3).act_chunk(obs)
+    with torch.no_grad():
+        policy.network.embedding.t.layers[0].weight.mul_(3)  # type: ignore[union-attr,operator,index]
+    tripled = policy.reset(3).act_chunk(obs)
+    assert np.abs(tripled - before).max() > 0.01
+    np.testing.assert_allclose(tripled, written_out(policy, obs, noise), rtol=0, atol=5e-6)
+    policy.load_state_dict(make().state_dict())
+    np.testing.assert_array_equal(policy.reset(3).act_chunk(obs), before)
+    with torch.inference_mode():
+        np.testing.assert_allclose(make().reset(3).act_chunk(obs), before, rtol=0, atol=5e-6)
 
 
 @pytest.mark.parametrize("jumps", [True, False], ids=["student", "teacher"])

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ractd import fixed_times
 from ractd.config import DDPM, Diffusion, Network, check
 from ractd.diffusion.ctm import sequence_return
 from ractd.diffusion.samplers import SAMPLERS, Kind, Sampler
@@ -26,6 +27,8 @@ from ractd.training.teacher import denoiser
 
 FORMAT_VERSION = 1
 WEIGHTS, CONTRACT = "policy.safetensors", "config.json"
+FEW = 8
+"""A student of so many steps keeps what its times decide; for more the copies are not worth their memory."""
 MODELS: dict[Kind, Callable[[nn.Module, Any], Callable[..., Tensor]]] = {
     "student": student_network,
     "teacher": denoiser,
@@ -133,6 +136,7 @@ class Policy(nn.Module):
         super().__init__()
         self.spec, self.network, self.return_network, self.normalizer = spec, network, return_network, normalizer
         self.generator = torch.Generator().manual_seed(0)
+        self._frozen: tuple[list[nn.Parameter], list[int], list[nn.Module]] | None = None
         self.requires_grad_(False)
         self.eval()
 
@@ -174,8 +178,34 @@ class Policy(nn.Module):
         return torch.randn(shape, generator=self.generator).to(self.normalizer.action_low.device)
 
     def model(self) -> Callable[..., Tensor]:
-        """Return what the policy's sampler takes: the network with its preconditioning, see `MODELS`."""
-        return MODELS[self.spec.kind](self.network, self.spec.schedule)
+        """Return what the policy's sampler takes, for one sample: the network with its preconditioning, see `MODELS`.
+
+        A student's few evaluations are at known times: what depends on these alone is computed once.
+        """
+        wrap = MODELS[self.spec.kind]
+        if self.spec.kind == "student" and self.spec.steps <= FEW:
+            denoisers = self._denoisers(wrap)
+            if denoisers is not None:
+                return fixed_times.model(self.spec, wrap, denoisers)
+        return wrap(self.network, self.spec.schedule)
+
+    def _denoisers(self, wrap: fixed_times.Wrap) -> list[nn.Module] | None:
+        """Return the network at each time, made anew where its weights were written to since; None if that can't be known."""
+        if self._frozen is not None:
+            weights, versions, denoisers = self._frozen
+            if [weight._version for weight in weights] == versions:
+                return denoisers
+        weights = list(self.network.parameters())
+        if any(weight.is_inference() for weight in weights):
+            return None
+        with torch.inference_mode(False):
+            denoisers = fixed_times.denoisers(self.spec, wrap, self.network)
+        self._frozen = weights, [weight._version for weight in weights], denoisers
+        return denoisers
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._frozen = None  # the weights move
+        return super()._apply(fn, recurse)  # type: ignore[no-any-return]
 
     def sequence(self, condition: Tensor, noise: Tensor) -> Tensor:
         """Return sequences x `[B, c, D]` for conditions `[B, K]`, all normalised, a pure function of both inputs.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch import Tensor
 from ractd.config import Diffusion
 
 Denoiser = Callable[[Tensor, Tensor, Tensor], Tensor]
+Number = TypeVar("Number", Tensor, float)
 WeightedDistance = Callable[[Tensor, Tensor, Tensor, Diffusion], Tensor]
 
 
@@ -28,10 +30,10 @@ def sigma_schedule(diffusion: Diffusion, bins: int | None = None) -> Tensor:
     return warp(diffusion, ramp).float()
 
 
-def warp(diffusion: Diffusion, ramp: Tensor) -> Tensor:
+def warp(diffusion: Diffusion, ramp: Number) -> Number:
     """Map `ramp` in [0, 1] (0 is `sigma_max`, 1 is `sigma_min`) to noise levels by EDM's rho-warp."""
     low, high = diffusion.sigma_min ** (1 / diffusion.rho), diffusion.sigma_max ** (1 / diffusion.rho)
-    sigma: Tensor = (high + ramp * (low - high)) ** diffusion.rho
+    sigma: Number = (high + ramp * (low - high)) ** diffusion.rho
     return sigma
 
 

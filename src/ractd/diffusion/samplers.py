@@ -209,7 +209,7 @@ def _ddim(denoiser: Denoiser, noise: Tensor, condition: Tensor, schedule: DDPM, 
 
 def _student_levels(diffusion: Diffusion, steps: int, like: Tensor) -> Tensor:
     """Return the noise levels that a student starts its steps from, evenly spaced along the warped schedule."""
-    return warp(diffusion, torch.arange(steps, dtype=torch.float64) / steps).to(like)
+    return like.new_tensor([warp(diffusion, i / steps) for i in range(steps)])
 
 
 def _consistency(g: StudentNetwork, noise: Tensor, condition: Tensor, diffusion: Diffusion, steps: int) -> Tensor:

@@ -7,6 +7,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from ractd.models.mish import Mish
+
 
 class ReturnNetwork(nn.Module):
     """Linear + Mish layers from (observation `[B, O]`, action `[B, A]`) to a return-to-go `[B]` (paper, section 3.3, Table 8).
@@ -20,7 +22,7 @@ class ReturnNetwork(nn.Module):
         widths = (observation_dim + action_dim, *layers)
 
         def member() -> nn.Sequential:
-            hidden = [module for i, o in pairwise(widths) for module in (nn.Linear(i, o), nn.Mish())]
+            hidden = [module for i, o in pairwise(widths) for module in (nn.Linear(i, o), Mish())]
             return nn.Sequential(*hidden, nn.Linear(widths[-1], 1))
 
         self.members = nn.ModuleList(member() for _ in range(members))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ractd.config import UNet
 from ractd.errors import RactdError
 from ractd.models.embedding import JumpEmbedding
+from ractd.models.mish import Mish
 
 
 class ConvBlock(nn.Sequential):
@@ -20,7 +21,7 @@ class ConvBlock(nn.Sequential):
         super().__init__(
             nn.Conv1d(channels_in, channels_out, config.kernel_size, padding=config.kernel_size // 2),
             nn.GroupNorm(config.groups, channels_out),
-            nn.Mish(),
+            Mish(),
         )
 
 
@@ -30,7 +31,7 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, condition_dim: int, config: UNet) -> None:
         super().__init__()
         self.first = ConvBlock(channels_in, channels_out, config)
-        self.film = nn.Sequential(nn.Mish(), nn.Linear(condition_dim, 2 * channels_out))
+        self.film = nn.Sequential(Mish(), nn.Linear(condition_dim, 2 * channels_out))
         self.second = ConvBlock(channels_out, channels_out, config)
         self.skip = nn.Conv1d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
 
@@ -59,7 +60,7 @@ class UNetDenoiser(nn.Module):
                 raise RactdError(
                     f"U-Net width {width} is not a multiple of the {config.groups} groups of its normalisation"
                 )
-        self.embedding = JumpEmbedding(config.embed_dim, 4 * config.embed_dim, nn.Mish, jumps)
+        self.embedding = JumpEmbedding(config.embed_dim, 4 * config.embed_dim, Mish, jumps)
         widths, total = config.down_dims, config.embed_dim + condition_dim
 
         def pair(channels_in: int, channels_out: int) -> nn.ModuleList:

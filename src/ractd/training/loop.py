@@ -92,10 +92,10 @@ def learning_rate(step: int, optimization: Optimization) -> float:
 
 
 @torch.no_grad()
-def update_average(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
+def update_average(average: list[Tensor], weights: list[Tensor], decay: float, step: int) -> None:
     """Move the averaged weights towards the network's; the decay grows from 0.1, so that the start is forgotten."""
     decay = min(decay, (1 + step) / (10 + step))
-    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
+    torch._foreach_lerp_(average, weights, 1 - decay)
 
 
 def share_of_process(draws: dict[str, Tensor], accelerator: Accelerator) -> dict[str, Tensor]:
@@ -195,8 +195,11 @@ def run_stage(
     metrics.begin(stage.name, first, optimization.steps)
     if first >= optimization.steps:
         return stage.average
-    prepared, wrapped = accelerator.prepare(stage.objective, optimizer)
+    # Only the objective: the gradients need no scaling, and accelerate's optimiser looks for packages on the disk at each step.
+    prepared = accelerator.prepare(stage.objective)
     prepared.train()
+    weights: list[Tensor] = [*network.parameters()]
+    average: list[Tensor] = [*stage.average.parameters()]
     main, world = accelerator.is_main_process, accelerator.num_processes
     names: list[str] = []
     buffer = torch.empty(0)
@@ -208,15 +211,15 @@ def run_stage(
             objective.draw(step_generator(stage.seed, stage.name, step), optimization), accelerator
         )
         terms = prepared(draws)
-        accelerator.backward(terms["loss"])
-        norm = accelerator.clip_grad_norm_(network.parameters(), optimization.max_grad_norm)
-        wrapped.step()
-        wrapped.zero_grad(set_to_none=True)
-        update_average(stage.average, network, optimization.ema, step)
+        terms["loss"].backward()
+        norm = nn.utils.clip_grad_norm_(weights, optimization.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        update_average(average, weights, optimization.ema, step)
         if not names:
             names = [*terms, "gradient_norm"]
             buffer = torch.empty(LOG_EVERY, len(names), device=accelerator.device)
-        buffer[step - since] = torch.stack([*(value.detach().float() for value in terms.values()), cast(Tensor, norm)])
+        buffer[step - since] = torch.stack([*(value.detach().float() for value in terms.values()), norm])
 
         done, last = step + 1, step + 1 == optimization.steps
         if done % LOG_EVERY == 0 or last or done in stage.milestones:

@@ -1,0 +1,89 @@
+"""The times at which a policy's network is evaluated, and its model with what depends on them alone computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ractd.diffusion.samplers import Kind
+from ractd.models.fixed_time import NETWORK_ALONE, Preconditioning, at_time
+
+if TYPE_CHECKING:
+    from ractd.policy import PolicySpec
+
+PRECONDITIONED: tuple[Kind, ...] = ("student", "teacher")
+"""Kinds of policies whose model is `a x + b F(c x)` at each time; others keep their own arithmetic around the network."""
+
+Wrap = Callable[[Any, Any], Callable[..., Tensor]]
+"""A policy's model from its network and its schedule, see `ractd.policy.MODELS`."""
+
+
+@torch.no_grad()
+def times(spec: PolicySpec, wrap: Wrap) -> list[tuple[Tensor, Tensor | None]]:
+    """Return the times `(t [1], s [1] | None)` of every network evaluation of one sample, in order.
+
+    A sampler's times don't depend on what it samples, so they are seen by sampling once with a network that returns zeros.
+    """
+    seen: list[tuple[Tensor, Tensor | None]] = []
+
+    def look(x: Tensor, t: Tensor, condition: Tensor, s: Tensor | None = None) -> Tensor:
+        seen.append((t.clone(), None if s is None else s.clone()))
+        return torch.zeros_like(x)
+
+    noise = torch.zeros(spec.sampling.draws(spec.steps), 1, 1, 1)
+    spec.sampling.sample(wrap(look, spec.schedule), noise, torch.zeros(1, 0), spec.schedule, spec.steps)
+    return seen
+
+
+def preconditioning(spec: PolicySpec, wrap: Wrap, t: Tensor, s: Tensor | None) -> Preconditioning:
+    """Return a, b and c of the policy's model `a x + b F(c x)` at times `t [1]` (and `s [1]`), in double precision.
+
+    They are read off the model itself: with F = 0 it is `a x`, with F = 1 `a x + b`, and F sees `c x`.
+    """
+    probe = _Probe()
+    model = wrap(probe, spec.schedule)
+    x, condition = torch.ones(1, 1, 1, dtype=torch.float64), torch.empty(1, 0)
+    arguments = (x, t.double(), condition, *(() if s is None else (s.double(),)))
+    a = float(model(*arguments))
+    probe.value = 1.0
+    b = float(model(*arguments)) - a
+    return Preconditioning(a, b, probe.input)
+
+
+class _Probe:
+    """A network that returns a constant and remembers what it was given."""
+
+    value, input = 0.0, 0.0
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Tensor, s: Tensor | None = None) -> Tensor:
+        self.input = float(x)
+        return torch.full_like(x, self.value)
+
+
+def denoisers(spec: PolicySpec, wrap: Wrap, network: nn.Module) -> list[nn.Module]:
+    """Return a policy's network at the time of each of its evaluations, in order, its preconditioning folded in."""
+    folded = spec.kind in PRECONDITIONED
+    device = next(network.parameters()).device
+    return [
+        at_time(
+            network,
+            t.to(device),
+            None if s is None else s.to(device),
+            preconditioning(spec, wrap, t, s) if folded else NETWORK_ALONE,
+        )
+        for t, s in times(spec, wrap)
+    ]
+
+
+def model(spec: PolicySpec, wrap: Wrap, at_times: Sequence[Callable[..., Tensor]]) -> Callable[..., Tensor]:
+    """Return what the policy's sampler takes, for one sample: its evaluations go to `at_times` one after the other."""
+    number = count()
+
+    def at_its_time(x: Tensor, t: Tensor, condition: Tensor, s: Tensor | None = None) -> Tensor:
+        return at_times[next(number)](x, condition)
+
+    return at_its_time if spec.kind in PRECONDITIONED else wrap(at_its_time, spec.schedule)
