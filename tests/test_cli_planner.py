@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import STEPS, Answer, run_command
 
 from ractd.cli import parse
+from ractd.export.graph import batch_first
 from ractd.policy import Planner, Policy
 
 TINY = {
@@ -121,6 +123,26 @@ def test_the_paper_s_networks_are_for_mazes_too(cli: Callable[..., Answer], tmp_
     assert answer.code == 0, answer.out + answer.err
     spec = Policy.load(tmp_path / "unet").spec
     assert (spec.points, spec.sequence_shape) == (0, (8, 4))
+
+
+@pytest.mark.parametrize("candidates", ["1", "4"])
+def test_a_planner_leaves_the_lab(run: Path, tmp_path: Path, candidates: str, cli: Callable[..., Answer]) -> None:
+    import ractd_runtime
+
+    words = ["--candidates", candidates, "--check-episodes", "2"]
+    answer = cli("export", run, "-o", tmp_path / "deployed", *words)
+    assert answer.code == 0, answer.err
+    content = json.loads((tmp_path / "deployed" / "policy.json").read_text())
+    assert content["outputs"]["states"]["shape"] == ["batch", 16, 4]
+    assert content["execution"]["execute"] == 16
+    deployed = ractd_runtime.Policy.load(tmp_path / "deployed")
+    policy = Policy.load(run).configured(candidates=int(candidates))
+    observation = policy.observe(np.array([[1.0, 2.0, 0.5, 0.0]]), np.array([1.0, 3.0]))[:, None]  # type: ignore[attr-defined]
+    noise = policy.reset(5).draw_noise(1)
+    mine = policy.sample(torch.from_numpy(observation), noise).numpy()
+    theirs = deployed.sample(observation, batch_first(noise, int(candidates)).numpy())
+    np.testing.assert_allclose(theirs, mine, atol=1e-5)
+    assert deployed.act(observation[0, 0]).shape == (2,)
 
 
 @pytest.mark.parametrize(

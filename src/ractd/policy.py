@@ -245,9 +245,13 @@ class Policy(nn.Module):
         """Return the action to execute now, `[A]` or `[B, A]`; raises `RactdError` for a wrong shape or NaN."""
         return self.act_chunk(observation)[..., 0, :]  # type: ignore[no-any-return]
 
+    def seen(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return what `act_chunk` takes, of an environment's observations `[B, h, O]`: the same."""
+        return observations
+
     def acting(self) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
         """Return what `ractd.envs.evaluate` runs: observations `[B, h, O]` of the environment -> actions `[B, c, A]`."""
-        return self.act_chunk
+        return lambda observations: self.act_chunk(self.seen(observations))
 
     @torch.inference_mode()
     def estimate_return(self, observation: NDArray[Any], action: NDArray[Any]) -> NDArray[np.float32]:
@@ -392,10 +396,9 @@ class Planner(Policy):
             raise RactdError(f"{list(goals.shape)} goals were given for {list(states.shape)} states") from None
         return np.concatenate([states, whole], axis=-1)
 
-    def acting(self) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-        """Return what `ractd.envs.evaluate` runs: the way to the goal that the policy is scored by."""
-        goal = np.array(self.spec.goal, np.float32)
-        return lambda observations: self.plan(observations[:, -1], goal)[1]
+    def seen(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return an environment's states `[B, 1, S]` with the goal that the policy is scored by, `[B, 1, 2 S]`."""
+        return self.observe(observations[:, -1], np.array(self.spec.goal))[:, None]
 
     @torch.inference_mode()
     def estimate_return(self, observation: NDArray[Any], action: NDArray[Any]) -> NDArray[np.float32]:

@@ -36,10 +36,8 @@ class Contract:
     history: int
     """Observations the policy sees (h)."""
     observation_dim: int
-    draws: int
-    """Noise draws of one sequence."""
-    candidates: int
-    """Sequences of which the best is executed (N)."""
+    noise_shape: tuple[int, ...]
+    """Noise of one observation: draws, candidates, steps and entries of a sequence; those of its actions, but for planners."""
     horizon: int
     """Actions of a sequence (c)."""
     action_dim: int
@@ -70,8 +68,8 @@ class Contract:
         graph_format, graph = _graph(path, content)
         field = _Fields(path, content)
         history, observation_dim = field.shape("inputs.observation", 3)
-        draws, candidates, horizon, action_dim = field.shape("inputs.noise", 5)
-        if field.shape("outputs.actions", 3) != [horizon, action_dim]:
+        noise_shape, (horizon, action_dim) = field.shape("inputs.noise", 5), field.shape("outputs.actions", 3)
+        if "states" not in field.get("outputs") and noise_shape[2:] != [horizon, action_dim]:
             raise RactdError(
                 f"{path}: outputs.actions.shape doesn't fit inputs.noise.shape; the file is damaged, export again"
             )
@@ -85,8 +83,7 @@ class Contract:
             graph=graph,
             history=history,
             observation_dim=observation_dim,
-            draws=draws,
-            candidates=candidates,
+            noise_shape=tuple(noise_shape),
             horizon=horizon,
             action_dim=action_dim,
             execute=int(field.number("execution.execute", 1, horizon)),

@@ -100,8 +100,7 @@ class Policy:
 
     def draw_noise(self, batch: int) -> Floats:
         """Return the standard normal draws of one call, `[B, draws, N, c, A]`."""
-        c = self.contract
-        return self._generator.standard_normal((batch, c.draws, c.candidates, c.horizon, c.action_dim), np.float32)
+        return self._generator.standard_normal((batch, *self.contract.noise_shape), np.float32)
 
     def sample(self, observations: Floats, noise: Floats) -> Floats:
         """Return action sequences `[B, c, A]` for observations `[B, h, O]` and noise `[B, draws, N, c, A]`.

@@ -21,7 +21,7 @@ class Bound(NamedTuple):
     observation: Floats
     """[B, h, O]."""
     noise: Floats
-    """[B, draws, N, c, A]."""
+    """[B, draws, N, c, D]."""
     actions: Floats
     """[B, c, A]."""
     run: Callable[[], Any]
@@ -41,7 +41,7 @@ def bound(session: Session, contract: Contract, batch: int) -> Bound:
     """Make the buffers of one batch size."""
     c = contract
     observation = np.zeros((batch, c.history, c.observation_dim), np.float32)
-    noise = np.zeros((batch, c.draws, c.candidates, c.horizon, c.action_dim), np.float32)
+    noise = np.zeros((batch, *c.noise_shape), np.float32)
     actions = np.zeros((batch, c.horizon, c.action_dim), np.float32)
     return Bound(observation, noise, actions, session.bind(observation, noise, actions))
 

@@ -77,6 +77,9 @@ def contract(source: Source) -> dict[str, Any]:
     shape = [spec.history, spec.observation_dim]
     execute = _execute(source.run)
     draws = spec.sampling.draws(spec.steps)
+    seen = "the last observations, oldest first"
+    if spec.plans:
+        seen = "a state and after it the goal, which is a state too: where to be, and zero for its velocities"
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -85,11 +88,11 @@ def contract(source: Source) -> dict[str, Any]:
             "observation": {
                 "shape": ["batch", *shape],
                 "dtype": "float32",
-                "meaning": "the last observations, oldest first, in the environment's units; normalised inside the graph",
+                "meaning": f"{seen}, in the environment's units; normalised inside the graph",
                 **_observation_range(source),
             },
             "noise": {
-                "shape": ["batch", draws, spec.candidates, spec.horizon, spec.action_dim],
+                "shape": ["batch", draws, spec.candidates, *spec.sequence_shape],
                 "dtype": "float32",
                 "distribution": "independent standard normal",
                 "meaning": "one draw for each sampling step and candidate; the caller owns the seed",
@@ -102,7 +105,8 @@ def contract(source: Source) -> dict[str, Any]:
                 "meaning": "the next actions in the order of execution, in the environment's units, clipped to low and high",
                 "low": low,
                 "high": high,
-            }
+            },
+            **_states(spec),
         },
         "sampling": {
             "sampler": spec.sampler,
@@ -124,6 +128,13 @@ def contract(source: Source) -> dict[str, Any]:
     }
 
 
+def _states(spec: PolicySpec) -> dict[str, Any]:
+    """Return what a planner gives besides its actions."""
+    meaning = "the state that each action leads to, as planned, in the environment's units"
+    shape = ["batch", spec.horizon, spec.state_dim]
+    return {"states": {"shape": shape, "dtype": "float32", "meaning": meaning}} if spec.plans else {}
+
+
 def _bounds(policy: Policy) -> tuple[list[float], list[float]]:
     normalizer = policy.normalizer
     return normalizer.action_low.tolist(), normalizer.action_high.tolist()
@@ -134,6 +145,8 @@ def _observation_range(source: Source) -> dict[str, Any]:
     mean, std = (x.numpy().astype(np.float64) for x in (normalizer.observation_mean, normalizer.observation_std))
     if source.dataset is not None:
         low, high, of = source.dataset.observations.min(0), source.dataset.observations.max(0), "smallest and largest"
+        if source.policy.spec.plans:
+            low, high = np.tile(low, 2), np.tile(high, 2)
     else:
         low, high = mean - STANDARD_DEVIATIONS * std, mean + STANDARD_DEVIATIONS * std
         of = f"mean -+ {STANDARD_DEVIATIONS:g} standard deviations"

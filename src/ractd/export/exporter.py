@@ -22,9 +22,10 @@ from ractd.errors import RactdError
 from ractd.export import verify
 from ractd.export.contract import contract, open_source
 from ractd.export.formats import WRITERS, Format, Precision, trace
-from ractd.export.graph import PolicyGraph, batch_first
+from ractd.export.graph import PlannerGraph, PolicyGraph, batch_first
 from ractd.policy import Policy
 from ractd.training.checkpoint import write_json
+from ractd.training.results import make_of
 from ractd_runtime.contract import CONTRACT, FORMAT
 
 MAX_EVALUATIONS = 32
@@ -97,13 +98,14 @@ def export_policy(
             with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
                 task = bars.add_task("scoring PyTorch and the graph", total=2 * check_episodes)
                 counted = _Counter(lambda done: bars.update(task, completed=done))
-                found["scores"] = verify.evaluate_both(chosen, sample, env_id, check_episodes, execute, counted)
+                make = make_of(chosen.spec, path)
+                found["scores"] = verify.evaluate_both(chosen, sample, env_id, check_episodes, execute, counted, make)
             names = ("pytorch", "exported")
             report["scores"] = {name: _brief(e) for name, e in zip(names, found["scores"], strict=True)}
         return report
 
     with torch.no_grad():
-        graph = PolicyGraph(chosen)
+        graph = (PlannerGraph if chosen.spec.plans else PolicyGraph)(chosen)
     content = export_graph(graph, _examples(chosen), contract(source), check, out, format, precision, console)
     return Exported(out, content, found["difference"], found.get("scores"))
 
@@ -164,7 +166,9 @@ def _open_pt2(directory: Path) -> verify.Sample:
     module = torch.export.load(directory / "policy.pt2").module()
 
     def sample(observations: verify.Floats, noise: verify.Floats) -> verify.Floats:
-        return module(torch.from_numpy(observations), torch.from_numpy(noise)).numpy()  # type: ignore[no-any-return]
+        found = module(torch.from_numpy(observations), torch.from_numpy(noise))
+        actions: torch.Tensor = found[0] if isinstance(found, tuple) else found  # a planner's states come after
+        return actions.numpy()
 
     return sample
 

@@ -7,41 +7,57 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from ractd import fixed_times
-from ractd.policy import MODELS, Policy
+from ractd.policy import MODELS, Planner, Policy
 
 
 class PolicyGraph(nn.Module):
-    """`(observation [B, h, O], noise [B, draws, N, c, A]) -> actions [B, c, A]`: `Policy.sample` with the batch first.
+    """`(observation [B, h, O], noise [B, draws, N, c, D]) -> actions [B, c, A]`: `Policy.sample` with the batch first.
 
     The policy's own sampling runs unchanged; only its model is replaced by one whose times are constants.
     """
 
     def __init__(self, policy: Policy) -> None:
         super().__init__()
-        self.policy = _FixedTimes(policy)
+        spec, parts = policy.spec, (policy.spec, policy.network, policy.return_network)
+        self.policy: _FixedTimes | _FixedTimesPlanner
+        if isinstance(policy, Planner):
+            self.policy = _FixedTimesPlanner(*parts, policy.normalizer, policy.dynamics)
+        else:
+            self.policy = _FixedTimes(*parts, policy.normalizer)
+        self.policy.denoisers = nn.ModuleList(fixed_times.denoisers(spec, MODELS[spec.kind], policy.network))
+        del self.policy.network
+        if spec.candidates == 1:
+            del self.policy.return_network
 
     def forward(self, observation: Tensor, noise: Tensor) -> Tensor:
         return self.policy.sample(observation, draws_first(noise))
 
 
+class PlannerGraph(PolicyGraph):
+    """`(observation [B, 1, 2 S], noise [B, draws, N, c, D]) -> actions [B, H, A], states [B, H, S]`: `Planner.sample_plan`."""
+
+    def forward(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        states, actions = self.policy.sample_plan(observation, draws_first(noise))  # type: ignore[operator]
+        return actions, states
+
+
 def draws_first(noise: Tensor) -> Tensor:
-    """Return the graph's noise `[B, draws, N, c, A]` as `Policy.sample` takes it, `[draws, B * N, c, A]`."""
+    """Return the graph's noise `[B, draws, N, c, D]` as `Policy.sample` takes it, `[draws, B * N, c, D]`."""
     return noise.transpose(0, 1).flatten(1, 2)
 
 
 def batch_first(noise: Tensor, candidates: int) -> Tensor:
-    """Return noise of `Policy.draw_noise`, `[draws, B * N, c, A]`, as the graph takes it, `[B, draws, N, c, A]`."""
+    """Return noise of `Policy.draw_noise`, `[draws, B * N, c, D]`, as the graph takes it, `[B, draws, N, c, D]`."""
     framed: Tensor = noise.unflatten(1, (-1, candidates)).transpose(0, 1)
     return framed
 
 
 class _FixedTimes(Policy):
-    def __init__(self, policy: Policy) -> None:
-        super().__init__(policy.spec, policy.network, policy.return_network, policy.normalizer)
-        self.denoisers = nn.ModuleList(fixed_times.denoisers(policy.spec, MODELS[policy.spec.kind], policy.network))
-        del self.network
-        if policy.spec.candidates == 1:
-            del self.return_network
+    denoisers: nn.ModuleList
 
     def model(self) -> Callable[..., Tensor]:
         return fixed_times.model(self.spec, MODELS[self.spec.kind], list(self.denoisers))
+
+
+class _FixedTimesPlanner(_FixedTimes, Planner):
+    pass

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ractd.data import OfflineDataset
-from ractd.data.windows import Windows
+from ractd.diffusion.ctm import sequence_return
 from ractd.envs.evaluate import Evaluation, evaluate
+from ractd.envs.vector import MakeVector
 from ractd.errors import RactdError
 from ractd.export.formats import Precision
 from ractd.export.graph import batch_first
 from ractd.policy import Policy
+from ractd.training.results import samples_of
 
 Floats = NDArray[np.float32]
 Sample = Callable[[Floats, Floats], Floats]
@@ -57,8 +59,8 @@ def compare(policy: Policy, sample: Sample, dataset: OfflineDataset | None, prec
     generator = torch.Generator().manual_seed(0)
     kinds: dict[str, Callable[[int], Tensor]] = {"random": lambda n: random_observations(policy, n, generator)}
     if dataset is not None:
-        windows = Windows(dataset, policy.spec.horizon, policy.spec.history)
-        kinds["dataset"] = lambda n: windows.gather(windows.draw(n, generator))[0]
+        samples = samples_of(policy, dataset)
+        kinds["dataset"] = lambda n: samples.observations(samples.draw(n, generator))
     policy.reset(0)
     largest, means = 0.0, []
     for kind, draw in kinds.items():
@@ -94,9 +96,10 @@ def differences(policy: Policy, sample: Sample, observations: Tensor, precision:
     found = (exported - expected).abs() / half_range
     if spec.candidates > 1:
         repeated = observations.repeat_interleave(spec.candidates, 0)
-        each = policy.configured(candidates=1).sample(repeated, noise)
-        estimates = policy.estimate_return(repeated[:, -1].numpy(), each[:, 0].numpy()) / spec.return_std
-        returns = torch.from_numpy(estimates).view(-1, spec.candidates)
+        single, condition = policy.configured(candidates=1), normalizer.observation(repeated).flatten(1)
+        each, judged = single.sample(repeated, noise), single.decode(single.sequence(condition, noise), condition)
+        given = policy.return_network.given(condition)
+        returns = sequence_return(policy.return_network, given, judged, spec.rewarded).view(-1, spec.candidates)
         worse = returns < returns.amax(1, keepdim=True) - TIE
         apart = (exported[:, None] - each.unflatten(0, (-1, spec.candidates))).abs() / half_range
         distance = apart.flatten(2).amax(2)
@@ -107,19 +110,33 @@ def differences(policy: Policy, sample: Sample, observations: Tensor, precision:
 
 
 def evaluate_both(
-    policy: Policy, sample: Sample, env_id: str, episodes: int, execute: int, progress: Callable[[int, int, int], None]
+    policy: Policy,
+    sample: Sample,
+    env_id: str,
+    episodes: int,
+    execute: int,
+    progress: Callable[[int, int, int], None],
+    make: MakeVector,
 ) -> tuple[Evaluation, Evaluation]:
     """Score PyTorch and the graph in the environment, with the same seeds and the same stream of noise."""
     candidates = policy.spec.candidates
 
     def exported(observations: NDArray[np.float32]) -> NDArray[Any]:
         noise = np.ascontiguousarray(batch_first(policy.draw_noise(len(observations)), candidates))
-        return sample(observations, noise)
+        return sample(policy.seen(observations), noise)
 
     results = []
-    for act in (policy.act_chunk, exported):
+    for act in (policy.acting(), exported):
         policy.reset(0)
         results.append(
-            evaluate(act, env_id, episodes=episodes, execute=execute, history=policy.spec.history, progress=progress)
+            evaluate(
+                act,
+                env_id,
+                episodes=episodes,
+                execute=execute,
+                history=policy.spec.history,
+                progress=progress,
+                make=make,
+            )
         )
     return results[0], results[1]

@@ -24,7 +24,7 @@ class ExportedPolicy:
         self.policy = policy
         self.observation_shape = (c.history, c.observation_dim)
         self.action_shape = (c.horizon, c.action_dim)
-        self.noise_shape = (c.draws, c.candidates, c.horizon, c.action_dim)
+        self.noise_shape = c.noise_shape
         sha = hashlib.sha256(json.dumps(c.content, sort_keys=True).encode())
         for name, data in sorted(c.graph.items()):
             sha.update(name.encode())

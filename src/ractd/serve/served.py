@@ -59,7 +59,7 @@ class TorchPolicy:
         self.policy = policy
         self.observation_shape = (spec.history, spec.observation_dim)
         self.action_shape = (spec.horizon, spec.action_dim)
-        self.noise_shape = (spec.sampling.draws(spec.steps), spec.candidates, spec.horizon, spec.action_dim)
+        self.noise_shape = (spec.sampling.draws(spec.steps), spec.candidates, *spec.sequence_shape)
         sha = hashlib.sha256(json.dumps(to_json(spec), sort_keys=True).encode())
         for name, tensor in sorted(policy.state_dict().items()):
             sha.update(name.encode())

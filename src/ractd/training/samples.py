@@ -23,6 +23,9 @@ class Samples(Protocol):
     def draw(self, batch: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Draw what decides on `batch` samples, each tensor `[batch]`."""
 
+    def observations(self, draws: dict[str, Tensor]) -> Tensor:
+        """Return what the policy sees at draws, raw, `[B, h, O]`."""
+
     def gather(self, draws: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return conditions `[B, K]` and sequences `[B, c, D]` of draws, both normalised."""
 
@@ -46,6 +49,10 @@ class ActionSequences:
     def draw(self, batch: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Draw transitions, uniform with replacement."""
         return {"index": self.windows.draw(batch, generator)}
+
+    def observations(self, draws: dict[str, Tensor]) -> Tensor:
+        """Return the last observations, raw, `[B, h, O]`."""
+        return self.windows.gather(draws["index"])[0]
 
     def gather(self, draws: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return observations `[B, h*O]` and actions `[B, c, A]`."""
@@ -87,6 +94,11 @@ class Plans:
         index = torch.randint(len(self.states), (batch,), generator=generator)
         return {"index": index, "later": torch.empty(batch).exponential_(generator=generator)}
 
+    def observations(self, draws: dict[str, Tensor]) -> Tensor:
+        """Return states and goals, raw, `[B, 1, 2 S]`."""
+        index, goal = self._rows(draws)
+        return torch.cat([self.states[index], self.states[goal]], dim=1).unsqueeze(1)
+
     def gather(self, draws: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return states and goals `[B, 2 S]`, and plans `[B, c, S]`."""
         condition, states = self._states(draws)
@@ -96,11 +108,16 @@ class Plans:
         """Return the states `[B, H, S]` of plans x."""
         return self.normalizer.decode(x, condition)
 
-    def _states(self, draws: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def _rows(self, draws: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the rows of the state and of the goal, each `[B]`."""
         index = draws["index"].to(self.states.device)
-        ahead = torch.arange(1, self.horizon + 1, device=index.device)
         later = (draws["later"] * self.horizon / 2).long() + 1
-        goal = torch.minimum(index + later, self.last[index])
+        return index, torch.minimum(index + later, self.last[index])
+
+    def _states(self, draws: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return conditions `[B, 2 S]` and the states to come in [-1, 1], `[B, H, S]`."""
+        index, goal = self._rows(draws)
+        ahead = torch.arange(1, self.horizon + 1, device=index.device)
         rows = torch.minimum(index.unsqueeze(1) + ahead, goal.unsqueeze(1))
         states = self.states.index_select(0, rows.flatten()).view(*rows.shape, -1)
         observation = torch.cat([self.states[index], self.states[goal]], dim=1)
