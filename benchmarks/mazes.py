@@ -1,0 +1,170 @@
+"""Planners in D4RL's mazes: every policy open loop (the paper's Table 2) and closed loop, with the CPU presets.
+
+    python benchmarks/mazes.py                     # makes data, trains and evaluates what is missing; stop it and go on at will
+    python benchmarks/mazes.py --collect           # only reads the runs that are there
+
+Runs are made by the commands that a user types, one thread each. Writes benchmarks/results/mazes.json and mazes.md, and copies the
+pictures of plans to docs/figures.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+from common import write_result
+
+from ractd.data.registry import built_names
+from ractd.training.results import VARIANTS, read_result
+
+POLICIES = {"teacher": "teacher", "plain": "plain student", "student": "RACTD"}
+"""Those that are also evaluated closed loop, and the rows of a result that they are."""
+PAPER = {
+    "maze2d-umaze": {"Diffuser": 113.9, "CTD": 123.4, "RACTD": 125.7},
+    "maze2d-medium": {"Diffuser": 121.5, "CTD": 119.8, "RACTD": 130.7},
+    "maze2d-large": {"Diffuser": 123.0, "CTD": 127.1, "RACTD": 143.8},
+}
+"""Table 2 of the paper; CTD is consistency trajectory distillation without reward. RACTD's medium is from its average, 133.4."""
+FIGURES = Path(__file__).resolve().parents[1] / "docs" / "figures"
+
+
+@dataclass
+class Options:
+    """Which mazes, where the runs go, how many at a time."""
+
+    mazes: tuple[str, ...] = tuple(PAPER)
+    """Names of D4RL's mazes."""
+    runs: Path = Path("runs/mazes")
+    """Folder of the run directories."""
+    replan: int = 32
+    """Steps between plans, closed loop."""
+    jobs: int = 2
+    """Mazes at a time, one thread each."""
+    collect: bool = False
+    """Train nothing, read what is there."""
+
+
+def run(log: Path, *arguments: str) -> None:
+    """Run one `ractd` command on one thread; its output goes to a log beside the run."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "a") as file:
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "ractd.cli", *arguments]
+        code = subprocess.run(command, stdout=file, stderr=file, env=environment).returncode
+    print(f"{' '.join(arguments)}: {'done' if code == 0 else f'exit code {code}'}", flush=True)
+
+
+def closed_loop(out: Path, name: str, options: Options) -> Path:
+    """Return where `ractd eval --replan` leaves a policy's score."""
+    sampling = "heun-k80" if name == "teacher" else "consistency-k1"
+    return out / "evaluations" / f"{name}-e100-x{options.replan}-n1-{sampling}-s0.json"
+
+
+def make(maze: str, options: Options) -> None:
+    """Make one maze's data, planner and closed-loop scores."""
+    out = options.runs / f"{maze}-s0"
+    log = out.with_suffix(".log")
+    if maze not in built_names():
+        run(log, "data", "make", maze)
+    run(log, "train", maze, "--out", str(out))
+    for name in POLICIES:
+        if not closed_loop(out, name, options).exists():
+            run(log, "eval", str(out), "--policy", name, "--replan", str(options.replan))
+
+
+def row_of(row: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return what the tables need of one row of a result."""
+    if row is None:
+        return None
+    e = row["evaluation"]
+    kept = {
+        key: e[key] for key in ("mean_score", "score_se", "mean_return", "return_se", "episodes", "execute", "returns")
+    }
+    keys = ("success_rate", "nfe", "ms_per_action", "threads", "selection", "selected_step")
+    return kept | {key: row[key] for key in keys}
+
+
+def collect(options: Options) -> dict[str, Any]:
+    """Read every run that is there, and copy its picture."""
+    content: dict[str, Any] = {}
+    for maze in options.mazes:
+        out = options.runs / f"{maze}-s0"
+        result = read_result(out)
+        if result is None:
+            continue
+        if (out / "plans.png").exists():
+            shutil.copy(out / "plans.png", FIGURES / f"{maze}.png")
+        closed = {name: closed_loop(out, name, options) for name in POLICIES}
+        result.content["dataset"].pop("source", None)
+        content[maze] = {
+            "complete": result.complete,
+            "dataset": result.content["dataset"],
+            "stages": result.content["stages"],
+            "open": {label: row_of(result.content["rows"].get(label)) for label in VARIANTS},
+            "closed": {
+                POLICIES[name]: row_of(json.loads(path.read_text())) for name, path in closed.items() if path.exists()
+            },
+            "paper": PAPER.get(maze),
+        }
+    return content
+
+
+def cells(row: dict[str, Any] | None) -> list[str]:
+    """Return score, share of episodes that came to the goal, and mean return, of one row."""
+    if row is None:
+        return ["not run", "", ""]
+    return [
+        f"{row['mean_score']:.1f} ± {row['score_se']:.1f}",
+        f"{row['success_rate']:.0%}",
+        f"{row['mean_return']:.0f}",
+    ]
+
+
+def markdown(content: dict[str, Any]) -> str:
+    """Return one table a maze."""
+    parts = []
+    for maze, entry in content.items():
+        teacher = entry["open"].get("teacher")
+        seconds = sum(stage["seconds"] for stage in entry["stages"].values())
+        lines = [f"**{maze}** (all stages: {seconds / 60:.0f} minutes)", ""]
+        loops = " | ".join(f"{loop} loop: score | reached | return" for loop in ("open", "closed"))
+        lines += [
+            f"| policy | NFE | ms a plan | teacher / this | {loops} |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        ]
+        for label, row in entry["open"].items():
+            ms = row and f"{row['ms_per_action']:.2f}"
+            ratio = f"{teacher['ms_per_action'] / row['ms_per_action']:.0f}" if row and teacher else ""
+            closed = cells(entry["closed"].get(label)) if label in entry["closed"] else ["", "", ""]
+            lines.append(
+                "| " + " | ".join([label, str(row and row["nfe"]), str(ms), ratio, *cells(row), *closed]) + " |"
+            )
+        if entry["paper"]:
+            figures = ", ".join(f"{name} {score}" for name, score in entry["paper"].items())
+            lines += ["", f"The paper's Table 2, on D4RL's own data and environment: {figures}."]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    """Run what is missing, then write the tables."""
+    options = tyro.cli(Options, description=__doc__)
+    if not options.collect:
+        with ThreadPoolExecutor(options.jobs) as pool:
+            list(pool.map(lambda maze: make(maze, options), options.mazes))
+    content = collect(options)
+    path = write_result("mazes", content)
+    path.with_suffix(".md").write_text(markdown(content))
+    print(markdown(content))
+
+
+if __name__ == "__main__":
+    main()
