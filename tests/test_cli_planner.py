@@ -74,6 +74,8 @@ def test_the_result_has_what_a_planner_is_judged_by(run: Path) -> None:
     row = result["rows"]["RACTD"]
     returns = np.array(row["evaluation"]["returns"])
     assert row["success_rate"] == (returns > 0).mean()
+    plans = int(np.ceil(max(row["evaluation"]["lengths"]) / 16))
+    assert row["plan_ms_per_episode"] == pytest.approx(row["ms_per_action"] * plans)
     assert row["evaluation"]["execute"] == 16, "open loop"
     assert row["nfe"] == 1
     assert row["evaluation"]["mean_score"] is None, "nobody knows the reference returns of this maze"
@@ -84,7 +86,7 @@ def test_the_result_has_what_a_planner_is_judged_by(run: Path) -> None:
 def test_it_plans_in_python(run: Path) -> None:
     policy = Policy.load(run)
     assert isinstance(policy, Planner)
-    states, actions = policy.plan(np.zeros((5, 4)), np.array([1.0, 3.0]))
+    states, actions = policy.plan(np.array([[1.0, 1.0, 0.0, 0.0]] * 5), np.array([1.0, 3.0]))
     assert states.shape == (5, 16, 4)
     assert actions.shape == (5, 16, 2)
     assert np.abs(actions).max() <= 1

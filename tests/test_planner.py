@@ -221,8 +221,8 @@ def planner() -> Planner:
 
 
 def test_a_plan_is_the_same_whoever_asks(planner: Planner) -> None:
-    states = np.random.default_rng(0).uniform(-2, 2, (3, 4)).astype(np.float32)
-    goals = np.array([[1.0, 1.0], [-1.0, 0.5], [0.0, 2.0]])
+    states = np.array([[1, 1, 0, 0], [3, 3, 1, -1], [3, 1.2, 0, 0.5]], np.float32)
+    goals = np.array([[1.0, 1.0], [1.0, 2.5], [3.0, 2.0]])
     planned, actions = planner.reset(3).plan(states, goals)
     assert planned.shape == (3, 12, 4)
     assert actions.shape == (3, 12, 2)
@@ -243,7 +243,7 @@ def test_a_saved_planner_plans_the_same(planner: Planner, tmp_path: Path) -> Non
     loaded = Policy.load(planner.save(tmp_path / "planner"))
     assert isinstance(loaded, Planner)
     assert loaded.spec == planner.spec
-    state, goal = np.zeros(4), np.array([1.0, -1.0])
+    state, goal = np.array([1.0, 2.0, 0.0, 0.0]), np.array([3.0, 1.0])
     for mine, theirs in zip(planner.reset(1).plan(state, goal), loaded.reset(1).plan(state, goal), strict=True):
         assert (mine == theirs).all()
 
@@ -265,6 +265,9 @@ def test_the_best_of_many_plans_is_the_goal_reward_s_favourite(planner: Planner)
         (np.zeros(4), np.zeros(5), r"goal has shape \[5\], expected \[G\]"),
         (np.zeros((3, 4)), np.zeros((2, 2)), r"\[2, 2\] goals were given for \[3, 4\] states"),
         (np.array([0, np.nan, 0, 0]), np.zeros(2), "NaN"),
+        (np.array([2, 1, 0, 0]), np.array([1, 1]), r"state \(2, 1\) is inside a wall of maze 'maze2d-umaze'"),
+        (np.array([1, 1, 0, 0]), np.array([[1, 1], [2, 2]]), "goals were given"),
+        (np.array([[1, 1, 0, 0]] * 2), np.array([[1, 1], [2, 2]]), r"goal \(2, 2\), number 1, is inside a wall"),
     ],
 )
 def test_wrong_states_and_goals_are_named(planner: Planner, state: object, goal: object, message: str) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -24,6 +25,9 @@ from ractd.training.checkpoint import load_weights, read_json, read_tensors, wri
 from ractd.training.ddpm import noise_denoiser
 from ractd.training.student import student_network
 from ractd.training.teacher import denoiser
+
+if TYPE_CHECKING:
+    from ractd.envs.maze import Maze
 
 FORMAT_VERSION = 1
 WEIGHTS, CONTRACT = "policy.safetensors", "config.json"
@@ -350,6 +354,13 @@ class Planner(Policy):
         super().__init__(spec, network, return_network, normalizer)
         self.dynamics = dynamics.requires_grad_(False).eval()
 
+    @cached_property
+    def maze(self) -> Maze | None:
+        """The maze that it plans in; raises `RactdError` where its map is damaged."""
+        from ractd.data.maze import maze_named
+
+        return maze_named(self.spec.env_id, self.spec.maze, "the policy's 'maze'")
+
     def _with(self, spec: PolicySpec) -> Planner:
         return Planner(spec, self.network, self.return_network, self.normalizer, self.dynamics)
 
@@ -375,9 +386,13 @@ class Planner(Policy):
 
         `state` is `[S]` or `[B, S]`; `goal` is the first G <= S entries of a state (others are zero: to be there at rest),
         `[G]` or `[B, G]`. Returns `[c, S]`, `[c, A]` or `[B, c, S]`, `[B, c, A]`. Raises `RactdError` for a
-        wrong shape or NaN.
+        wrong shape or NaN, and for a state or a goal in a wall of its maze.
         """
-        batch, single = self._batch(self.observe(state, goal))
+        observation = self.observe(state, goal)
+        if self.maze is not None and np.isfinite(observation).all():
+            self.maze.check("state", observation[..., :2])
+            self.maze.check("goal", observation[..., self.spec.state_dim : self.spec.state_dim + 2])
+        batch, single = self._batch(observation)
         states, actions = (raw.cpu().numpy() for raw in self.sample_plan(batch, self.draw_noise(len(batch))))
         return (states[0], actions[0]) if single else (states, actions)
 

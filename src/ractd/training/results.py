@@ -176,6 +176,7 @@ def score(
     row = facts(policy) | {"evaluation": result.to_dict()}
     if policy.spec.plans:
         row["success_rate"] = float((result.returns > 0).mean())  # a maze pays for nothing but being at the goal
+        row["plan_ms_per_episode"] = row["ms_per_action"] * float(np.ceil(result.lengths / execute).mean())
     return row
 
 
@@ -376,6 +377,7 @@ def evaluation_table(row: dict[str, Any]) -> Table:
     table.add_row("return", f"{e['mean_return']:,.1f} ± {e['return_se'] or 0:,.1f}")
     if "success_rate" in row:
         table.add_row("reached the goal", f"{row['success_rate']:.0%} of the episodes")
+        table.add_row("time to plan", f"{row['plan_ms_per_episode']:,.1f} ms an episode, at batch 1")
     table.add_row(
         "episodes",
         f"{e['episodes']} ({e['backend']}, seeds from {e['seed']}), {e['mean_length']:,.0f} steps on average",
