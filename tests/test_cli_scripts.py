@@ -59,6 +59,15 @@ def test_control_loop(script: Script, trained: Trained, tmp_path: Path) -> None:
     assert "deadlines missed: 0," in script(*words, "--background", "--execute", "2")
 
 
+def test_plan_a_maze(script: Script, tmp_path: Path) -> None:
+    words = ("--out", tmp_path / "run", "--transitions", "2000", "--share", "0.002")
+    said = script("examples/plan_a_maze.py", *words)
+    for label in ("teacher", "plain student", "RACTD"):
+        assert re.search(rf"^{label}: came to the goal in \d+% of the episodes", said, re.MULTILINE)
+    assert re.search(r"planned to end at \[.*\], walked to \[.*\], wanted \[3. 3.\]", said)
+    assert (tmp_path / "run" / "plans.png").exists()
+
+
 def test_compare_candidates(script: Script, trained: Trained) -> None:
     words = ("--candidates", "1", "3", "--steps", "1", "2", "--episodes", "2")
     said = script("examples/compare_candidates.py", trained.directory, *words)
