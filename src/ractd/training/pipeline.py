@@ -160,7 +160,9 @@ def resolve(config: Config, dataset_name: str) -> Config:
     student = config.student
     if student.reward_weight is None:
         student = replace(student, reward_weight=TABLE_9.get(dataset_name.rsplit("-v", 1)[0], (1.0, 1.0, "auto"))[2])
-    execute = config.evaluation.execute or (1 if config.plan is None else config.horizon)
+    execute = config.evaluation.execute
+    if execute is None:
+        execute = 1 if config.plan is None else config.horizon
     evaluation = replace(config.evaluation, execute=execute)
     return replace(
         config, return_model=replace(config.return_model, gamma=gamma), student=student, evaluation=evaluation

@@ -346,7 +346,8 @@ def evaluate_policy(
         raise RactdError(f"{path}: plans in {spec.env_id!r}, whose goal and walls it knows, and not in {env_id!r}")
     make = make_of(spec, path) if env_id == spec.env_id else maker(None)
     _check_spaces(policy, env_id, path, make)
-    execute = execute or (spec.horizon if spec.plans else 1)
+    if execute is None:
+        execute = spec.horizon if spec.plans else 1
     console.print(f"evaluating {name} for {episodes} episodes in {env_id} ...", highlight=False)
     row = score(policy, env_id, episodes, execute, seed, console, name, make)
     key = f"{name}-e{episodes}-x{execute}-n{spec.candidates}-{spec.sampler}-k{spec.steps}-s{seed}"
