@@ -242,9 +242,7 @@ def _unet_preset(horizon: int, network: UNet) -> Config:
     )
 
 
-# R judges every state of a plan: it is small.
 _GOAL_REWARD = ReturnModel(
-    layers=(64, 64),
     gamma=1.0,
     action_noise=0.05,
     optimization=Optimization(steps=6_000, batch_size=512, learning_rate=2e-3),
@@ -256,7 +254,7 @@ def _planner(config: Config, plan: Plan) -> Config:
 
 
 def _cpu_planner(horizon: int) -> Config:
-    return _planner(
+    config = _planner(
         Config(
             horizon=horizon,
             teacher=Teacher(
@@ -268,6 +266,8 @@ def _cpu_planner(horizon: int) -> Config:
         ),
         Plan(points=horizon // 8),
     )
+    # R judges every state of every sample's plan: a small one.
+    return replace(config, return_model=replace(_GOAL_REWARD, layers=(64, 64)))
 
 
 FEWEST_POINTS = 3
