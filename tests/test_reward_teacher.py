@@ -48,6 +48,9 @@ class Straight(nn.Module):
         super().__init__()
         self.r = nn.Parameter(torch.tensor([0.6, -0.8], dtype=torch.float64))
 
+    def given(self, condition: Tensor) -> Tensor:
+        return condition
+
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         return 2.5 * action @ self.r
 
