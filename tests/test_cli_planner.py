@@ -27,7 +27,7 @@ TINY = {
     **{f"--{stage}.optimization.steps": str(STEPS) for stage in ("return-model", "plan", "teacher", "student")},
     **{f"--{stage}.optimization.batch-size": "32" for stage in ("return-model", "plan", "teacher", "student")},
 }
-OPTIONS = [word for pair in TINY.items() for word in pair]
+OPTIONS = ["--no-report", *(word for pair in TINY.items() for word in pair)]
 OWN = "#####\n#S.G#\n#####\n"
 
 
@@ -121,7 +121,7 @@ def test_the_paper_s_networks_are_for_mazes_too(cli: Callable[..., Answer], tmp_
     for name in ("--plan.points", "--teacher.network.width"):
         del small[name]
     options = [word for pair in small.items() for word in pair]
-    answer = cli("train", "mine", "--out", tmp_path / "unet", *words, *options, "--no-plain")
+    answer = cli("train", "mine", "--out", tmp_path / "unet", *words, *options, "--no-plain", "--no-report")
     assert answer.code == 0, answer.out + answer.err
     spec = Policy.load(tmp_path / "unet").spec
     assert (spec.points, spec.sequence_shape) == (0, (8, 4))
