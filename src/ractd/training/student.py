@@ -14,12 +14,10 @@ from ractd.diffusion.edm import Denoiser, distance, loss_weight, precondition, s
 from ractd.diffusion.samplers import StudentNetwork
 from ractd.models import ReturnNetwork
 from ractd.training.samples import Samples
-from ractd.training.teacher import denoiser
+from ractd.training.teacher import WEIGHT_MEMORY, denoiser, mean_gradient
 
 SHARE_AT_T = 0.6
 """Of the data term's high-noise half, the share exactly at T."""
-WEIGHT_MEMORY = 0.99
-"""Decay of the averages that the automatic reward weight is computed from."""
 
 
 def _no_target(teacher: Denoiser, sample: Tensor, noise: Tensor, condition: Tensor, diffusion: Diffusion) -> Tensor:
@@ -137,9 +135,9 @@ class StudentObjective(nn.Module):
         given, judged = self.return_network.given(condition), self.samples.decode(logged, condition)
         return_of_data = ctm.sequence_return(self.return_network, given, judged, self.samples.rewarded)
         norms = (
-            _mean_gradient(data, at_sample),
-            self.return_scale * _mean_gradient(negative_return, sample),
-            self.return_scale * _mean_gradient(return_of_data, logged),
+            mean_gradient(data, at_sample),
+            self.return_scale * mean_gradient(negative_return, sample),
+            self.return_scale * mean_gradient(return_of_data, logged),
         )
         now = self.mean_over_processes(torch.stack(norms))
         if self.training:
@@ -147,10 +145,3 @@ class StudentObjective(nn.Module):
         data_gradient, reward_gradient, reward_gradient_of_data = self.gradients
         weight: Tensor = self.config.reward_share * data_gradient
         return weight / torch.maximum(reward_gradient, reward_gradient_of_data).clamp(min=1e-12)
-
-
-def _mean_gradient(values: Tensor, at: Tensor) -> Tensor:
-    """Return the mean norm of the gradient of `values [B]` by the rows of `at`, leaving the graph as it is."""
-    (gradient,) = torch.autograd.grad(values.sum(), at, retain_graph=True)
-    mean: Tensor = gradient.flatten(1).norm(dim=1).mean()
-    return mean
