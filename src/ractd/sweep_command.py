@@ -49,8 +49,9 @@ class Sweep:
     def run(self) -> None:
         from ractd.sweeps.grid import claim, runs_of, trial
         from ractd.sweeps.summary import main_table, summarize, write_summary
-        from ractd.sweeps.trials import run_trials
+        from ractd.sweeps.trials import check_resources, run_trials
 
+        check_resources(self.jobs, self.cpus, self.gpus, self.ray_address)
         runs = runs_of(self.datasets, self.vary, self.seeds, self.train_options)
         _check(runs, self.train_options)
         trials = [trial(run, self.out, self.train_options) for run in runs]
