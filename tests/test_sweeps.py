@@ -241,10 +241,11 @@ def test_a_killed_sweep_goes_on_to_the_table_of_one_that_was_not(cli: Callable[.
     pytest.importorskip("ray")
     dataset = tmp_path / "pendulum.hdf5"
     write_hdf5(dataset, pendulum_data(300, env_id=None))
-    words = ["sweep", dataset, "--vary", "teacher.network.width", "16", "32", "--seeds", "1", "--cpus", "2"]
+    words = ["sweep", dataset, "--vary", "teacher.network.width", "16", "32", "--seeds", "1"]
     whole, out, log = tmp_path / "whole", tmp_path / "killed", tmp_path / "log"
     answer = cli(*words, "--out", whole, "--jobs", "2", "--", *quick())
     assert answer.code == 0, answer.out + answer.err
+    assert "teacher.network.width 32" in answer.out
     command = [*words, "--out", out, "--", *quick()]
     first, second = (out / f"pendulum-teacher.network.width={width}-s0" for width in (16, 32))
     with started(*command, log=log) as process:
@@ -265,7 +266,7 @@ def test_a_killed_sweep_goes_on_to_the_table_of_one_that_was_not(cli: Callable[.
     assert [line["values"] for line in content["policies"]["teacher"]] == [
         {"pendulum": {"0": row["offline"]["estimated_return"]}} for row in rows
     ]
-    assert {row["threads"] for row in rows} == {2}
+    assert {row["threads"] for row in rows} == {1}, "its one CPU, whatever the environment says"
     assert (out / "profiles.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -130,6 +130,12 @@ def _workers(
         return places.one_worker()
     if ray_address is not None:
         return places.ray_cluster(ray_address, cpus, gpus)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if jobs * cpus > cores:
+        console.print(
+            f"[yellow]warning:[/] {jobs} trials of {cpus:g} CPUs each share {cores} cores, and will wait for each other",
+            highlight=False,
+        )
     return places.ray_on_this_machine(jobs, cpus, gpus)
 
 
