@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from rich.markup import escape
-from tyro.conf import Positional, Suppress, UseAppendAction, arg
+from tyro.conf import Fixed, Positional, Suppress, UseAppendAction, arg
 
 from ractd.consoles import out as console
 
@@ -43,7 +43,7 @@ class Sweep:
     """Cluster to train on, HOST:PORT or auto; this machine has to be part of it, and the working directory shared."""
     out: Path = Path("runs/sweep")
     """Directory of runs, logs and table."""
-    train_options: Annotated[Suppress[tuple[str, ...]], arg(name="train")] = ()
+    train_options: Suppress[Fixed[tuple[str, ...]]] = ()
     """What comes after '--'."""
 
     def run(self) -> None:
@@ -65,7 +65,7 @@ class Sweep:
             ray_address=self.ray_address,
             console=console,
         )
-        missing = [f"{o.trial.name}: {o.reason}" for o in outcomes if o.reason]
+        missing = [f"{o.trial.name}: {o.reason} (logs/{o.trial.name}.log)" for o in outcomes if o.reason]
         summary = summarize(runs, self.out)
         if summary is not None:
             written = write_summary(summary, self.out, missing)
