@@ -168,6 +168,30 @@ def test_trials_of_ray_end_with_the_sweep_that_is_killed(tmp_path: Path, pendulu
         wait_until(lambda: all(is_free(run) for run in runs), "both runs are let go", seconds=30)
 
 
+DRIVER = """
+import sys
+from pathlib import Path
+from test_sweeps import data_trial
+from ractd.sweeps import run_trials
+directory = Path(sys.argv[1])
+run_trials([data_trial(name, directory) for name in ("a", "b", "c")], directory / "logs")
+"""
+
+
+def test_a_killed_sweep_goes_on_with_what_is_left(tmp_path: Path) -> None:
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path)], env={**environment(), "PYTHONPATH": path})
+    log = tmp_path / "logs" / "b.log"
+    wait_until(lambda: log.exists() or driver.poll() is not None, "the second trial begins")
+    driver.kill()
+    assert driver.wait() == -signal.SIGKILL
+    trials = [data_trial(name, tmp_path) for name in ("a", "b", "c")]
+    assert [trial.done() for trial in trials] == [True, False, False]
+    outcomes = run_trials(trials, tmp_path / "logs")
+    assert states(outcomes) == {"a": ("was done", 0), "b": ("done", 1), "c": ("done", 1)}
+    assert text_of(log).count("$ ractd data make") == 2
+
+
 def test_ctrl_c_lets_trials_save_and_says_how_to_go_on(tmp_path: Path, pendulum: Path) -> None:
     out, log = tmp_path / "sweep", tmp_path / "log"
     options = quick(**{"--teacher.optimization.steps": "1000000"})
@@ -237,6 +261,7 @@ def test_trials_that_can_not_be_a_sweep(tmp_path: Path, names: tuple[str, str], 
 # The command.
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_to_the_table_of_one_that_was_not(cli: Callable[..., Answer], tmp_path: Path) -> None:
     pytest.importorskip("ray")
     dataset = tmp_path / "pendulum.hdf5"
