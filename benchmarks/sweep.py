@@ -1,6 +1,6 @@
 """What a second worker saves, and whether a sweep that is killed comes to the same table.
 
-    python benchmarks/sweep.py [--dataset hopper-mixed] [--trials 8] [--steps 2000]
+    python benchmarks/sweep.py [--dataset hopper-mixed] [--trials 8] [--steps 1000]
 
 The same trainings, one CPU each, with one worker, with two, and with two that are killed with -9 in the middle and started
 again. Each time is that of the command as a user types it, start of Python and Ray included. Writes benchmarks/results/sweep.json.
@@ -34,7 +34,7 @@ class Options:
     """As for 'ractd train'; 'ractd data make hopper-mixed' makes the default."""
     trials: int = 8
     """Trainings of a sweep, an even number: two reward weights."""
-    steps: int = 2_000
+    steps: int = 1_000
     """Of each teacher; its return model and its student take half as many."""
     directory: Path | None = None
     """Where the sweeps are kept; by default a temporary directory."""
