@@ -122,7 +122,7 @@ def main() -> None:
     )
     print(f"ratio {one / two:.2f} (goal {GOAL})")
     content: dict[str, Any] = {
-        "dataset": options.dataset,
+        "dataset": Path(options.dataset).name,
         "trials": options.trials,
         "teacher_steps": options.steps,
         "wall_seconds": {"one worker": one, "two workers": two},
