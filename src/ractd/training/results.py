@@ -349,7 +349,9 @@ def evaluate_policy(
     if execute is None:
         execute = spec.horizon if spec.plans else 1
     if not 1 <= execute <= spec.horizon:
-        raise RactdError(f"--execute is {execute}, expected 1 to {spec.horizon}: the policy predicts only so many actions")
+        raise RactdError(
+            f"--execute is {execute}, expected 1 to {spec.horizon}: the policy predicts only so many actions"
+        )
     console.print(f"evaluating {name} for {episodes} episodes in {env_id} ...", highlight=False)
     row = score(policy, env_id, episodes, execute, seed, console, name, make)
     key = f"{name}-e{episodes}-x{execute}-n{spec.candidates}-{spec.sampler}-k{spec.steps}-s{seed}"
