@@ -17,6 +17,7 @@ from ractd.config import NETWORKS, PRESETS, Config
 from ractd.consoles import err, out
 from ractd.data_commands import DataCommand
 from ractd.errors import RactdError
+from ractd.reproduce_commands import Reproduce
 
 _PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
 
@@ -68,9 +69,9 @@ class Train:
     report: bool = True
     """Write RUN/report.html at the end, where the extra 'report' is installed."""
 
-    def run(self) -> None:
-        from ractd.training.pipeline import NO_STUDENT, train
-        from ractd.training.results import result_table
+    def settings(self) -> Config:
+        """Return the configuration with the options that are short for some of it; raises `RactdError` where one can't be."""
+        from ractd.training.pipeline import NO_STUDENT
 
         config = self.config
         student_options = {"--reward-weight": self.reward_weight, "--student-network": self.student_network}
@@ -81,10 +82,16 @@ class Train:
             config = replace(config, student=replace(config.student, reward_weight=self.reward_weight))
         if self.student_network is not None:
             config = replace(config, student=replace(config.student, network=NETWORKS[self.student_network]))
+        return config
+
+    def run(self) -> None:
+        from ractd.training.pipeline import train
+        from ractd.training.results import result_table
+
         result = train(
             self.dataset,
             out=self.out,
-            config=config,
+            config=self.settings(),
             env_id=self.env,
             only=self.only,
             teacher=self.teacher_from,
@@ -277,9 +284,10 @@ class Serve:
         serve(self.policy, settings, device=self.device if self.torch else None)
 
 
-def parse(arguments: Sequence[str]) -> Train | Eval | Report | Export | Serve | DataCommand:
+def parse(arguments: Sequence[str]) -> Train | Eval | Report | Export | Serve | DataCommand | Reproduce:
     """Parse a command line; the defaults of `train` are those of the preset that it names, or that its maze asks for."""
-    preset = _preset(arguments)
+    own, further = _split(arguments)
+    preset = _preset(own)
     commands = (
         Annotated[Train, tyro.conf.subcommand("train", default=Train(tyro.MISSING, PRESETS[preset], preset))]
         | Annotated[Eval, tyro.conf.subcommand("eval")]
@@ -287,13 +295,25 @@ def parse(arguments: Sequence[str]) -> Train | Eval | Report | Export | Serve | 
         | Annotated[Export, tyro.conf.subcommand("export")]
         | Annotated[Serve, tyro.conf.subcommand("serve")]
         | Annotated[DataCommand, tyro.conf.subcommand("data")]
+        | Annotated[
+            Reproduce, tyro.conf.subcommand("reproduce", default=Reproduce(tyro.MISSING, train_options=further))
+        ]
     )
     return tyro.cli(
         commands,  # type: ignore[arg-type]
         prog="ractd",
         description="From a logged dataset to a policy that acts in one network evaluation (RACTD).",
-        args=list(arguments),
+        args=own,
     )
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Split off what 'ractd reproduce' hands on to 'ractd train'."""
+    words = list(arguments)
+    if words[:1] == ["reproduce"] and "--" in words:
+        at = words.index("--")
+        return words[:at], tuple(words[at + 1 :])
+    return words, ()
 
 
 def _preset(arguments: Sequence[str]) -> PresetName:

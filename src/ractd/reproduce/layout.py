@@ -1,0 +1,126 @@
+"""How lines become columns of text, for Markdown and for terminals alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ractd.reproduce.lines import Line
+
+Grid = tuple[list[str], list[list[str]]]
+"""Headers, and rows of the same length."""
+
+
+class Column(NamedTuple):
+    """One column of a listing."""
+
+    header: str
+    text: Callable[[Line, Line | None], str]
+    """Of a line, beside the line that times are compared with."""
+
+
+def plus_minus(mean: float | None, error: float | None, digits: int = 1) -> str:
+    """Return mean ± standard error, as far as there are any."""
+    if mean is None:
+        return ""
+    return f"{mean:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
+
+
+def ours(line: Line) -> str:
+    """Return our score, or that there is none."""
+    return plus_minus(line.mean("score"), line.error("score")) or "not run"
+
+
+def _quantity(name: str, digits: int) -> Callable[[Line, Line | None], str]:
+    return lambda line, _: plus_minus(line.mean(name), line.error(name), digits)
+
+
+def _paper_time(line: Line, reference: Line | None) -> str:
+    seconds = line.published.seconds
+    if seconds is None:
+        return ""
+    least = reference and reference.published.seconds
+    return f"{seconds:g} s" + (f" ({seconds / least:.3g}x)" if least else "")
+
+
+def _our_time(line: Line, reference: Line | None) -> str:
+    ms = line.mean("ms")
+    if ms is None:
+        return ""
+    least = reference and reference.mean("ms")
+    return f"{ms:.3g} ms" + (f" ({ms / least:.3g}x)" if least else "")
+
+
+def _nfe(line: Line, _: Line | None) -> str:
+    nfe = line.mean("nfe")
+    return "" if nfe is None else f"{nfe:g}"
+
+
+def _quantiles(line: Line, _: Line | None) -> str:
+    by_seed = list(line.samples("return").values())
+    return (
+        " / ".join(f"{value:,.0f}" for value in np.percentile(np.concatenate(by_seed), (10, 50, 90))) if by_seed else ""
+    )
+
+
+def _share(line: Line, _: Line | None) -> str:
+    mean = line.mean("upper")
+    return "" if mean is None else f"{mean:.0%}"
+
+
+METHOD = Column("method", lambda line, _: line.method)
+PAPER_SCORE = Column("paper: score", lambda line, _: plus_minus(line.published.score, line.published.se))
+SCORE = Column("ours: {unit} ± s.e.", lambda line, _: ours(line))
+PAPER_NFE = Column("paper: NFE", lambda line, _: "" if line.published.nfe is None else str(line.published.nfe))
+NFE = Column("ours: NFE", _nfe)
+PAPER_TIME = Column("paper: time", _paper_time)
+TIME = Column("ours: time", _our_time)
+SPREAD = Column("spread of samples", _quantity("spread", 3))
+KEPT = Column("teacher's modes kept", _quantity("kept", 3))
+QUANTILES = Column("returns: 10 / 50 / 90 %", _quantiles)
+UPPER = Column("episodes in the better mode", _share)
+LATE = Column("late in training: {unit}", _quantity("late", 1))
+SWING = Column("swing there", _quantity("swing", 1))
+SEEDS = Column("seeds", lambda line, _: ", ".join(map(str, line.seeds)))
+
+
+def listing(columns: Sequence[Column], lines: Sequence[Line], reference: str, unit: str) -> Grid:
+    """Return a row a line, in the lines' order; the dataset is a column where there are several."""
+    datasets = list(dict.fromkeys(line.dataset for line in lines))
+    several = len(datasets) > 1
+    rows = []
+    for line in lines:
+        beside = next((one for one in lines if one.dataset == line.dataset and one.method == reference), None)
+        rows.append([line.dataset] * several + [column.text(line, beside) for column in columns])
+    return ["dataset"] * several + [column.header.format(unit=unit) for column in columns], rows
+
+
+def matrix(columns: Sequence[Column], lines: Sequence[Line], reference: str, unit: str) -> Grid:
+    """Return two rows a method, the paper's scores and ours, a column a dataset, and the average where none is missing."""
+    datasets = list(dict.fromkeys(line.dataset for line in lines))
+    by_method: dict[str, dict[str, Line]] = {}
+    for line in lines:
+        by_method.setdefault(line.method, {})[line.dataset] = line
+    rows = []
+    for method, found in by_method.items():
+        each = [found[dataset] for dataset in datasets]
+        if any(line.published.score is not None for line in each):
+            cells = [PAPER_SCORE.text(line, None) for line in each]
+            rows.append(
+                [method, "paper", *cells, _average([line.published.score for line in each]), _one(each, PAPER_NFE)]
+            )
+        rows.append(
+            [method, "ours", *map(ours, each), _average([line.mean("score") for line in each]), _one(each, NFE)]
+        )
+    return ["method", "whose", *datasets, f"average {unit}", "NFE"], rows
+
+
+def _average(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{np.mean(known):.1f}" if known and len(known) == len(values) else ""
+
+
+def _one(lines: Sequence[Line], column: Column) -> str:
+    return next(filter(None, (column.text(line, None) for line in lines)), "")

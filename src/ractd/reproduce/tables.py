@@ -1,0 +1,237 @@
+"""A table as files, Markdown, CSV and JSON, and on the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from ractd.errors import RactdError
+from ractd.reproduce.catalog import Experiment
+from ractd.reproduce.claims import Verdict
+from ractd.reproduce.layout import Grid
+from ractd.reproduce.lines import QUANTITIES, Line, Source
+from ractd.training.checkpoint import replacing, write_json
+from ractd.training.rundir import versions
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Table:
+    """Everything that a table says."""
+
+    name: str
+    experiment: Experiment
+    lines: list[Line]
+    verdicts: list[Verdict]
+    sources: list[Source]
+    skipped: dict[str, str]
+    """Datasets that could not be used, and why."""
+    settings: dict[str, Any]
+    """Preset, seeds and further options."""
+
+    @property
+    def unit(self) -> str:
+        """What `score` is in: score, return, or either."""
+        return " or ".join(sorted({source.unit for source in self.sources}, reverse=True)) or "score"
+
+    def grid(self) -> Grid:
+        """Return headers and rows."""
+        experiment = self.experiment
+        return experiment.layout(experiment.columns, self.lines, experiment.reference, self.unit)
+
+    def missing(self) -> list[str]:
+        """Say what was skipped and why, a sentence each; the methods that share a reason share its sentence."""
+        told = [f"{name}: skipped: {why}" for name, why in self.skipped.items()]
+        reasons: dict[tuple[str, str], list[str]] = {}
+        for line in self.lines:
+            note = line.note()
+            if note:
+                reasons.setdefault((line.dataset, note), []).append(line.method)
+        return told + [f"{dataset}: {note}: {'; '.join(methods)}" for (dataset, note), methods in reasons.items()]
+
+
+def write_table(table: Table, out: Path, console: Console) -> list[Path]:
+    """Write NAME.md, .csv, .json, and what is drawn or has curves, each by atomic rename; return their paths."""
+    pictures = _draw(table, out, console)
+    texts = {
+        f"{table.name}.md": markdown(table, [picture.name for picture in pictures]),
+        f"{table.name}.csv": _csv(_fields(), [_record(line) for line in table.lines]),
+    }
+    curves = _curves(table.lines)
+    if curves:
+        texts[f"{table.name}-curves.csv"] = _csv(list(curves[0]), curves)
+    paths = [out / name for name in texts]
+    for path, text in zip(paths, texts.values(), strict=True):
+        with replacing(path) as partial:
+            partial.write_text(text)
+    write_json(out / f"{table.name}.json", _content(table))
+    return [*paths, out / f"{table.name}.json", *pictures]
+
+
+def markdown(table: Table, pictures: Sequence[str]) -> str:
+    """Return the table with its comparisons, data and gaps as Markdown."""
+    parts = [
+        f"# {table.experiment.title}",
+        _markdown_grid(table.grid()) if table.lines else "No dataset could be used.",
+    ]
+    parts += [f"![{table.experiment.title}]({picture})" for picture in pictures]
+    parts += [_how(table)]
+    if table.verdicts:
+        parts += ["## The paper's comparisons", _markdown_grid(verdict_grid(table))]
+    if table.sources:
+        parts += ["## Data", "\n".join(f"* {source.sentence()}" for source in table.sources)]
+    missing = table.missing()
+    if missing:
+        parts += ["## Not run", "\n".join(f"* {sentence}" for sentence in missing)]
+    return "\n\n".join(parts) + "\n"
+
+
+def verdict_grid(table: Table) -> Grid:
+    """Return the comparisons as headers and rows; those without numbers on any dataset share a row."""
+    headers = ["dataset", "comparison", "by our numbers", "95% interval"]
+    rows = [[v.dataset, v.claim, v.state, v.evidence] for v in table.verdicts]
+    return headers, rows
+
+
+def show(table: Table, console: Console) -> None:
+    """Print the table, its comparisons and what is missing."""
+    for title, (headers, rows) in (
+        (table.experiment.title, table.grid() if table.lines else ([], [])),
+        ("The paper's comparisons", verdict_grid(table)),
+    ):
+        if not rows:
+            continue
+        shown = RichTable(title=title, title_justify="left")
+        for header in headers:
+            shown.add_column(header)
+        for row in rows:
+            shown.add_row(*row)
+        console.print(shown, markup=False)
+    for sentence in table.missing():
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+
+def _how(table: Table) -> str:
+    preset, seeds = table.settings["preset"], table.settings["seeds"]
+    lines = [
+        f"Ours: preset `{preset}`, {len(seeds)} seed{'s' if len(seeds) > 1 else ''} of data order, weights and noise "
+        f"({', '.join(map(str, seeds))}). ± is the standard error over seeds where a line has several, else over episodes; "
+        "the paper's is over 100 episodes of one training. Our times are medians at batch 1 on this machine, the paper's are of a "
+        f"V100: compare ratios, in brackets to {table.experiment.reference}.",
+    ]
+    if table.settings["options"]:
+        lines.append(f"Further options of every training: `{' '.join(table.settings['options'])}`.")
+    return "\n".join(lines)
+
+
+def _markdown_grid(grid: Grid) -> str:
+    headers, rows = grid
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    return "\n".join([line(headers), "| " + " | ".join(["---"] * len(headers)) + " |", *map(line, rows)])
+
+
+def _fields() -> list[str]:
+    measured = [column for name in QUANTITIES for column in (name, f"{name}_se")]
+    return ["dataset", "method", "paper_score", "paper_se", "paper_nfe", "paper_seconds", "seeds", *measured, "note"]
+
+
+def _record(line: Line) -> dict[str, Any]:
+    published = line.published
+    record: dict[str, Any] = {
+        "dataset": line.dataset,
+        "method": line.method,
+        "paper_score": published.score,
+        "paper_se": published.se,
+        "paper_nfe": published.nfe,
+        "paper_seconds": published.seconds,
+        "seeds": " ".join(map(str, line.seeds)),
+        "note": line.note(),
+    }
+    return record | {name: line.mean(name) for name in QUANTITIES} | {f"{q}_se": line.error(q) for q in QUANTITIES}
+
+
+def _csv(fields: Sequence[str], records: Sequence[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fields, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()
+
+
+def _curves(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    return [
+        {
+            "dataset": line.dataset,
+            "method": line.method,
+            "seed": seed,
+            "step": int(step),
+            "score": value,
+            "score_se": se,
+        }
+        for line in lines
+        for seed, measured in line.seeds.items()
+        if measured.curve is not None
+        for step, value, se in zip(*measured.curve, strict=True)
+    ]
+
+
+def _content(table: Table) -> dict[str, Any]:
+    lines = []
+    for line in table.lines:
+        record = _record(line) | {"seeds": list(line.seeds)}
+        record["runs"] = {str(seed): measured.run for seed, measured in line.seeds.items()}
+        record["by_seed"] = {
+            name: {str(seed): float(samples.mean()) for seed, samples in line.samples(name).items()}
+            for name in QUANTITIES
+            if line.samples(name)
+        }
+        lines.append({key: value for key, value in record.items() if value is not None})
+    return {
+        "format": "ractd-table",
+        "format_version": FORMAT_VERSION,
+        "name": table.name,
+        "title": table.experiment.title,
+        "unit": table.unit,
+        "quantities": QUANTITIES,
+        "settings": table.settings,
+        "lines": lines,
+        "comparisons": [verdict.__dict__ for verdict in table.verdicts],
+        "datasets": [
+            {"published": source.published, "unit": source.unit, **source.description} for source in table.sources
+        ],
+        "skipped": table.skipped,
+        "missing": table.missing(),
+        "versions": versions(),
+    }
+
+
+def _draw(table: Table, out: Path, console: Console) -> list[Path]:
+    if table.experiment.figures is None:
+        return []
+    figures = [
+        figure
+        for source in table.sources
+        for figure in table.experiment.figures(
+            table.name, source.name, [line for line in table.lines if line.dataset == source.name], source.unit
+        )
+    ]
+    try:
+        from ractd.report.pictures import write_pictures
+    except ModuleNotFoundError as error:
+        console.print(f'no picture without {error.name}: pip install "ractd[plot]"', markup=False, highlight=False)
+        return []
+    try:
+        return write_pictures(figures, out)
+    except OSError as error:
+        raise RactdError(f"{out}: pictures could not be written ({error.strerror})") from error
