@@ -49,6 +49,7 @@ class Reproduce:
     """What came after --."""
 
     def run(self) -> None:
+        from ractd.report import report_of_runs
         from ractd.reproduce import Workers, reproduce
         from ractd.reproduce.tables import show
 
@@ -67,3 +68,7 @@ class Reproduce:
         for each in written:
             show(each.table, out)
             out.print("wrote " + " ".join(map(str, each.paths)), **_PLAIN)
+        if self.report:
+            out.print(
+                report_of_runs([run for each in written for run in each.runs], self.out / "report.html", out), **_PLAIN
+            )

@@ -21,7 +21,7 @@ from ractd.reproduce.claims import Verdict, verdict
 from ractd.reproduce.experiments import Wanted
 from ractd.reproduce.lines import Line, Measured, Source
 from ractd.reproduce.paper import dataset_key
-from ractd.reproduce.runs import NOT_RUN, Place, Preset
+from ractd.reproduce.runs import Place, Preset
 from ractd.reproduce.tables import Table, write_table
 from ractd.sweeps.trials import Outcome, Trial, run_trials
 
@@ -42,6 +42,8 @@ class Written:
 
     table: Table
     paths: list[Path]
+    runs: list[Path]
+    """Directories of the runs that it was read from."""
 
 
 def reproduce(
@@ -96,7 +98,8 @@ def reproduce(
         sources = [_source(places[spec]) for spec in specs[name] if spec in places]
         skipped = {spec: why for spec in specs[name] if isinstance(why := loaded[spec], str)}
         table = Table(name, experiment, lines, list(_verdicts(experiment, lines, sources)), sources, skipped, settings)
-        written.append(Written(table, write_table(table, Path(out), console)))
+        used = sorted({measured.run for line in lines for measured in line.seeds.values() if measured.run})
+        written.append(Written(table, write_table(table, Path(out), console), [Path(runs) / run for run in used]))
     return written
 
 
@@ -179,4 +182,4 @@ def _verdicts(experiment: Experiment, lines: list[Line], sources: list[Source]) 
                 yield verdict(claim, lines, source.name)
 
 
-__all__ = ["EXPERIMENTS", "NOT_RUN", "Workers", "Written", "reproduce"]
+__all__ = ["EXPERIMENTS", "Workers", "Written", "reproduce"]

@@ -69,13 +69,22 @@ WORDS = {
 def larger(first: Floats, second: Floats) -> tuple[bool, str]:
     """Hold where the whole interval of the difference is above zero."""
     low, high = np.percentile(first - second, INTERVAL)
-    return bool(low > 0), f"difference {(first - second).mean():+.3g} [{low:.3g}, {high:.3g}]"
+    return bool(low > 0), f"difference {(first - second).mean():+.3g}{_interval(low, high)}{_reverse(high < 0)}"
 
 
 def many_times(first: Floats, second: Floats) -> tuple[bool, str]:
     """Hold where the whole interval of the ratio is above one."""
     low, high = np.percentile(first / second, INTERVAL)
-    return bool(low > 1), f"{np.exp(np.log(first / second).mean()):.3g} times [{low:.3g}, {high:.3g}]"
+    ratio = np.exp(np.log(first / second).mean())
+    return bool(low > 1), f"{ratio:.3g} times{_interval(low, high)}{_reverse(high < 1)}"
+
+
+def _interval(low: float, high: float) -> str:
+    return f" [{low:.3g}, {high:.3g}]" if low < high else ""
+
+
+def _reverse(reverse: bool) -> str:
+    return ", the other way round" if reverse else ""
 
 
 def alike(margin: float) -> Callable[[Floats, Floats], tuple[bool, str]]:

@@ -41,7 +41,7 @@ def _each_seed(place: Place, read: Callable[[int], Reading]) -> dict[int, Readin
 def _rows(place: Place, table: paper.Numbers, ours: Mapping[str, Callable[[int], Reading]]) -> list[Wanted]:
     """Return a line for each method of the paper's table, in its order, and for those of ours that it doesn't have."""
     methods = dict.fromkeys([*next(iter(table.values())), *ours])
-    return [
+    lines = [
         Wanted(
             method,
             paper.published(table, place.name, method),
@@ -49,6 +49,7 @@ def _rows(place: Place, table: paper.Numbers, ours: Mapping[str, Callable[[int],
         )
         for method in methods
     ]
+    return [line for line in lines if line.readings or line.published != NOTHING]
 
 
 def table1(place: Place) -> list[Wanted]:

@@ -9,8 +9,15 @@ import numpy as np
 
 from ractd.reproduce.lines import Line
 
-Grid = tuple[list[str], list[list[str]]]
-"""Headers, and rows of the same length."""
+
+class Grid(NamedTuple):
+    """A table of text."""
+
+    heading: str
+    """The dataset where a table has several grids, else empty."""
+    headers: list[str]
+    rows: list[list[str]]
+    """Each as long as the headers."""
 
 
 class Column(NamedTuple):
@@ -86,18 +93,18 @@ SWING = Column("swing there", _quantity("swing", 1))
 SEEDS = Column("seeds", lambda line, _: ", ".join(map(str, line.seeds)))
 
 
-def listing(columns: Sequence[Column], lines: Sequence[Line], reference: str, unit: str) -> Grid:
-    """Return a row a line, in the lines' order; the dataset is a column where there are several."""
-    datasets = list(dict.fromkeys(line.dataset for line in lines))
-    several = len(datasets) > 1
-    rows = []
-    for line in lines:
-        beside = next((one for one in lines if one.dataset == line.dataset and one.method == reference), None)
-        rows.append([line.dataset] * several + [column.text(line, beside) for column in columns])
-    return ["dataset"] * several + [column.header.format(unit=unit) for column in columns], rows
+def listing(columns: Sequence[Column], lines: Sequence[Line], reference: str, unit: str) -> list[Grid]:
+    """Return a grid a dataset, in it a row a line."""
+    grids = []
+    for dataset in dict.fromkeys(line.dataset for line in lines):
+        here = [line for line in lines if line.dataset == dataset]
+        beside = next((line for line in here if line.method == reference), None)
+        headers = [column.header.format(unit=unit) for column in columns]
+        grids.append(Grid(dataset, headers, [[column.text(line, beside) for column in columns] for line in here]))
+    return grids
 
 
-def matrix(columns: Sequence[Column], lines: Sequence[Line], reference: str, unit: str) -> Grid:
+def matrix(columns: Sequence[Column], lines: Sequence[Line], reference: str, unit: str) -> list[Grid]:
     """Return two rows a method, the paper's scores and ours, a column a dataset, and the average where none is missing."""
     datasets = list(dict.fromkeys(line.dataset for line in lines))
     by_method: dict[str, dict[str, Line]] = {}
@@ -105,16 +112,14 @@ def matrix(columns: Sequence[Column], lines: Sequence[Line], reference: str, uni
         by_method.setdefault(line.method, {})[line.dataset] = line
     rows = []
     for method, found in by_method.items():
-        each = [found[dataset] for dataset in datasets]
-        if any(line.published.score is not None for line in each):
+        each = [found.get(dataset, Line(dataset, method)) for dataset in datasets]
+        scores = [line.published.score for line in each]
+        if any(score is not None for score in scores):
             cells = [PAPER_SCORE.text(line, None) for line in each]
-            rows.append(
-                [method, "paper", *cells, _average([line.published.score for line in each]), _one(each, PAPER_NFE)]
-            )
-        rows.append(
-            [method, "ours", *map(ours, each), _average([line.mean("score") for line in each]), _one(each, NFE)]
-        )
-    return ["method", "whose", *datasets, f"average {unit}", "NFE"], rows
+            rows.append([method, "paper", *cells, _average(scores), _first(each, PAPER_NFE)])
+        means = [line.mean("score") for line in each]
+        rows.append([method, "ours", *map(ours, each), _average(means), _first(each, NFE)])
+    return [Grid("", ["method", "whose", *datasets, f"average {unit}", "NFE"], rows)]
 
 
 def _average(values: Sequence[float | None]) -> str:
@@ -122,5 +127,5 @@ def _average(values: Sequence[float | None]) -> str:
     return f"{np.mean(known):.1f}" if known and len(known) == len(values) else ""
 
 
-def _one(lines: Sequence[Line], column: Column) -> str:
+def _first(lines: Sequence[Line], column: Column) -> str:
     return next(filter(None, (column.text(line, None) for line in lines)), "")

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from ractd.reproduce.paper import NOTHING, Published
 
 Floats = NDArray[np.float64]
+NOT_RUN = "not run"
+"""The reason where there is no other."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +68,18 @@ class Line:
         return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
 
     def note(self) -> str:
-        """Say why it was not run, or not with every seed."""
-        if not self.missing:
-            return "" if self.seeds else "not run"
+        """Say why it was not run, or not with every seed; empty where it was."""
+        if not self.seeds and not self.missing:
+            return "not run: the paper's figures only"
         reasons: dict[str, list[str]] = {}
         for seed, why in self.missing.items():
             reasons.setdefault(why, []).append(str(seed))
-        told = "; ".join(f"seed {', '.join(seeds)}: {why}" for why, seeds in reasons.items())
-        return f"not run ({told})"
+        if not self.seeds and list(reasons) == [NOT_RUN]:
+            return NOT_RUN
+        return "; ".join(
+            f"{NOT_RUN} with seed {', '.join(seeds)}" + (f": {why}" if why != NOT_RUN else "")
+            for why, seeds in reasons.items()
+        )
 
 
 @dataclass(frozen=True)

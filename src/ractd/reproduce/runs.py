@@ -21,7 +21,7 @@ from ractd.data.maze import maze_of, planner_preset_of
 from ractd.envs.scores import normalized_score, reference
 from ractd.errors import RactdError
 from ractd.policy import CONTRACT, Policy
-from ractd.reproduce.lines import Floats, Measured
+from ractd.reproduce.lines import NOT_RUN, Floats, Measured
 from ractd.serialize import to_json
 from ractd.sweeps.trials import Trial
 from ractd.training.checkpoint import read_json
@@ -30,7 +30,6 @@ from ractd.training.results import evaluation_path, executed, policy_directory, 
 from ractd.training.rundir import differences, read_run
 
 Preset = Literal["cpu", "paper"]
-NOT_RUN = "not run"
 
 
 @dataclass(frozen=True)

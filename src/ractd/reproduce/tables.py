@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from ractd.errors import RactdError
@@ -42,10 +44,18 @@ class Table:
         """What `score` is in: score, return, or either."""
         return " or ".join(sorted({source.unit for source in self.sources}, reverse=True)) or "score"
 
-    def grid(self) -> Grid:
-        """Return headers and rows."""
+    def grids(self) -> list[Grid]:
+        """Return what is shown of the lines."""
         experiment = self.experiment
         return experiment.layout(experiment.columns, self.lines, experiment.reference, self.unit)
+
+    def verdict_grids(self) -> list[Grid]:
+        """Return the comparisons, a grid a dataset."""
+        headers = ["comparison", "by our numbers", "evidence, 95% interval"]
+        return [
+            Grid(name, headers, [[v.claim, v.state, v.evidence] for v in self.verdicts if v.dataset == name])
+            for name in dict.fromkeys(verdict.dataset for verdict in self.verdicts)
+        ]
 
     def missing(self) -> list[str]:
         """Say what was skipped and why, a sentence each; the methods that share a reason share its sentence."""
@@ -78,14 +88,12 @@ def write_table(table: Table, out: Path, console: Console) -> list[Path]:
 
 def markdown(table: Table, pictures: Sequence[str]) -> str:
     """Return the table with its comparisons, data and gaps as Markdown."""
-    parts = [
-        f"# {table.experiment.title}",
-        _markdown_grid(table.grid()) if table.lines else "No dataset could be used.",
-    ]
+    parts = [f"# {table.experiment.title}"]
+    parts += _markdown_grids(table.grids()) if table.lines else ["No dataset could be used."]
     parts += [f"![{table.experiment.title}]({picture})" for picture in pictures]
     parts += [_how(table)]
     if table.verdicts:
-        parts += ["## The paper's comparisons", _markdown_grid(verdict_grid(table))]
+        parts += ["## The paper's comparisons", *_markdown_grids(table.verdict_grids())]
     if table.sources:
         parts += ["## Data", "\n".join(f"* {source.sentence()}" for source in table.sources)]
     missing = table.missing()
@@ -94,51 +102,39 @@ def markdown(table: Table, pictures: Sequence[str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def verdict_grid(table: Table) -> Grid:
-    """Return the comparisons as headers and rows; those without numbers on any dataset share a row."""
-    headers = ["dataset", "comparison", "by our numbers", "95% interval"]
-    rows = [[v.dataset, v.claim, v.state, v.evidence] for v in table.verdicts]
-    return headers, rows
-
-
 def show(table: Table, console: Console) -> None:
     """Print the table, its comparisons and what is missing."""
-    for title, (headers, rows) in (
-        (table.experiment.title, table.grid() if table.lines else ([], [])),
-        ("The paper's comparisons", verdict_grid(table)),
-    ):
-        if not rows:
-            continue
-        shown = RichTable(title=title, title_justify="left")
-        for header in headers:
-            shown.add_column(header)
-        for row in rows:
-            shown.add_row(*row)
-        console.print(shown, markup=False)
+    for title, grids in ((table.experiment.title, table.grids()), ("The paper's comparisons", table.verdict_grids())):
+        for grid in grids:
+            shown = RichTable(title=f"{title} · {grid.heading}".removesuffix(" · "), title_justify="left")
+            for header in grid.headers:
+                shown.add_column(header)
+            for row in grid.rows:
+                shown.add_row(*map(escape, row))
+            console.print(shown)
     for sentence in table.missing():
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
 def _how(table: Table) -> str:
     preset, seeds = table.settings["preset"], table.settings["seeds"]
-    lines = [
-        f"Ours: preset `{preset}`, {len(seeds)} seed{'s' if len(seeds) > 1 else ''} of data order, weights and noise "
-        f"({', '.join(map(str, seeds))}). ± is the standard error over seeds where a line has several, else over episodes; "
-        "the paper's is over 100 episodes of one training. Our times are medians at batch 1 on this machine, the paper's are of a "
-        f"V100: compare ratios, in brackets to {table.experiment.reference}.",
-    ]
+    told = (
+        f"Ours: preset `{preset}`, training seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}. ± is the standard error "
+        "over seeds where a line has several, else over episodes, as the paper's is."
+    )
     if table.settings["options"]:
-        lines.append(f"Further options of every training: `{' '.join(table.settings['options'])}`.")
-    return "\n".join(lines)
+        told += f" Further options of every training: `{shlex.join(table.settings['options'])}`."
+    return f"{told} {table.experiment.remark}".strip()
 
 
-def _markdown_grid(grid: Grid) -> str:
-    headers, rows = grid
-
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    return "\n".join([line(headers), "| " + " | ".join(["---"] * len(headers)) + " |", *map(line, rows)])
+def _markdown_grids(grids: Sequence[Grid]) -> list[str]:
+    parts = []
+    for grid in grids:
+        if len(grids) > 1:
+            parts.append(f"**{grid.heading}**")
+        rows = [grid.headers, ["---"] * len(grid.headers), *grid.rows]
+        parts.append("\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows))
+    return parts
 
 
 def _fields() -> list[str]:
