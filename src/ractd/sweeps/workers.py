@@ -24,9 +24,9 @@ from ractd.sweeps.attempt import Attempt
 
 OBJECT_STORE_BYTES = 80 * 2**20
 """Nearly the least that Ray takes: only commands and exit codes travel."""
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS = 4.0
 """In which a cluster's address has to accept a connection."""
-JOIN_SECONDS = 9.0
+JOIN_SECONDS = 10.0
 """In which a cluster has to accept a driver, which takes it about two."""
 
 
@@ -96,15 +96,17 @@ def ray_cluster(address: str, cpus: float, gpus: float) -> Iterator[Workers]:
     command = [sys.executable, "-c", "import sys, ray; ray.init(sys.argv[1], log_to_driver=False)", address]
     try:
         joined = subprocess.run(command, capture_output=True, text=True, timeout=JOIN_SECONDS, check=False)
-    except subprocess.TimeoutExpired:
+    except subprocess.TimeoutExpired as error:
+        if b"Unauthenticated" in (error.stderr or b""):
+            raise RactdError(
+                f"--ray-address {address}: the cluster wants a token; set RAY_AUTH_MODE=token, and see Ray's 'ray get-auth-token'"
+            ) from None
         raise RactdError(
             f"--ray-address {address}: something answers, but not as a Ray cluster within {JOIN_SECONDS:g} s"
         ) from None
     if joined.returncode:
-        last = (joined.stderr.strip().splitlines() or [f"exit code {joined.returncode}"])[-1]
-        raise RactdError(
-            f"--ray-address {address}: can't join the cluster from this machine, which has to be one of its own ({last})"
-        )
+        last = next(reversed(joined.stderr.strip().splitlines()), f"exit code {joined.returncode}")
+        raise RactdError(f"--ray-address {address}: no cluster that this machine is part of answers there ({last})")
     with _ray(address=address) as ray:
         yield _ray_workers(ray, cpus, gpus, None)
 
