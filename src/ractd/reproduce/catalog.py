@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ractd.report.plots import Figure
 from ractd.reproduce import experiments, paper
 from ractd.reproduce.claims import ALIKE_SHARE, MORE, TIMES, Claim
-from ractd.reproduce.diversity import DRAWS, NEIGHBOURS, STATES
+from ractd.reproduce.diversity import CELLS, DRAWS, STATES
 from ractd.reproduce.experiments import (
     AGNOSTIC_DIFFUSION,
     AGNOSTIC_STUDENT,
@@ -186,6 +186,7 @@ EXPERIMENTS: dict[str, Experiment] = {
                     (AGNOSTIC_DIFFUSION, AWARE_DIFFUSION),
                     (AGNOSTIC_STUDENT, AWARE_STUDENT),
                     (AGNOSTIC_DIFFUSION, AWARE_STUDENT),
+                    (AGNOSTIC_STUDENT, AWARE_DIFFUSION),
                 )
             ),
             *_better(AWARE_DIFFUSION, AGNOSTIC_DIFFUSION),
@@ -195,9 +196,10 @@ EXPERIMENTS: dict[str, Experiment] = {
         ),
         columns=(METHOD, SPREAD, KEPT, SCORE, QUANTILES, TIME, NFE, SEEDS),
         reference=AWARE_STUDENT,
-        remark=f"Of {DRAWS} samples at each of {STATES} logged states. Spread: standard deviation over samples, in scaled units, mean "
-        f"over the entries of a sequence. Teacher's modes kept: coverage (Naeem et al., 2020) of the reward-agnostic teacher's samples, "
-        f"k = {NEIGHBOURS}, where another draw of that teacher has about {1 - 0.5**NEIGHBOURS:.2f}. " + _TIMES_REMARK,
+        remark=f"Of {DRAWS} samples at each of {STATES} logged states. Spread: standard deviation over samples, in scaled units, "
+        f"mean over the entries of a sequence. Teacher's modes kept: share of {CELLS} k-means clusters of the reward-agnostic "
+        f"teacher's samples that a sample falls into; always the same sequence has {1 / CELLS:.3f}, and the teacher's line is of "
+        "another draw of it. " + _TIMES_REMARK,
     ),
     "figure3": Experiment(
         "Figure 3: episode returns of data, teacher, plain student and RACTD",

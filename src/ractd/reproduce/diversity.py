@@ -10,16 +10,17 @@ import torch
 from torch import Tensor
 
 from ractd.data import OfflineDataset
+from ractd.errors import RactdError
 from ractd.policy import Policy
 from ractd.reproduce.lines import Floats
 from ractd.training.results import samples_of
 
-STATES = 128
+STATES = 64
 """Logged states at which policies are sampled."""
 DRAWS = 64
 """Sequences of each policy at each of them."""
-NEIGHBOURS = 5
-"""The k of coverage, as its authors chose it."""
+CELLS = 8
+"""Of the teacher's samples at a state."""
 AT_ONCE = 1024
 """Sequences that go through a network together."""
 
@@ -44,13 +45,19 @@ def spread(x: Tensor) -> Floats:
 
 
 def kept(teacher: Tensor, x: Tensor) -> Floats:
-    """Return at each state the share of the teacher's samples near which x has one: both [S, N, K] -> [S] in 0 .. 1.
+    """Return at each state the share of the teacher's cells that x comes to: both [S, N, K] -> [S] in 1/CELLS .. 1.
 
-    Near is within the distance to the sample's k-th nearest fellow. This is coverage (Naeem et al., 2020, "Reliable fidelity and
-    diversity metrics for generative models", eq. 4): where a policy leaves out one of the teacher's modes, that mode's
-    samples have none near them. Another draw of the teacher itself has about `1 - 2^-k`.
+    Cells are k-means clusters of the teacher's samples at the state; a sample is in the cell of the nearest centre, as the bins of
+    Richardson and Weiss (2018, "On GANs and GMMs") are. Always the same action gives 1/CELLS; another draw of the teacher nearly 1.
+    Raises `RactdError` without scipy.
     """
-    fellows = torch.cdist(teacher, teacher)
-    radius = fellows.kthvalue(NEIGHBOURS + 1, dim=2).values  # the nearest is the sample itself
-    nearest = torch.cdist(teacher, x).amin(dim=2)
-    return np.asarray((nearest <= radius).double().mean(dim=1))
+    try:
+        from scipy.cluster.vq import kmeans2, vq
+    except ModuleNotFoundError:
+        raise RactdError('diversity is measured with scipy: pip install "ractd[reproduce]"') from None
+    shares = []
+    for state, (own, other) in enumerate(zip(teacher.double().numpy(), x.double().numpy(), strict=True)):
+        centres, _ = kmeans2(own, CELLS, minit="++", rng=np.random.default_rng(state))
+        reached, _ = vq(other, centres)
+        shares.append(len(np.unique(reached)) / CELLS)
+    return np.array(shares)

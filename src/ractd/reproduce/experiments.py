@@ -92,7 +92,7 @@ def table3(place: Place) -> list[Wanted]:
         "RACTD": lambda seed: row(base(place, seed), "RACTD"),
         "plain student": lambda seed: row(base(place, seed), "plain student"),
     }
-    others = {f"EDM teacher, {name}, {count} bins": of_teacher(name, count) for name, count in bins.items()}
+    others = {f"teacher, {name}, {count} bins": of_teacher(name, count) for name, count in bins.items()}
     return _rows(place, paper.TABLE_3, ours | others)
 
 

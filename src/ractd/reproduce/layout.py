@@ -94,13 +94,14 @@ SEEDS = Column("seeds", lambda line, _: ", ".join(map(str, line.seeds)))
 
 
 def listing(columns: Sequence[Column], lines: Sequence[Line], reference: str, unit: str) -> list[Grid]:
-    """Return a grid a dataset, in it a row a line."""
+    """Return a grid a dataset, in it a row a line; without columns that nothing is known for."""
     grids = []
     for dataset in dict.fromkeys(line.dataset for line in lines):
         here = [line for line in lines if line.dataset == dataset]
         beside = next((line for line in here if line.method == reference), None)
-        headers = [column.header.format(unit=unit) for column in columns]
-        grids.append(Grid(dataset, headers, [[column.text(line, beside) for column in columns] for line in here]))
+        cells = {column.header.format(unit=unit): [column.text(line, beside) for line in here] for column in columns}
+        filled = {header: texts for header, texts in cells.items() if any(texts)}
+        grids.append(Grid(dataset, list(filled), [list(row) for row in zip(*filled.values(), strict=True)]))
     return grids
 
 

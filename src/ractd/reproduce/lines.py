@@ -33,7 +33,7 @@ QUANTITIES = {
     "nfe": "network evaluations per sampled sequence",
     "ms": "median wall milliseconds of a sampled sequence at batch 1",
     "spread": "at each logged state, standard deviation over samples of the action sequence in scaled units, mean over its entries",
-    "kept": "at each logged state, share of the teacher's samples that have a sample among their nearest neighbours",
+    "kept": "at each logged state, share of the clusters of the teacher's samples that a sample falls into",
     "upper": "1 for each episode in the higher of the two groups that the data's returns fall into, else 0",
     "late": "score of each evaluation in the second half of training",
     "swing": "standard deviation of those",
@@ -63,7 +63,8 @@ class Line:
 
     def error(self, quantity: str) -> float | None:
         """Return the standard error of `mean`: over seeds, of one seed over its samples, and None of a single number."""
-        by_seed = list(self.samples(quantity).values())
+        # What doesn't depend on the seed, such as the data's returns, is one sample and not several that agree.
+        by_seed = list({id(values): values for values in self.samples(quantity).values()}.values())
         values = np.array([each.mean() for each in by_seed]) if len(by_seed) > 1 else np.concatenate([*by_seed, []])
         return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
 

@@ -108,7 +108,7 @@ def show(table: Table, console: Console) -> None:
         for grid in grids:
             shown = RichTable(title=f"{title} · {grid.heading}".removesuffix(" · "), title_justify="left")
             for header in grid.headers:
-                shown.add_column(header)
+                shown.add_column(header, overflow="fold")
             for row in grid.rows:
                 shown.add_row(*map(escape, row))
             console.print(shown)
@@ -118,9 +118,10 @@ def show(table: Table, console: Console) -> None:
 
 def _how(table: Table) -> str:
     preset, seeds = table.settings["preset"], table.settings["seeds"]
+    several = "s" if len(seeds) > 1 else ""
     told = (
-        f"Ours: preset `{preset}`, training seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}. ± is the standard error "
-        "over seeds where a line has several, else over episodes, as the paper's is."
+        f"Ours: preset `{preset}`, training seed{several} {', '.join(map(str, seeds))}. ± is the standard error over seeds where a "
+        "line has several, else over episodes, as the paper's is."
     )
     if table.settings["options"]:
         told += f" Further options of every training: `{shlex.join(table.settings['options'])}`."
