@@ -17,7 +17,8 @@ from ractd.config import NETWORKS, PRESETS, Config
 from ractd.consoles import err, out
 from ractd.data_commands import DataCommand
 from ractd.errors import RactdError
-from ractd.reproduce_commands import Reproduce
+from ractd.reproduce_command import Reproduce
+from ractd.sweep_command import Sweep
 
 _PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
 
@@ -69,29 +70,18 @@ class Train:
     report: bool = True
     """Write RUN/report.html at the end, where the extra 'report' is installed."""
 
-    def settings(self) -> Config:
-        """Return the configuration with the options that are short for some of it; raises `RactdError` where one can't be."""
-        from ractd.training.pipeline import NO_STUDENT
-
-        config = self.config
-        student_options = {"--reward-weight": self.reward_weight, "--student-network": self.student_network}
-        asked = [name for name, value in student_options.items() if value is not None]
-        if asked and config.teacher.parametrization == "ddpm":
-            raise RactdError(f"{asked[0]}: {NO_STUDENT}")
-        if self.reward_weight is not None:
-            config = replace(config, student=replace(config.student, reward_weight=self.reward_weight))
-        if self.student_network is not None:
-            config = replace(config, student=replace(config.student, network=NETWORKS[self.student_network]))
-        return config
-
     def run(self) -> None:
-        from ractd.training.pipeline import train
+        from ractd.training.pipeline import NO_STUDENT, train
         from ractd.training.results import result_table
 
+        student_options = {"--reward-weight": self.reward_weight, "--student-network": self.student_network}
+        asked = [name for name, value in student_options.items() if value is not None]
+        if asked and self.config.teacher.parametrization == "ddpm":
+            raise RactdError(f"{asked[0]}: {NO_STUDENT}")
         result = train(
             self.dataset,
             out=self.out,
-            config=self.settings(),
+            config=self.settled(),
             env_id=self.env,
             only=self.only,
             teacher=self.teacher_from,
@@ -110,6 +100,15 @@ class Train:
                 out.print(report_of_run(result.directory, out), **_PLAIN)
         elif self.only:
             out.print(f"the {self.only} is trained; 'ractd train' without --only does the rest", highlight=False)
+
+    def settled(self) -> Config:
+        """Return the configuration, with what the short options say."""
+        student = self.config.student
+        if self.reward_weight is not None:
+            student = replace(student, reward_weight=self.reward_weight)
+        if self.student_network is not None:
+            student = replace(student, network=NETWORKS[self.student_network])
+        return replace(self.config, student=student)
 
 
 @dataclass
@@ -284,36 +283,35 @@ class Serve:
         serve(self.policy, settings, device=self.device if self.torch else None)
 
 
-def parse(arguments: Sequence[str]) -> Train | Eval | Report | Export | Serve | DataCommand | Reproduce:
+def parse(arguments: Sequence[str]) -> Train | Sweep | Reproduce | Eval | Report | Export | Serve | DataCommand:
     """Parse a command line; the defaults of `train` are those of the preset that it names, or that its maze asks for."""
-    own, further = _split(arguments)
-    preset = _preset(own)
+    preset = _preset(arguments)
+    arguments, train_options = _of_trainings(arguments)
     commands = (
         Annotated[Train, tyro.conf.subcommand("train", default=Train(tyro.MISSING, PRESETS[preset], preset))]
+        | Annotated[Sweep, tyro.conf.subcommand("sweep")]
+        | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
         | Annotated[Eval, tyro.conf.subcommand("eval")]
         | Annotated[Report, tyro.conf.subcommand("report")]
         | Annotated[Export, tyro.conf.subcommand("export")]
         | Annotated[Serve, tyro.conf.subcommand("serve")]
         | Annotated[DataCommand, tyro.conf.subcommand("data")]
-        | Annotated[
-            Reproduce, tyro.conf.subcommand("reproduce", default=Reproduce(tyro.MISSING, train_options=further))
-        ]
     )
-    return tyro.cli(
+    command = tyro.cli(
         commands,  # type: ignore[arg-type]
         prog="ractd",
         description="From a logged dataset to a policy that acts in one network evaluation (RACTD).",
-        args=own,
+        args=list(arguments),
     )
+    return replace(command, train_options=train_options) if isinstance(command, Sweep | Reproduce) else command
 
 
-def _split(arguments: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
-    """Split off what 'ractd reproduce' hands on to 'ractd train'."""
-    words = list(arguments)
-    if words[:1] == ["reproduce"] and "--" in words:
-        at = words.index("--")
-        return words[:at], tuple(words[at + 1 :])
-    return words, ()
+def _of_trainings(arguments: Sequence[str]) -> tuple[Sequence[str], tuple[str, ...]]:
+    """Split the own arguments of a command that trains from those after '--', which are its trainings'."""
+    if arguments[:1] not in (["sweep"], ["reproduce"]) or "--" not in arguments:
+        return arguments, ()
+    at = list(arguments).index("--")
+    return arguments[:at], tuple(arguments[at + 1 :])
 
 
 def _preset(arguments: Sequence[str]) -> PresetName:

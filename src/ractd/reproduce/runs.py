@@ -144,7 +144,7 @@ def _settings(command: tuple[str, ...], dataset_name: str) -> Config:
     train = parse(command)
     if not isinstance(train, Train):
         raise RactdError(f"{' '.join(command)!r} is no 'ractd train'")
-    return resolve(train.settings(), dataset_name)
+    return resolve(train.settled(), dataset_name)
 
 
 def _train(place: Place, seed: int, suffix: str, *options: str, needs: tuple[str, ...] = ()) -> Run:

@@ -34,8 +34,6 @@ class Progress:
         self.console, self.trials, self.over = console, trials, done
         self.seconds: list[float] = []
         self.live = Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else None
-        if done:
-            self._say(f"{done} of {trials} trials are done already")
 
     def __enter__(self) -> Progress:
         if self.live:

@@ -100,16 +100,20 @@ def run_trials(
     _check(trials, jobs, cpus, gpus, ray_address)
     logs.mkdir(parents=True, exist_ok=True)
     try:
-        with (
-            FileLock(logs / ".lock", timeout=0),
-            _workers(jobs, cpus, gpus, ray_address, console) as workers,
-            _stop_requests(console) as stopping,
-        ):
-            sweep = _Sweep(trials, logs.resolve(), workers, max(1, int(cpus)))
-            sweep.run(stopping, console)
+        with FileLock(logs / ".lock", timeout=0):
+            outcomes = {trial.name: Outcome(trial, "was done", 0, 0.0, "") for trial in trials if _is_done(trial)}
+            if outcomes:
+                console.print(f"{len(outcomes)} of {len(trials)} trials are done already", highlight=False)
+            if len(outcomes) < len(trials):
+                with (
+                    _workers(jobs, cpus, gpus, ray_address, console) as workers,
+                    _stop_requests(console) as stopping,
+                    Progress(console, len(trials), len(outcomes)) as progress,
+                ):
+                    _Sweep(trials, logs.resolve(), workers, max(1, int(cpus)), outcomes, progress).run(stopping)
     except Timeout:
         raise RactdError(f"{logs.parent}: another process is running this sweep; wait for it or stop it") from None
-    return [sweep.outcomes[trial.name] for trial in trials]
+    return [outcomes[trial.name] for trial in trials]
 
 
 def _workers(
@@ -131,30 +135,37 @@ def _workers(
 class _Sweep:
     """The trials of a sweep, those under way and what became of the others."""
 
-    def __init__(self, trials: Sequence[Trial], logs: Path, workers: Workers, threads: int) -> None:
+    def __init__(
+        self,
+        trials: Sequence[Trial],
+        logs: Path,
+        workers: Workers,
+        threads: int,
+        outcomes: dict[str, Outcome],
+        progress: Progress,
+    ) -> None:
         self.trials, self.logs, self.workers, self.threads = trials, logs, workers, threads
-        self.outcomes = {trial.name: Outcome(trial, "was done", 0, 0.0, "") for trial in trials if _is_done(trial)}
+        self.outcomes, self.progress = outcomes, progress
         self.running: dict[Future[int], _Begun] = {}
         self.directory = os.getcwd()
 
-    def run(self, stopping: threading.Event, console: Console) -> None:
+    def run(self, stopping: threading.Event) -> None:
         """Go on until every trial has an outcome; raises `KeyboardInterrupt` once all have stopped that are to."""
         asked = False
-        with Progress(console, len(self.trials), len(self.outcomes)) as progress:
-            while len(self.outcomes) < len(self.trials):
-                if not stopping.is_set():
-                    self._begin_ready(progress)
-                elif not asked:
-                    self.workers.stop()
-                    asked = True
-                if stopping.is_set() and not self.running:
-                    raise KeyboardInterrupt
-                finished, _ = wait(self.running, POLL_SECONDS, FIRST_COMPLETED)
-                for future in finished:
-                    self._end(future, stopping, progress)
-                self._look(progress)
+        while len(self.outcomes) < len(self.trials):
+            if not stopping.is_set():
+                self._begin_ready()
+            elif not asked:
+                self.workers.stop()
+                asked = True
+            if asked and not self.running:
+                raise KeyboardInterrupt
+            finished, _ = wait(self.running, POLL_SECONDS, FIRST_COMPLETED)
+            for future in finished:
+                self._end(future, stopping)
+            self._look()
 
-    def _begin_ready(self, progress: Progress) -> None:
+    def _begin_ready(self) -> None:
         under_way = {begun.trial.name for begun in self.running.values()}
         for trial in self.trials:
             if trial.name in self.outcomes or trial.name in under_way:
@@ -165,7 +176,7 @@ class _Sweep:
                 became = "failed" if lost.state == "failed" else "was not run"
                 reason = f"it needs {lost.trial.name}, which {became}"
                 self.outcomes[trial.name] = Outcome(trial, "not run", 0, 0.0, reason)
-                progress.ended(trial.name, "not run", 0.0, reason)
+                self.progress.ended(trial.name, "not run", 0.0, reason)
             elif all(needed) and (self.workers.slots is None or len(self.running) < self.workers.slots):
                 self._begin(trial, 1, 0.0)
 
@@ -174,27 +185,27 @@ class _Sweep:
         begun = _Begun(trial, number, log, log.stat().st_size if log.exists() else 0, seconds_before)
         self.running[self.workers.submit(Attempt(trial.command, str(log), self.directory, self.threads))] = begun
 
-    def _end(self, future: Future[int], stopping: threading.Event, progress: Progress) -> None:
+    def _end(self, future: Future[int], stopping: threading.Event) -> None:
         begun = self.running.pop(future)
         trial, seconds, reason = begun.trial, begun.seconds, _failure(begun, future)
         if not reason:
             self.outcomes[trial.name] = Outcome(trial, "done", begun.number, seconds, "")
-            progress.ended(trial.name, "done", seconds, "")
+            self.progress.ended(trial.name, "done", seconds, "")
         elif stopping.is_set():
-            progress.ended(trial.name, "stopped", seconds, "")
+            self.progress.ended(trial.name, "stopped", seconds, "")
         elif begun.number < ATTEMPTS:
-            progress.ended(trial.name, "trying once more", seconds, reason)
+            self.progress.ended(trial.name, "trying once more", seconds, reason)
             self._begin(trial, begun.number + 1, seconds)
         else:
             self.outcomes[trial.name] = Outcome(trial, "failed", begun.number, seconds, reason)
-            progress.ended(trial.name, "failed", seconds, f"{reason}; log: {begun.log}")
+            self.progress.ended(trial.name, "failed", seconds, f"{reason}; log: {begun.log}")
 
-    def _look(self, progress: Progress) -> None:
+    def _look(self) -> None:
         for begun in self.running.values():
             if begun.started is None and begun.log.exists() and begun.log.stat().st_size > begun.offset:
                 begun.started = time.monotonic()
-                progress.started(begun.trial.name, begun.number)
-        progress.show(
+                self.progress.started(begun.trial.name, begun.number)
+        self.progress.show(
             [
                 Running(begun.trial.name, begun.number, begun.started, last_line(begun.log, begun.offset))
                 for begun in self.running.values()

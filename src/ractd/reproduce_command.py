@@ -18,7 +18,9 @@ class Reproduce:
     """Make the paper's tables and figures: train what is missing, reuse what is there, set our numbers beside the paper's.
 
     Names: table1, table2, table3, table4, table5, table10, table11, table12, figure3, figure4. Stop it and go on at will.
-    Each becomes OUT/NAME.md, .csv and .json; options after a lone -- go to every 'ractd train'.
+    Each becomes OUT/NAME.md, .csv and .json. Options of 'ractd train' for all of them go to the end, after '--'.
+
+    Example: ractd reproduce table4 figure3 --datasets hopper-mixed --seeds 3 --jobs 2
     """
 
     names: Annotated[Positional[tuple[str, ...]], arg(metavar="NAME...")]
@@ -45,8 +47,8 @@ class Reproduce:
     """Ray cluster to train on: HOST:PORT, or auto."""
     report: bool = True
     """Write OUT/report.html about the runs, where the extra 'report' is installed."""
-    train_options: Suppress[tuple[str, ...]] = ()
-    """What came after --."""
+    train_options: Annotated[Suppress[tuple[str, ...]], arg(name="train-options")] = ()
+    """What comes after '--'."""
 
     def run(self) -> None:
         from ractd.report import report_of_runs
