@@ -55,7 +55,7 @@ class Reproduce:
         from ractd.reproduce import Workers, reproduce
         from ractd.reproduce.tables import show
 
-        written = reproduce(
+        done = reproduce(
             self.names,
             datasets=self.datasets,
             preset=self.preset,
@@ -67,10 +67,14 @@ class Reproduce:
             workers=Workers(self.jobs, self.cpus, self.gpus, self.ray_address),
             console=out,
         )
-        for each in written:
+        for each in done.tables:
             show(each.table, out)
             out.print("wrote " + " ".join(map(str, each.paths)), **_PLAIN)
         if self.report:
-            out.print(
-                report_of_runs([run for each in written for run in each.runs], self.out / "report.html", out), **_PLAIN
-            )
+            runs = [run for each in done.tables for run in each.runs]
+            out.print(report_of_runs(runs, self.out / "report.html", out), **_PLAIN)
+        for sentence in done.failed:
+            out.print(f"failed: {sentence}", **_PLAIN)
+        if done.failed:
+            out.print(f"{len(done.failed)} failed; the same command tries them again", **_PLAIN)
+            raise SystemExit(1)

@@ -16,6 +16,7 @@ from ractd.data import OfflineDataset, load_dataset
 from ractd.data.d4rl import DATASETS, cache_path
 from ractd.data.dataset import describe
 from ractd.errors import RactdError
+from ractd.reproduce.aggregates import aggregates
 from ractd.reproduce.catalog import EXPERIMENTS, Experiment
 from ractd.reproduce.claims import Verdict, verdict
 from ractd.reproduce.experiments import Wanted
@@ -34,6 +35,15 @@ class Workers:
     cpus: float = 1
     gpus: float = 0
     ray_address: str | None = None
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What became of a command."""
+
+    tables: list[Written]
+    failed: list[str]
+    """Trainings and evaluations that failed, or that needed one of these, a sentence each."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,7 @@ def reproduce(
     options: Sequence[str] = (),
     workers: Workers | None = None,
     console: Console | None = None,
-) -> list[Written]:
+) -> Reproduction:
     """Make tables and figures of the paper, by their names in `EXPERIMENTS`, and write them into `out`.
 
     `datasets` take the place of the paper's own; what can't be loaded is skipped, and the table says why. Runs below `runs`
@@ -97,10 +107,12 @@ def reproduce(
         lines = _read(wanted[name], outcomes, console)
         sources = [_source(places[spec]) for spec in specs[name] if spec in places]
         skipped = {spec: why for spec in specs[name] if isinstance(why := loaded[spec], str)}
-        table = Table(name, experiment, lines, list(_verdicts(experiment, lines, sources)), sources, skipped, settings)
+        means = aggregates(lines, {source.unit for source in sources} == {"score"})
+        verdicts = list(_verdicts(experiment, lines, sources))
+        table = Table(name, experiment, lines, verdicts, sources, skipped, settings, means)
         used = sorted({measured.run for line in lines for measured in line.seeds.values() if measured.run})
         written.append(Written(table, write_table(table, Path(out), console), [Path(runs) / run for run in used]))
-    return written
+    return Reproduction(written, [f"{end.trial.name}: {end.reason}" for end in outcomes.values() if end.reason])
 
 
 def _experiment(name: str) -> Experiment:
@@ -182,4 +194,4 @@ def _verdicts(experiment: Experiment, lines: list[Line], sources: list[Source]) 
                 yield verdict(claim, lines, source.name)
 
 
-__all__ = ["EXPERIMENTS", "Workers", "Written", "reproduce"]
+__all__ = ["EXPERIMENTS", "Reproduction", "Workers", "Written", "reproduce"]

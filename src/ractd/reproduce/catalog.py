@@ -228,7 +228,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         columns=(METHOD, SCORE, LATE, SWING, SEEDS),
         figures=training_curves,
         remark="Our weights are for returns in units of their standard deviation; the paper does not state its scale. Late: the "
-        "evaluations in the second half of training; swing: their standard deviation. ± of a single seed's are over these "
+        "evaluations in the second half of training; swing: how far they are from their mean. ± of a single seed's are over these "
         "evaluations.",
     ),
 }

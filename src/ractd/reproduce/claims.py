@@ -16,6 +16,8 @@ from ractd.reproduce.lines import Floats, Line
 
 DRAWS = 4_000
 INTERVAL = (2.5, 97.5)
+CLEARLY = 1.1
+"""Ratio from which times are taken to differ: one seed's is a single number, without an interval."""
 State = Literal["confirmed", "not confirmed", "not run"]
 
 
@@ -73,10 +75,10 @@ def larger(first: Floats, second: Floats) -> tuple[bool, str]:
 
 
 def many_times(first: Floats, second: Floats) -> tuple[bool, str]:
-    """Hold where the whole interval of the ratio is above one."""
+    """Hold where the whole interval of the ratio is above `CLEARLY`."""
     low, high = np.percentile(first / second, INTERVAL)
     ratio = np.exp(np.log(first / second).mean())
-    return bool(low > 1), f"{ratio:.3g} times{_interval(low, high)}{_reverse(high < 1)}"
+    return bool(low > CLEARLY), f"{ratio:.3g} times{_interval(low, high)}{_reverse(high < 1 / CLEARLY)}"
 
 
 def _interval(low: float, high: float) -> str:

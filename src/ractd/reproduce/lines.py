@@ -36,7 +36,7 @@ QUANTITIES = {
     "kept": "at each logged state, share of the clusters of the teacher's samples that a sample falls into",
     "upper": "1 for each episode in the higher of the two groups that the data's returns fall into, else 0",
     "late": "score of each evaluation in the second half of training",
-    "swing": "standard deviation of those",
+    "swing": "how far each of those is from their mean",
 }
 """What is measured; the names are those of the CSV's columns."""
 

@@ -232,7 +232,7 @@ def with_curve(reading: Reading, run: Run, stage: str) -> Reading:
         measured = reading.read()
         steps, values, errors = _curve(run, stage)
         late = values[steps > steps.max() / 2] if len(steps) else values
-        samples = {"late": late, "swing": np.array([late.std(ddof=1)])} if len(late) > 1 else {}
+        samples = {"late": late, "swing": abs(late - late.mean())} if len(late) > 1 else {}
         return replace(measured, samples=measured.samples | samples, curve=(steps, values, errors))
 
     return Reading(reading.trials, read)

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from ractd.errors import RactdError
+from ractd.reproduce.aggregates import Aggregate
 from ractd.reproduce.catalog import Experiment
 from ractd.reproduce.claims import Verdict
 from ractd.reproduce.layout import Grid
@@ -38,6 +39,7 @@ class Table:
     """Datasets that could not be used, and why."""
     settings: dict[str, Any]
     """Preset, seeds and further options."""
+    aggregates: list[Aggregate]
 
     @property
     def unit(self) -> str:
@@ -56,6 +58,16 @@ class Table:
             Grid(name, headers, [[v.claim, v.state, v.evidence] for v in self.verdicts if v.dataset == name])
             for name in dict.fromkeys(verdict.dataset for verdict in self.verdicts)
         ]
+
+    def aggregate_grids(self) -> list[Grid]:
+        """Return the interquartile means; nothing where there are none."""
+        if not self.aggregates:
+            return []
+        rows = [
+            [each.method, f"{each.iqm:.1f} [{each.low:.1f}, {each.high:.1f}]", str(each.seeds), str(each.datasets)]
+            for each in self.aggregates
+        ]
+        return [Grid("", ["method", f"IQM of {self.unit} [95% interval]", "seeds", "datasets"], rows)]
 
     def missing(self) -> list[str]:
         """Say what was skipped and why, a sentence each; the methods that share a reason share its sentence."""
@@ -94,6 +106,8 @@ def markdown(table: Table, pictures: Sequence[str]) -> str:
     parts += [_how(table)]
     if table.verdicts:
         parts += ["## The paper's comparisons", *_markdown_grids(table.verdict_grids())]
+    if table.aggregates:
+        parts += ["## Interquartile means over seeds and datasets", *_markdown_grids(table.aggregate_grids())]
     if table.sources:
         parts += ["## Data", "\n".join(f"* {source.sentence()}" for source in table.sources)]
     missing = table.missing()
@@ -104,11 +118,15 @@ def markdown(table: Table, pictures: Sequence[str]) -> str:
 
 def show(table: Table, console: Console) -> None:
     """Print the table, its comparisons and what is missing."""
-    for title, grids in ((table.experiment.title, table.grids()), ("The paper's comparisons", table.verdict_grids())):
+    for title, grids in (
+        (table.experiment.title, table.grids()),
+        ("Interquartile means over seeds and datasets", table.aggregate_grids()),
+        ("The paper's comparisons", table.verdict_grids()),
+    ):
         for grid in grids:
             shown = RichTable(title=f"{title} · {grid.heading}".removesuffix(" · "), title_justify="left")
             for header in grid.headers:
-                shown.add_column(header, overflow="fold")
+                shown.add_column(escape(header), overflow="fold")
             for row in grid.rows:
                 shown.add_row(*map(escape, row))
             console.print(shown)
@@ -203,6 +221,7 @@ def _content(table: Table) -> dict[str, Any]:
         "quantities": QUANTITIES,
         "settings": table.settings,
         "lines": lines,
+        "aggregates": [each.__dict__ for each in table.aggregates],
         "comparisons": [verdict.__dict__ for verdict in table.verdicts],
         "datasets": [
             {"published": source.published, "unit": source.unit, **source.description} for source in table.sources
