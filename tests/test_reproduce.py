@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY, Answer, Trained
+from report_factory import hopper_data
 
 from ractd.reproduce import EXPERIMENTS, paper
 from ractd.reproduce.claims import MORE, TIMES, Claim, bootstrap, verdict
@@ -304,3 +305,33 @@ def test_two_datasets_of_one_name_are_refused(pendulum: Path, tmp_path: Path, cl
     answer = cli("reproduce", "table4", "--no-train", "--datasets", pendulum, tmp_path / pendulum.name)
     assert answer.code == 2
     assert "both named 'pendulum'" in answer.err
+
+
+def test_d4rls_own_file_is_called_so_and_has_the_papers_numbers_beside_it(
+    tmp_path: Path, cli: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path))
+    hopper_data(tmp_path / "hopper_medium_replay-v2.hdf5", "hopper-medium-replay-v2", "Hopper-v5")
+    for spec, own in (("hopper-medium-replay-v2", True), (tmp_path / "hopper_medium_replay-v2.hdf5", False)):
+        assert make(cli, tmp_path / "runs", "table4", "--no-train", "--datasets", spec).code == 0
+        assert content(tmp_path / "runs", "table4")["datasets"][0]["published"] is own
+    assert make(cli, tmp_path / "runs", "table4", "--no-train", "--datasets", "hopper-medium-replay-v2").code == 0
+    table = content(tmp_path / "runs", "table4")
+    assert by_method(table)[paper.BOTH_PLAIN]["paper_score"] == 50.8
+    assert "D4RL's own file" in (tmp_path / "results" / "table4.md").read_text()
+    assert table["lines"][0]["note"] == "not run"
+
+
+def test_a_table_without_a_dataset_says_why(tmp_path: Path, cli: Command) -> None:
+    answer = make(cli, tmp_path / "runs", "table4", "figure3", "--datasets", tmp_path / "gone.hdf5")
+    assert answer.code == 0, answer.err
+    for name in ("table4", "figure3"):
+        text = (tmp_path / "results" / f"{name}.md").read_text()
+        assert "No dataset could be used." in text
+        assert f"{tmp_path / 'gone.hdf5'}: no such file" in text
+
+
+def test_a_damaged_run_is_a_gap_and_not_the_end(runs: Path, pendulum: Path, cli: Command) -> None:
+    (runs / "pendulum-s0" / "result.json").write_text("{")
+    assert make(cli, runs, "table4", "--no-train", "--datasets", pendulum).code == 0
+    assert "result.json: not valid JSON" in by_method(content(runs, "table4"))[paper.BOTH_PLAIN]["note"]

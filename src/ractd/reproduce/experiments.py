@@ -13,6 +13,7 @@ from ractd.reproduce.diversity import kept, sequences, spread
 from ractd.reproduce.lines import Floats, Measured
 from ractd.reproduce.paper import BOTH_PLAIN, NOTHING, REWARD_IN_BOTH, REWARD_IN_STUDENT, REWARD_IN_TEACHER, Published
 from ractd.reproduce.runs import Place, Reading, Run, base, ddpm, evaluation, reward_aware, row, weighted, with_curve
+from ractd.training.results import policy_directory
 
 BINS_OF_15 = 16
 """Of a teacher's schedule: 15 steps, as many as Table 3's DDPM and DDIM take."""
@@ -163,13 +164,11 @@ def _diverse(run: Run, label: str, policy: str, teacher: Run) -> Reading:
     reading = row(run, label)
 
     def read() -> Measured:
-        measured, dataset, policies = reading.read(), run.place.dataset, run.directory / "policy"
+        measured, dataset = reading.read(), run.place.dataset
         teacher.check()
-        # Where the paper's weight is 0 there is no other student.
-        place = policies / policy if (policies / policy).is_dir() else policies / "student"
         # Other noise than the reference's, so that the teacher's own line says what two draws have in common.
-        x = sequences(place, dataset, run.seed, 1)
-        reference = sequences(teacher.directory / "policy" / "teacher", dataset, run.seed, 0)
+        x = sequences(policy_directory(run.directory, policy), dataset, run.seed, 1)
+        reference = sequences(policy_directory(teacher.directory, "teacher"), dataset, run.seed, 0)
         return replace(measured, samples=measured.samples | {"spread": spread(x), "kept": kept(reference, x)})
 
     return Reading((*reading.trials, teacher.trial()), read)
@@ -178,14 +177,16 @@ def _diverse(run: Run, label: str, policy: str, teacher: Run) -> Reading:
 def table12(place: Place) -> list[Wanted]:
     """Mode selection against diversity: spread and share of the teacher's modes at the same states, return distribution."""
 
-    def of(runs: Callable[[Place, int], Run], label: str, policy: str) -> dict[int, Reading]:
-        return _each_seed(place, lambda seed: _diverse(runs(place, seed), label, policy, base(place, seed)))
+    def of(run: Callable[[Place, int], Run], label: str, policy: Callable[[Run], str]) -> dict[int, Reading]:
+        return _each_seed(
+            place, lambda seed: _diverse(run(place, seed), label, policy(run(place, seed)), base(place, seed))
+        )
 
     return [
-        Wanted(AGNOSTIC_DIFFUSION, readings=of(base, "teacher", "teacher")),
-        Wanted(AWARE_DIFFUSION, readings=of(reward_aware, "teacher", "teacher")),
-        Wanted(AGNOSTIC_STUDENT, readings=of(base, "plain student", "plain")),
-        Wanted(AWARE_STUDENT, readings=of(base, "RACTD", "student")),
+        Wanted(AGNOSTIC_DIFFUSION, readings=of(base, "teacher", lambda run: "teacher")),
+        Wanted(AWARE_DIFFUSION, readings=of(reward_aware, "teacher", lambda run: "teacher")),
+        Wanted(AGNOSTIC_STUDENT, readings=of(base, "plain student", Run.plain)),
+        Wanted(AWARE_STUDENT, readings=of(base, "RACTD", lambda run: "student")),
     ]
 
 
@@ -240,12 +241,16 @@ def figure4(place: Place) -> list[Wanted]:
 
         return _each_seed(place, reading)
 
-    def base_curve(label: str, stage: str) -> dict[int, Reading]:
-        return _each_seed(place, lambda seed: with_curve(row(base(place, seed), label), base(place, seed), stage))
+    def of_base(label: str, stage: Callable[[Run], str]) -> dict[int, Reading]:
+        def reading(seed: int) -> Reading:
+            run = base(place, seed)
+            return with_curve(row(run, label), run, stage(run))
+
+        return _each_seed(place, reading)
 
     own = "auto" if place.preset == "cpu" else "Table 9's"
     return [
-        Wanted(weight_name(0), readings=base_curve("plain student", "plain")),
+        Wanted(weight_name(0), readings=of_base("plain student", Run.plain)),
         *(Wanted(weight_name(weight), readings=of(weight)) for weight in paper.FIGURE_4_WEIGHTS),
-        Wanted(f"reward weight {own}", readings=base_curve("RACTD", "student")),
+        Wanted(f"reward weight {own}", readings=of_base("RACTD", lambda run: "student")),
     ]

@@ -7,7 +7,6 @@ run's teacher; `-rt` a reward-aware teacher and its students; `-ddpm` a DDPM tea
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from ractd.data.maze import maze_of, planner_preset_of
 from ractd.envs.scores import normalized_score, reference
 from ractd.errors import RactdError
 from ractd.policy import CONTRACT, Policy
+from ractd.report.contents import read_curves
 from ractd.reproduce.lines import NOT_RUN, Floats, Measured
 from ractd.serialize import to_json
 from ractd.sweeps.trials import Trial
@@ -90,13 +90,17 @@ class Run:
         """Return what its command trains with."""
         return _settings(self.command, self.place.name)
 
+    def plain(self) -> str:
+        """Return which policy is its plain student: where its reward weight is 0, the student, which is not trained twice."""
+        return "student" if self.settings().student.reward_weight == 0 else "plain"
+
     def lack(self) -> str | None:
         """Say why it can't be used as it is, None where it can."""
         path = self.directory / "config.json"
         if not path.exists():
             return NOT_RUN
         on_disk = read_run(self.directory)
-        on_disk["fingerprint"] = on_disk["dataset"]["fingerprint"]
+        on_disk["fingerprint"] = on_disk.get("dataset", {}).get("fingerprint")
         expected = {"config": to_json(self.settings()), "fingerprint": self.place.dataset.fingerprint}
         for where, old, new in differences(path, on_disk, expected):
             return f"{self.directory.name} is another run, with {where} {old!r} instead of {new!r}"
@@ -185,12 +189,10 @@ def row(run: Run, label: str) -> Reading:
 
     def read() -> Measured:
         rows = _finished(run)
-        # Where the paper's weight is 0, RACTD is the plain student, and is not trained twice.
-        if label not in rows and label == "plain student" and run.settings().student.reward_weight == 0:
-            return run.measured(rows["RACTD"])
-        if label not in rows:
-            raise RactdError(f"{run.directory.name} has no row {label!r}")
-        return run.measured(rows[label])
+        found = "RACTD" if label == "plain student" and run.plain() == "student" else label
+        if found not in rows:
+            raise RactdError(f"{run.directory.name} has no row {found!r}")
+        return run.measured(rows[found])
 
     return Reading((run.trial(),), read)
 
@@ -231,7 +233,7 @@ def with_curve(reading: Reading, run: Run, stage: str) -> Reading:
     def read() -> Measured:
         measured = reading.read()
         steps, values, errors = _curve(run, stage)
-        late = values[steps > steps.max() / 2] if len(steps) else values
+        late = values[steps > steps.max(initial=0) / 2]
         samples = {"late": late, "swing": abs(late - late.mean())} if len(late) > 1 else {}
         return replace(measured, samples=measured.samples | samples, curve=(steps, values, errors))
 
@@ -239,13 +241,11 @@ def with_curve(reading: Reading, run: Run, stage: str) -> Reading:
 
 
 def _curve(run: Run, stage: str) -> tuple[Floats, Floats, Floats]:
-    """Return steps, values in the place's unit, and their standard errors, [N] each; a resumed run's last word counts."""
-    points: dict[int, tuple[float, float]] = {}
-    for line in (run.directory / "metrics.jsonl").read_text().splitlines():
-        entry = json.loads(line)
-        if entry["stage"] == stage and "episode_return" in entry:
-            points[entry["step"]] = entry["episode_return"], entry["episode_return_se"] or np.nan
-    steps = np.array(sorted(points), np.float64)
-    returns, errors = np.array([points[int(step)] for step in steps]).reshape(-1, 2).T
+    """Return steps, values in the place's unit, and their standard errors, [N] each."""
+    metrics = read_curves(run.directory / "metrics.jsonl", []).get(stage, {})
+    if "episode_return" not in metrics:
+        return np.zeros(0), np.zeros(0), np.zeros(0)
+    steps, returns = metrics["episode_return"].steps, metrics["episode_return"].values
+    errors = metrics["episode_return_se"].values
     # A standard error scales as a difference of returns does.
     return steps, run.place.score(returns), run.place.score(returns + errors) - run.place.score(returns)

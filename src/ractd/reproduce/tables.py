@@ -139,7 +139,8 @@ def _how(table: Table) -> str:
     several = "s" if len(seeds) > 1 else ""
     told = (
         f"Ours: preset `{preset}`, training seed{several} {', '.join(map(str, seeds))}. ± is the standard error over seeds where a "
-        "line has several, else over episodes, as the paper's is."
+        "line has several, else over episodes, as the paper's is. Students are the best of their checkpoints by evaluations during "
+        "training, as the paper's are."
     )
     if table.settings["options"]:
         told += f" Further options of every training: `{shlex.join(table.settings['options'])}`."
@@ -158,7 +159,18 @@ def _markdown_grids(grids: Sequence[Grid]) -> list[str]:
 
 def _fields() -> list[str]:
     measured = [column for name in QUANTITIES for column in (name, f"{name}_se")]
-    return ["dataset", "method", "paper_score", "paper_se", "paper_nfe", "paper_seconds", "seeds", *measured, "note"]
+    return [
+        "dataset",
+        "method",
+        "paper_score",
+        "paper_se",
+        "paper_nfe",
+        "paper_seconds",
+        "seeds",
+        "episodes",
+        *measured,
+        "note",
+    ]
 
 
 def _record(line: Line) -> dict[str, Any]:
@@ -171,6 +183,7 @@ def _record(line: Line) -> dict[str, Any]:
         "paper_nfe": published.nfe,
         "paper_seconds": published.seconds,
         "seeds": " ".join(map(str, line.seeds)),
+        "episodes": sum(map(len, line.samples("score").values())),
         "note": line.note(),
     }
     return record | {name: line.mean(name) for name in QUANTITIES} | {f"{q}_se": line.error(q) for q in QUANTITIES}
