@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from rich.markup import escape
-from tyro.conf import Positional, Suppress, UseAppendAction, arg
+from tyro.conf import Fixed, Positional, Suppress, UseAppendAction, arg
 
 from ractd.consoles import out as console
 
@@ -43,14 +43,15 @@ class Sweep:
     """Cluster to train on, HOST:PORT or auto; this machine has to be part of it, and the working directory shared."""
     out: Path = Path("runs/sweep")
     """Directory of runs, logs and table."""
-    train_options: Annotated[Suppress[tuple[str, ...]], arg(name="train")] = ()
+    train_options: Suppress[Fixed[tuple[str, ...]]] = ()
     """What comes after '--'."""
 
     def run(self) -> None:
         from ractd.sweeps.grid import claim, runs_of, trial
         from ractd.sweeps.summary import main_table, summarize, write_summary
-        from ractd.sweeps.trials import run_trials
+        from ractd.sweeps.trials import check_resources, run_trials
 
+        check_resources(self.jobs, self.cpus, self.gpus, self.ray_address)
         runs = runs_of(self.datasets, self.vary, self.seeds, self.train_options)
         _check(runs, self.train_options)
         trials = [trial(run, self.out, self.train_options) for run in runs]
@@ -64,7 +65,7 @@ class Sweep:
             ray_address=self.ray_address,
             console=console,
         )
-        missing = [f"{o.trial.name}: {o.reason}" for o in outcomes if o.reason]
+        missing = [f"{o.trial.name}: {o.reason} (logs/{o.trial.name}.log)" for o in outcomes if o.reason]
         summary = summarize(runs, self.out)
         if summary is not None:
             written = write_summary(summary, self.out, missing)

@@ -36,8 +36,8 @@ def sequences(directory: Path, dataset: OfflineDataset, state_seed: int, noise_s
         policy.decode(policy.sequence(part, policy.draw_noise(len(part))), part)
         for part in condition.repeat_interleave(DRAWS, 0).split(AT_ONCE)
     ]
-    together: Tensor = torch.cat(parts).clamp(-1, 1)
-    return together.unflatten(0, (STATES, DRAWS)).flatten(2)
+    together: Tensor = torch.cat(parts).clamp(-1, 1).unflatten(0, (STATES, DRAWS)).flatten(2)
+    return together
 
 
 def spread(x: Tensor) -> Floats:

@@ -97,7 +97,8 @@ def run_trials(
     `KeyboardInterrupt` after Ctrl-C or SIGTERM, once all trials have saved and stopped.
     """
     console = console or Console(quiet=True)
-    _check(trials, jobs, cpus, gpus, ray_address)
+    check_resources(jobs, cpus, gpus, ray_address)
+    _check_names(trials)
     logs.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(logs / ".lock", timeout=0):
@@ -129,6 +130,12 @@ def _workers(
         return places.one_worker()
     if ray_address is not None:
         return places.ray_cluster(ray_address, cpus, gpus)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if jobs * cpus > cores:
+        console.print(
+            f"[yellow]warning:[/] {jobs} trials of {cpus:g} CPUs each share {cores} cores, and will wait for each other",
+            highlight=False,
+        )
     return places.ray_on_this_machine(jobs, cpus, gpus)
 
 
@@ -233,7 +240,8 @@ def _is_done(trial: Trial) -> bool:
         return False
 
 
-def _check(trials: Sequence[Trial], jobs: int, cpus: float, gpus: float, ray_address: str | None) -> None:
+def check_resources(jobs: int, cpus: float, gpus: float, ray_address: str | None) -> None:
+    """Raise `RactdError` naming the first option of `run_trials` that makes no sense."""
     if jobs < 1:
         raise RactdError(f"--jobs is {jobs}, expected 1 or more: trials at a time on this machine")
     if jobs > 1 and ray_address is not None:
@@ -245,6 +253,9 @@ def _check(trials: Sequence[Trial], jobs: int, cpus: float, gpus: float, ray_add
             raise RactdError(f"{option} is {value:g}, expected {low}")
         if value > 1 and value != int(value):
             raise RactdError(f"{option} is {value:g}, expected a whole number or less than 1")
+
+
+def _check_names(trials: Sequence[Trial]) -> None:
     names = [trial.name for trial in trials]
     for name in names:
         if names.count(name) > 1 or Path(name).name != name or name.startswith("."):
