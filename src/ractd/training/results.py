@@ -348,7 +348,9 @@ def evaluate_policy(
     _check_spaces(policy, env_id, path, make)
     execute = executed(policy) if execute is None else execute
     if not 1 <= execute <= spec.horizon:
-        raise RactdError(f"--execute is {execute}, expected 1 to {spec.horizon}: the policy predicts only so many actions")
+        raise RactdError(
+            f"--execute is {execute}, expected 1 to {spec.horizon}: the policy predicts only so many actions"
+        )
     console.print(f"evaluating {name} for {episodes} episodes in {env_id} ...", highlight=False)
     row = score(policy, env_id, episodes, execute, seed, console, name, make)
     write_json(evaluation_path(directory, name, policy, episodes, execute, seed), row)
