@@ -17,6 +17,7 @@ from ractd.config import NETWORKS, PRESETS, Config
 from ractd.consoles import err, out
 from ractd.data_commands import DataCommand
 from ractd.errors import RactdError
+from ractd.reproduce_command import Reproduce
 from ractd.sweep_command import Sweep
 
 _PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
@@ -282,13 +283,14 @@ class Serve:
         serve(self.policy, settings, device=self.device if self.torch else None)
 
 
-def parse(arguments: Sequence[str]) -> Train | Sweep | Eval | Report | Export | Serve | DataCommand:
+def parse(arguments: Sequence[str]) -> Train | Sweep | Reproduce | Eval | Report | Export | Serve | DataCommand:
     """Parse a command line; the defaults of `train` are those of the preset that it names, or that its maze asks for."""
     preset = _preset(arguments)
-    arguments, train_options = _of_sweep(arguments)
+    arguments, train_options = _of_trainings(arguments)
     commands = (
         Annotated[Train, tyro.conf.subcommand("train", default=Train(tyro.MISSING, PRESETS[preset], preset))]
         | Annotated[Sweep, tyro.conf.subcommand("sweep")]
+        | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
         | Annotated[Eval, tyro.conf.subcommand("eval")]
         | Annotated[Report, tyro.conf.subcommand("report")]
         | Annotated[Export, tyro.conf.subcommand("export")]
@@ -301,12 +303,12 @@ def parse(arguments: Sequence[str]) -> Train | Sweep | Eval | Report | Export | 
         description="From a logged dataset to a policy that acts in one network evaluation (RACTD).",
         args=list(arguments),
     )
-    return replace(command, train_options=train_options) if isinstance(command, Sweep) else command
+    return replace(command, train_options=train_options) if isinstance(command, Sweep | Reproduce) else command
 
 
-def _of_sweep(arguments: Sequence[str]) -> tuple[Sequence[str], tuple[str, ...]]:
-    """Split a sweep's own arguments from those after '--', which are its trainings'."""
-    if arguments[:1] != ["sweep"] or "--" not in arguments:
+def _of_trainings(arguments: Sequence[str]) -> tuple[Sequence[str], tuple[str, ...]]:
+    """Split the own arguments of a command that trains from those after '--', which are its trainings'."""
+    if arguments[:1] not in (["sweep"], ["reproduce"]) or "--" not in arguments:
         return arguments, ()
     at = list(arguments).index("--")
     return arguments[:at], tuple(arguments[at + 1 :])
