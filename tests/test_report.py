@@ -24,7 +24,7 @@ pytest.importorskip("av")
 
 from ractd.report import report_of_run, write_report
 from ractd.report.contents import PNG, Curve, read_runs
-from ractd.report.plots import (
+from ractd.report.figures import (
     MAX_POINTS,
     latency_figure,
     progress_figure,
