@@ -79,7 +79,8 @@ def latency_figure(runs: Sequence[Contents]) -> Figure | None:
         legend.append(Entry(label, None if several else row_color(label), marker, note=note))
     if any(one.tags[-1] == DATA for panel in panels for one in panel.series):
         legend.append(Entry(DATA, None if several else GREY, dashed=True))
-    return Figure("score-latency", "Score against latency", panels, legend, columns=1)
+    what = "" if several else f": {runs[0].dataset.get('name', runs[0].label)}"
+    return Figure("score-latency", f"Score against latency{what}", panels, legend, columns=1)
 
 
 def training_figures(runs: Sequence[Contents]) -> list[Figure]:
