@@ -12,6 +12,7 @@ import os
 import re
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from latex2mathml.converter import convert
 
@@ -49,20 +50,21 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """Make each equation MathML, which browsers draw themselves."""
+    """Make each equation MathML, which browsers draw themselves, and empty headings of tables no headings."""
 
     def mathml(match: re.Match[str]) -> str:
         display = "block" if match.group(1) == "div" else "inline"
         return convert(html.unescape(match.group(2)), display=display)
 
-    return EQUATION.sub(mathml, content)
+    # A table without headings has none for screen readers either.
+    return EQUATION.sub(mathml, content).replace("<th></th>", "<td></td>")
 
 
 def command_help(command: str) -> str:
     """Return a section with what `ractd COMMAND --help` prints."""
-    os.environ |= {"COLUMNS": "110", "NO_COLOR": "1"}
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+    narrow = mock.patch.dict(os.environ, {"COLUMNS": "84", "NO_COLOR": "1"})
+    with narrow, contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
         cli.parse([*command.split(), "--help"])
     text = "\n".join(line.rstrip() for line in printed.getvalue().strip().splitlines())
     return f"## ractd {command}\n\n```text\n{text}\n```\n"

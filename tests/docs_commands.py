@@ -25,7 +25,7 @@ TINY = {
 }
 TINY_PLANNER = {
     **TINY,
-    "--horizon": "16",
+    "--horizon": "32",
     "--plan.points": "5",
     "--plan.optimization.steps": "10",
     "--plan.optimization.batch-size": "16",

@@ -166,8 +166,7 @@ def hook() -> ModuleType:
     return module
 
 
-def test_every_option_that_a_page_names_exists(hook: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "110")
+def test_every_option_that_a_page_names_exists(hook: ModuleType) -> None:
     helps = [hook.command_help(command) for command in (*hook.COMMANDS, "train maze2d-umaze")]
     known = set(re.findall(r"--[a-z][\w.-]*\w", "\n".join(helps))) | OTHER_OPTIONS
     known |= {
