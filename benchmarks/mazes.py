@@ -23,16 +23,16 @@ import tyro
 from common import write_result
 
 from ractd.data.registry import built_names
+from ractd.reproduce.paper import TABLE_2
 from ractd.training.results import VARIANTS, read_result
 
 POLICIES = {"teacher": "teacher", "plain": "plain student", "student": "RACTD"}
 """Those that are also evaluated closed loop, and the rows of a result that they are."""
 PAPER = {
-    "maze2d-umaze": {"Diffuser": 113.9, "CTD": 123.4, "RACTD": 125.7},
-    "maze2d-medium": {"Diffuser": 121.5, "CTD": 119.8, "RACTD": 130.7},
-    "maze2d-large": {"Diffuser": 123.0, "CTD": 127.1, "RACTD": 143.8},
+    maze: {method: row.score for method, row in rows.items() if method in ("Diffuser", "CTD (plain student)", "RACTD")}
+    for maze, rows in TABLE_2.items()
 }
-"""Table 2 of the paper; CTD is consistency trajectory distillation without reward. RACTD's medium is from its average, 133.4."""
+"""Table 2 of the paper; CTD is consistency trajectory distillation without reward."""
 FIGURES = Path(__file__).resolve().parents[1] / "docs" / "figures"
 
 

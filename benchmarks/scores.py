@@ -59,7 +59,8 @@ def commands(options: Options) -> list[list[str]]:
             out = options.runs / f"{name}-s{seed}"
             first.append(["train", path, "--out", str(out), "--seed", str(seed), "--reward-weight", "auto"])
         for weight in WEIGHTS if options.weights else ():
-            out, teacher = options.runs / f"{name}-w{weight:g}", options.runs / f"{name}-s{seeds[0]}"
+            teacher = options.runs / f"{name}-s{seeds[0]}"
+            out = Path(f"{teacher}-w{weight:g}")
             student = ["--teacher", str(teacher), "--reward-weight", str(weight), "--only", "student"]
             second.append(["train", path, "--out", str(out), *student])
             if not evaluation(out).exists():
@@ -119,7 +120,7 @@ def collect(options: Options) -> dict[str, Any]:
                 "rows": {label: row for label, row in rows.items() if row},
             }
         for weight in WEIGHTS:
-            path = evaluation(options.runs / f"{name}-w{weight:g}")
+            path = evaluation(options.runs / f"{name}-s{seeds[0]}-w{weight:g}")
             if path.exists():
                 entry["weights"][f"{weight:g}"] = row_of(json.loads(path.read_text()))
         content[name] = entry

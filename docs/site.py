@@ -27,6 +27,8 @@ COMMANDS = (
     "train",
     "eval",
     "report",
+    "sweep",
+    "reproduce",
     "export",
     "serve",
     "data list",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -73,6 +74,19 @@ def test_metrics_name_every_loss_term_of_every_stage(trained: Trained) -> None:
     assert common | terms <= by_stage["student"].keys()
     assert by_stage["plain"]["reward_weight"] == 0
     assert by_stage["student"]["reward_weight"] > 0
+
+
+def test_a_best_checkpoint_counts_by_the_episodes_that_confirm_it(trained: Trained) -> None:
+    lines = [json.loads(line) for line in (trained.directory / "metrics.jsonl").read_text().splitlines()]
+    scored = [line for line in lines if line["stage"] == "student" and "episode_return" in line]
+    best = -math.inf
+    for line in scored:
+        assert ("confirmed_return" in line) == (line["episode_return"] > best)
+        best = max(best, line.get("confirmed_return", -math.inf))
+    row = json.loads((trained.directory / "result.json").read_text())["rows"]["RACTD"]
+    assert best == pytest.approx(
+        next(line["confirmed_return"] for line in scored if line["step"] == row["selected_step"])
+    )
 
 
 def test_the_result_says_how_it_was_measured(trained: Trained) -> None:

@@ -17,6 +17,8 @@ from ractd.config import NETWORKS, PRESETS, Config
 from ractd.consoles import err, out
 from ractd.data_commands import DataCommand
 from ractd.errors import RactdError
+from ractd.reproduce_command import Reproduce
+from ractd.sweep_command import Sweep
 
 _PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
 
@@ -72,19 +74,14 @@ class Train:
         from ractd.training.pipeline import NO_STUDENT, train
         from ractd.training.results import result_table
 
-        config = self.config
         student_options = {"--reward-weight": self.reward_weight, "--student-network": self.student_network}
         asked = [name for name, value in student_options.items() if value is not None]
-        if asked and config.teacher.parametrization == "ddpm":
+        if asked and self.config.teacher.parametrization == "ddpm":
             raise RactdError(f"{asked[0]}: {NO_STUDENT}")
-        if self.reward_weight is not None:
-            config = replace(config, student=replace(config.student, reward_weight=self.reward_weight))
-        if self.student_network is not None:
-            config = replace(config, student=replace(config.student, network=NETWORKS[self.student_network]))
         result = train(
             self.dataset,
             out=self.out,
-            config=config,
+            config=self.settled(),
             env_id=self.env,
             only=self.only,
             teacher=self.teacher_from,
@@ -103,6 +100,15 @@ class Train:
                 out.print(report_of_run(result.directory, out), **_PLAIN)
         elif self.only:
             out.print(f"the {self.only} is trained; 'ractd train' without --only does the rest", highlight=False)
+
+    def settled(self) -> Config:
+        """Return the configuration, with what the short options say."""
+        student = self.config.student
+        if self.reward_weight is not None:
+            student = replace(student, reward_weight=self.reward_weight)
+        if self.student_network is not None:
+            student = replace(student, network=NETWORKS[self.student_network])
+        return replace(self.config, student=student)
 
 
 @dataclass
@@ -277,23 +283,35 @@ class Serve:
         serve(self.policy, settings, device=self.device if self.torch else None)
 
 
-def parse(arguments: Sequence[str]) -> Train | Eval | Report | Export | Serve | DataCommand:
+def parse(arguments: Sequence[str]) -> Train | Sweep | Reproduce | Eval | Report | Export | Serve | DataCommand:
     """Parse a command line; the defaults of `train` are those of the preset that it names, or that its maze asks for."""
     preset = _preset(arguments)
+    arguments, train_options = _of_trainings(arguments)
     commands = (
         Annotated[Train, tyro.conf.subcommand("train", default=Train(tyro.MISSING, PRESETS[preset], preset))]
+        | Annotated[Sweep, tyro.conf.subcommand("sweep")]
+        | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
         | Annotated[Eval, tyro.conf.subcommand("eval")]
         | Annotated[Report, tyro.conf.subcommand("report")]
         | Annotated[Export, tyro.conf.subcommand("export")]
         | Annotated[Serve, tyro.conf.subcommand("serve")]
         | Annotated[DataCommand, tyro.conf.subcommand("data")]
     )
-    return tyro.cli(
+    command = tyro.cli(
         commands,  # type: ignore[arg-type]
         prog="ractd",
         description="From a logged dataset to a policy that acts in one network evaluation (RACTD).",
         args=list(arguments),
     )
+    return replace(command, train_options=train_options) if isinstance(command, Sweep | Reproduce) else command
+
+
+def _of_trainings(arguments: Sequence[str]) -> tuple[Sequence[str], tuple[str, ...]]:
+    """Split the own arguments of a command that trains from those after '--', which are its trainings'."""
+    if arguments[:1] not in (["sweep"], ["reproduce"]) or "--" not in arguments:
+        return arguments, ()
+    at = list(arguments).index("--")
+    return arguments[:at], tuple(arguments[at + 1 :])
 
 
 def _preset(arguments: Sequence[str]) -> PresetName:

@@ -206,7 +206,8 @@ class Evaluation:
     """Actions of each sequence that are executed before the next is sampled; 1 is closed loop. By default 1 for action
     sequences (paper, 4.1), and all of them for plans: open loop (paper, 4.2)."""
     select: Literal["online", "last"] = "online"
-    """`online` keeps the student's best checkpoint by evaluations during training (the paper's protocol), `last` the last."""
+    """`online` keeps the student's best checkpoint by evaluations during training (the paper's protocol), `last` the last.
+    One that is better than the best so far is scored again, on other `episodes`, and counts by those."""
     checkpoints: int = 16
     """Evaluations during the student's training for `online`."""
     checkpoint_episodes: int = 20

@@ -144,8 +144,11 @@ def planner_preset(name: str) -> str | None:
     if maze is None and path.is_file():
         source = open_hdf5(path)
         maze = maze_named(source.env_id, source.maze, f"{path}, attribute 'maze'")
-    if maze is None:
-        return None
+    return None if maze is None else planner_preset_of(maze)
+
+
+def planner_preset_of(maze: Maze) -> str:
+    """The CPU preset of a planner for a maze; without '-cpu' it is the paper's."""
     limit = maze.max_episode_steps
     as_long = [m.name for m in MAZES.values() if m.max_episode_steps >= limit]
     return f"{as_long[0] if as_long else list(MAZES)[-1]}-cpu"

@@ -62,3 +62,19 @@ def report_of_run(run: Path, console: Console) -> str:
     except Exception as error:
         return f"no report: {error}"
     return f"report: {written.page}"
+
+
+def report_of_runs(runs: Sequence[Path], page: Path, console: Console) -> str:
+    """Write one report, without videos, of those runs that were scored, and return the line that says so, or why there is none.
+
+    Never raises, as `report_of_run`.
+    """
+    scored = [run for run in dict.fromkeys(runs) if (run / "result.json").exists()]
+    if not scored:
+        return "no report: no run was scored yet"
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        written = write_report(scored, page, video=False, console=console)
+    except Exception as error:
+        return f"no report: {error}"
+    return f"report: {written.page}"

@@ -133,7 +133,7 @@ def read_contents(directory: Path, label: str) -> Contents:
         description=description,
         result=result,
         rows=_rows(result, missing),
-        curves=_read_curves(directory / "metrics.jsonl", missing),
+        curves=read_curves(directory / "metrics.jsonl", missing),
         data_returns=None,
         plans=_read_plans(directory / PLANS, missing),
         missing=missing,
@@ -216,7 +216,8 @@ def _row(label: str, content: dict[str, Any]) -> Row:
     )
 
 
-def _read_curves(path: Path, missing: list[str]) -> dict[str, dict[str, Curve]]:
+def read_curves(path: Path, missing: list[str]) -> dict[str, dict[str, Curve]]:
+    """Read a run's `metrics.jsonl`, by stage and metric; what can't be read becomes a sentence in `missing`."""
     if not path.exists():
         missing.append("metrics.jsonl: not there; there are no training curves.")
         return {}

@@ -347,13 +347,27 @@ def evaluate_policy(
         raise RactdError(f"{path}: plans in {spec.env_id!r}, whose goal and walls it knows, and not in {env_id!r}")
     make = make_of(spec, path) if env_id == spec.env_id else maker(None)
     _check_spaces(policy, env_id, path, make)
-    if execute is None:
-        execute = spec.horizon if spec.plans else 1
+    execute = executed(policy) if execute is None else execute
+    if not 1 <= execute <= spec.horizon:
+        raise RactdError(
+            f"--execute is {execute}, expected 1 to {spec.horizon}: the policy predicts only so many actions"
+        )
     console.print(f"evaluating {name} for {episodes} episodes in {env_id} ...", highlight=False)
     row = score(policy, env_id, episodes, execute, seed, console, name, make)
-    key = f"{name}-e{episodes}-x{execute}-n{spec.candidates}-{spec.sampler}-k{spec.steps}-s{seed}"
-    write_json(directory / "evaluations" / f"{key}.json", row)
+    write_json(evaluation_path(directory, name, policy, episodes, execute, seed), row)
     return row | {"label": name}
+
+
+def executed(policy: Policy) -> int:
+    """Return how many actions of each sequence are executed by default: the first, or all of a plan's (paper, 4.1 and 4.2)."""
+    return policy.spec.horizon if policy.spec.plans else 1
+
+
+def evaluation_path(directory: Path, name: str, policy: Policy, episodes: int, execute: int, seed: int) -> Path:
+    """Return where a run keeps what `evaluate_policy` measured of one of its policies, configured as it is."""
+    spec = policy.spec
+    key = f"{name}-e{episodes}-x{execute}-n{spec.candidates}-{spec.sampler}-k{spec.steps}-s{seed}"
+    return directory / "evaluations" / f"{key}.json"
 
 
 def _check_spaces(policy: Policy, env_id: str, path: Path, make: MakeVector) -> None:

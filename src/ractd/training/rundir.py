@@ -81,11 +81,7 @@ def open_run(directory: Path, description: dict[str, Any]) -> None:
         )
         return
     on_disk = read_run(directory)
-    # An option that came after the run began has its default there.
-    on_disk["config"] = to_json(from_json(Config, on_disk.get("config"), path))
-    for where, old, new in _differences({key: on_disk.get(key) for key in description}, description, ""):
-        if where == "dataset.source":  # the same data (its fingerprint is compared too), from another place
-            continue
+    for where, old, new in differences(path, on_disk, description):
         raise RactdError(
             f"{path}: {where} is {old!r} there and {new!r} now; go on with the old setting, or use another --out for a new run"
         )
@@ -102,6 +98,18 @@ def read_run(directory: Path) -> dict[str, Any]:
     if content.get("format_version") != FORMAT_VERSION:
         raise RactdError(f"{path}: run format {content.get('format_version')!r}, this ractd reads {FORMAT_VERSION}")
     return content
+
+
+def differences(path: Path, run: dict[str, Any], description: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield in what a run, as `read_run` gave it, isn't the one described: field, what it has, what is described.
+
+    `path` is its `config.json`. Only what `description` has is compared.
+    """
+    # An option that came after the run began has its default there.
+    run["config"] = to_json(from_json(Config, run.get("config"), path))
+    for difference in _differences({key: run.get(key) for key in description}, description, ""):
+        if difference[0] != "dataset.source":  # the same data (its fingerprint is compared too), from another place
+            yield difference
 
 
 def _differences(old: Any, new: Any, where: str) -> Iterator[tuple[str, Any, Any]]:

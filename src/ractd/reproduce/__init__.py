@@ -1,0 +1,197 @@
+"""The paper's tables and figures as experiments: what is missing is trained, the rest read, and our numbers set beside the paper's.
+
+`reproduce(names)` is what `ractd reproduce` calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from ractd.data import OfflineDataset, load_dataset
+from ractd.data.d4rl import DATASETS, cache_path
+from ractd.data.dataset import describe
+from ractd.errors import RactdError
+from ractd.reproduce.aggregates import aggregates
+from ractd.reproduce.catalog import EXPERIMENTS, Experiment
+from ractd.reproduce.claims import Verdict, verdict
+from ractd.reproduce.experiments import Wanted
+from ractd.reproduce.lines import Line, Measured, Source
+from ractd.reproduce.paper import dataset_key
+from ractd.reproduce.runs import Place, Preset
+from ractd.reproduce.tables import Table, write_table
+from ractd.sweeps.trials import Outcome, Trial, run_trials
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Where trainings run; see `ractd.sweeps.run_trials`."""
+
+    jobs: int = 1
+    cpus: float = 1
+    gpus: float = 0
+    ray_address: str | None = None
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What became of a command."""
+
+    tables: list[Written]
+    failed: list[str]
+    """Trainings and evaluations that failed, or that needed one of these, a sentence each."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A table and its files."""
+
+    table: Table
+    paths: list[Path]
+    runs: list[Path]
+    """Directories of the runs that it was read from."""
+
+
+def reproduce(
+    names: Sequence[str],
+    *,
+    datasets: Sequence[str] = (),
+    preset: Preset = "cpu",
+    seeds: int = 1,
+    runs: str | Path = "runs",
+    out: str | Path = "results",
+    train: bool = True,
+    options: Sequence[str] = (),
+    workers: Workers | None = None,
+    console: Console | None = None,
+) -> Reproduction:
+    """Make tables and figures of the paper, by their names in `EXPERIMENTS`, and write them into `out`.
+
+    `datasets` take the place of the paper's own; what can't be loaded is skipped, and the table says why. Runs below `runs`
+    that are there with the same settings and data are reused; `train=False` only reads these. `options` are further ones of
+    every `ractd train`. Raises `RactdError` for an unknown name, no seed, and two datasets of one name.
+    """
+    console = console or Console(quiet=True)
+    experiments = {name: _experiment(name) for name in names}
+    if not names:
+        raise RactdError(f"name at least one table or figure of {', '.join(EXPERIMENTS)}")
+    if seeds < 1:
+        raise RactdError(f"--seeds is {seeds}, expected at least 1")
+    specs = {name: tuple(datasets) or experiment.datasets for name, experiment in experiments.items()}
+    loaded = _load({spec: None for each in specs.values() for spec in each})
+    places = {
+        spec: Place(spec, dataset, Path(runs), preset, tuple(range(seeds)), tuple(options))
+        for spec, dataset in loaded.items()
+        if isinstance(dataset, OfflineDataset)
+    }
+    _check_names(places)
+    wanted = {
+        name: [
+            (places[spec], each)
+            for spec in specs[name]
+            if spec in places
+            for each in experiments[name].rows(places[spec])
+        ]
+        for name in experiments
+    }
+    outcomes: dict[str, Outcome] = {}
+    if train:
+        outcomes = _run(wanted, Path(runs) / "logs", workers or Workers(), console)
+    written = []
+    settings = {"preset": preset, "seeds": list(range(seeds)), "options": list(options)}
+    for name, experiment in experiments.items():
+        lines = _read(wanted[name], outcomes, console)
+        sources = [_source(places[spec]) for spec in specs[name] if spec in places]
+        skipped = {spec: why for spec in specs[name] if isinstance(why := loaded[spec], str)}
+        means = aggregates(lines, {source.unit for source in sources} == {"score"})
+        verdicts = list(_verdicts(experiment, lines, sources))
+        table = Table(name, experiment, lines, verdicts, sources, skipped, settings, means)
+        used = sorted({measured.run for line in lines for measured in line.seeds.values() if measured.run})
+        written.append(Written(table, write_table(table, Path(out), console), [Path(runs) / run for run in used]))
+    return Reproduction(written, [f"{end.trial.name}: {end.reason}" for end in outcomes.values() if end.reason])
+
+
+def _experiment(name: str) -> Experiment:
+    if name not in EXPERIMENTS:
+        raise RactdError(f"table or figure {name!r} is not known, expected one of {', '.join(EXPERIMENTS)}")
+    return EXPERIMENTS[name]
+
+
+def _load(specs: Mapping[str, None]) -> dict[str, OfflineDataset | str]:
+    """Load each dataset once; one that can't be is the reason why."""
+    loaded: dict[str, OfflineDataset | str] = {}
+    for spec in specs:
+        try:
+            loaded[spec] = load_dataset(spec)
+        except RactdError as error:
+            loaded[spec] = str(error)
+    return loaded
+
+
+def _check_names(places: Mapping[str, Place]) -> None:
+    by_name: dict[str, str] = {}
+    for spec, place in places.items():
+        other = by_name.setdefault(place.name, spec)
+        if other != spec:
+            raise RactdError(
+                f"--datasets: {other} and {spec} are both named {place.name!r}, and so would their runs be"
+            )
+
+
+def _run(
+    wanted: Mapping[str, list[tuple[Place, Wanted]]], logs: Path, workers: Workers, console: Console
+) -> dict[str, Outcome]:
+    trials: dict[str, Trial] = {}
+    for pairs in wanted.values():
+        for _, each in pairs:
+            for reading in each.readings.values():
+                trials |= {trial.name: trial for trial in reading.trials if trial.name not in trials}
+    ended = run_trials(
+        list(trials.values()),
+        logs,
+        jobs=workers.jobs,
+        cpus=workers.cpus,
+        gpus=workers.gpus,
+        ray_address=workers.ray_address,
+        console=console,
+    )
+    return {outcome.trial.name: outcome for outcome in ended}
+
+
+def _read(pairs: list[tuple[Place, Wanted]], outcomes: Mapping[str, Outcome], console: Console) -> list[Line]:
+    """Read what there is; diversity is measured here, which takes a while."""
+    lines = []
+    for place, each in track(pairs, "reading", console=console, transient=True, disable=not console.is_terminal):
+        found: dict[int, Measured] = {}
+        missing: dict[int, str] = {}
+        for seed, reading in each.readings.items():
+            try:
+                found[seed] = reading.read()
+            except RactdError as error:
+                failed = [outcomes[trial.name] for trial in reading.trials if trial.name in outcomes]
+                reasons = [f"{end.trial.name} {end.state}: {end.reason}" for end in failed if end.reason]
+                missing[seed] = reasons[0] if reasons else str(error)
+        lines.append(Line(place.name, each.method, each.published, found, missing))
+    return lines
+
+
+def _source(place: Place) -> Source:
+    entry = DATASETS.get(place.spec)
+    description = describe(place.dataset)
+    own = entry is not None and description.pop("source") == str(cache_path(entry))
+    description.pop("source", None)
+    return Source(place.name, description, own, place.unit)
+
+
+def _verdicts(experiment: Experiment, lines: list[Line], sources: list[Source]) -> Iterator[Verdict]:
+    for source in sources:
+        for claim in experiment.claims:
+            if not claim.datasets or dataset_key(source.name) in claim.datasets:
+                yield verdict(claim, lines, source.name)
+
+
+__all__ = ["EXPERIMENTS", "Reproduction", "Workers", "Written", "reproduce"]

@@ -1,0 +1,92 @@
+"""`ractd sweep`. Heavy imports wait until it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from rich.markup import escape
+from tyro.conf import Fixed, Positional, Suppress, UseAppendAction, arg
+
+from ractd.consoles import out as console
+
+if TYPE_CHECKING:
+    from ractd.sweeps.grid import Run
+
+
+@dataclass
+class Sweep:
+    """Train every combination of datasets, settings and seeds, and compare them in one table.
+
+    Options of 'ractd train' for all of them go to the end, after '--'. The same command goes on where a stopped sweep ended.
+    Several at a time need the extra 'sweeps': pip install "ractd[sweeps]".
+
+    Example: ractd sweep hopper-mixed --vary student.reward-weight 0.1 0.3 1 --seeds 3 --jobs 2 -- --preset demo
+    """
+
+    datasets: Annotated[Positional[tuple[str, ...]], arg(metavar="DATASET...")]
+    """Datasets, as for 'ractd train'."""
+    vary: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="OPTION VALUE...")] = ()
+    """An option of 'ractd train', without its dashes, and the values that it takes; several times for every combination. A
+    value of several words is quoted."""
+    seeds: int = 3
+    """Seeds of each, 0 to SEEDS-1."""
+    jobs: int = 1
+    """Trainings at a time on this machine."""
+    cpus: float = 1
+    """CPUs of each, and so the threads that it computes with; less than 1 shares one."""
+    gpus: float = 0
+    """GPUs set aside for each; 0.5 puts two on one. With 0 they are not assigned: each sees what 'ractd train' would."""
+    ray_address: str | None = None
+    """Cluster to train on, HOST:PORT or auto; this machine has to be part of it, and the working directory shared."""
+    out: Path = Path("runs/sweep")
+    """Directory of runs, logs and table."""
+    train_options: Suppress[Fixed[tuple[str, ...]]] = ()
+    """What comes after '--'."""
+
+    def run(self) -> None:
+        from ractd.sweeps.grid import claim, runs_of, trial
+        from ractd.sweeps.summary import main_table, summarize, write_summary
+        from ractd.sweeps.trials import check_resources, run_trials
+
+        check_resources(self.jobs, self.cpus, self.gpus, self.ray_address)
+        runs = runs_of(self.datasets, self.vary, self.seeds, self.train_options)
+        _check(runs, self.train_options)
+        trials = [trial(run, self.out, self.train_options) for run in runs]
+        claim(trials, self.out)
+        outcomes = run_trials(
+            trials,
+            self.out / "logs",
+            jobs=self.jobs,
+            cpus=self.cpus,
+            gpus=self.gpus,
+            ray_address=self.ray_address,
+            console=console,
+        )
+        missing = [f"{o.trial.name}: {o.reason} (logs/{o.trial.name}.log)" for o in outcomes if o.reason]
+        summary = summarize(runs, self.out)
+        if summary is not None:
+            written = write_summary(summary, self.out, missing)
+            console.print(main_table(summary))
+            console.print(f"wrote {', '.join(map(str, written))}", markup=False, highlight=False, soft_wrap=True)
+        for sentence in missing:
+            console.print(f"[red]failed:[/] {escape(sentence)}", highlight=False, soft_wrap=True)
+        if missing:
+            console.print(f"{len(missing)} of {len(trials)} runs failed; the same command tries them again")
+            raise SystemExit(1)
+
+
+def _check(runs: Sequence[Run], train_options: Sequence[str]) -> None:
+    """Read every setting as 'ractd train' will, and find or download every dataset, before hours are spent on others."""
+    from ractd.cli import Train, parse
+    from ractd.config import check
+    from ractd.data.registry import find_source
+
+    for dataset in dict.fromkeys(run.dataset for run in runs):
+        find_source(dataset)
+    for run in runs:
+        command = parse([*run.options(train_options)])
+        assert isinstance(command, Train)
+        check(command.settled())

@@ -1,0 +1,8 @@
+"""Many `ractd` commands as one: run side by side, retried, continued, and judged with statistics over their seeds.
+
+`run_trials(trials, logs)` is the engine; `ractd sweep` builds its trials from datasets, settings and seeds.
+"""
+
+from ractd.sweeps.trials import Outcome, Trial, run_trials
+
+__all__ = ["Outcome", "Trial", "run_trials"]

@@ -1,0 +1,156 @@
+"""Every combination of datasets, settings and seeds as trials of `ractd train`."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ractd.errors import RactdError
+from ractd.sweeps.trials import Trial
+
+Setting = tuple[tuple[str, str], ...]
+"""An option and its value, for each option that is varied."""
+OWN = {"seed": "use --seeds", "out": "use the sweep's own", "only": "a run without all stages has no score"}
+"""Options of 'ractd train' that a sweep doesn't take, and why."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of a sweep."""
+
+    dataset: str
+    """As the user names it."""
+    task: str
+    """Short name of the dataset."""
+    setting: Setting
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name of the trial, and of its run directory."""
+        parts = [self.task, *(f"{option}={value}" for option, value in self.setting), f"s{self.seed}"]
+        return "-".join(re.sub(r"[^\w.+=-]+", "_", part) for part in parts)
+
+    def options(self, train_options: Sequence[str]) -> tuple[str, ...]:
+        """Return the arguments of `ractd`, all but where it writes."""
+        varied = [word for option, value in self.setting for word in (f"--{option}", *value.split())]
+        return ("train", self.dataset, "--no-report", *train_options, *varied, "--seed", str(self.seed))
+
+
+def label(setting: Setting) -> str:
+    """Return a setting as tables call it."""
+    return ", ".join(f"{option} {value}" for option, value in setting) or "as given"
+
+
+def runs_of(
+    datasets: Sequence[str], vary: Sequence[Sequence[str]], seeds: int, train_options: Sequence[str]
+) -> list[Run]:
+    """Return every combination, seeds last; raises `RactdError` for one that makes no sense."""
+    if not datasets:
+        raise RactdError("a sweep needs a dataset; 'ractd data list' shows those that can be named")
+    if seeds < 1:
+        raise RactdError(f"--seeds is {seeds}, expected 1 or more")
+    options = [words[0].removeprefix("--").replace("_", "-") if words else "" for words in vary]
+    for option, words in zip(options, vary, strict=True):
+        if len(words) < 2:
+            raise RactdError(
+                f"--vary {' '.join(words)}: expected an option and its values, e.g. student.reward-weight 0.1 1"
+            )
+        _check_option(f"--vary {option}", option)
+        if options.count(option) > 1 or len(set(words)) < len(words):
+            raise RactdError(f"--vary {option}: an option and each of its values can be given once")
+    for word in train_options:
+        option = word.partition("=")[0].removeprefix("--").replace("_", "-")
+        if word.startswith("--"):
+            _check_option(f"{word} after '--'", option)
+            if option in options:
+                raise RactdError(f"{word} after '--': this option is varied")
+    tasks = [_task(dataset) for dataset in datasets]
+    for task in tasks:
+        if tasks.count(task) > 1:
+            raise RactdError(f"two of the datasets are called {task!r}; name each once, or rename one of the files")
+    settings = list(
+        itertools.product(*([(option, v) for v in words[1:]] for option, words in zip(options, vary, strict=True)))
+    )
+    runs = [
+        Run(dataset, task, setting, seed)
+        for dataset, task in zip(datasets, tasks, strict=True)
+        for setting in settings
+        for seed in range(seeds)
+    ]
+    names = [run.name for run in runs]
+    for name in names:
+        if names.count(name) > 1:
+            raise RactdError(f"two runs would be called {name!r}; use values that differ in letters and digits")
+    return runs
+
+
+def trial(run: Run, out: Path, train_options: Sequence[str]) -> Trial:
+    """Return a run as a trial that is done when its result is complete."""
+    from ractd.training.results import read_result
+
+    directory = out / run.name
+
+    def done() -> bool:
+        result = read_result(directory)
+        return result is not None and result.complete
+
+    return Trial(run.name, (*run.options(train_options), "--out", str(directory)), done)
+
+
+def claim(trials: Sequence[Trial], out: Path) -> None:
+    """Note in `out/commands.json` which command makes which run, so that no run of other settings passes for a finished one.
+
+    Raises `RactdError` for a run that was begun with another command.
+    """
+    from ractd.training.checkpoint import read_json, write_json
+
+    path = out / "commands.json"
+    if (out / "config.json").exists():
+        raise RactdError(f"{out}: is a run and no sweep; use another --out")
+    known = read_json(path) if path.exists() else {}
+    for trial in trials:
+        command, before = list(trial.command), known.get(trial.name)
+        if before is None and (out / trial.name).exists():
+            raise RactdError(f"{out / trial.name}: was not made by this sweep; use another --out")
+        if before not in (None, command):
+            raise RactdError(
+                f"{out / trial.name}: {_difference(before, command)}; use the same options, or another --out"
+            )
+        known[trial.name] = command
+    write_json(path, known)
+
+
+def _difference(before: list[str], now: list[str]) -> str:
+    """Say in which option two commands differ first."""
+    old, new = _options(before), _options(now)
+    for option in [*new, *old]:
+        if old.get(option) != new.get(option):
+            was, became = (repr(each[option]) if option in each else "not given" for each in (old, new))
+            return f"{option or 'the dataset'} was {was} when it was begun, and is {became} now"
+    return "its options came in another order when it was begun"
+
+
+def _options(command: list[str]) -> dict[str, str]:
+    options: dict[str, str] = {}
+    last = ""
+    for word in command:
+        if word.startswith("--"):
+            last, _, value = word.partition("=")
+            options[last] = value
+        else:
+            options[last] = f"{options.get(last, '')} {word}".strip()
+    return options
+
+
+def _check_option(where: str, option: str) -> None:
+    if option in OWN:
+        raise RactdError(f"{where}: not for a sweep; {OWN[option]}")
+
+
+def _task(dataset: str) -> str:
+    path = Path(dataset)
+    return path.stem if path.suffix in (".hdf5", ".h5", ".npz") else dataset.replace("/", "-")

@@ -1,0 +1,337 @@
+"""The paper's tables as commands: its numbers, what is read from runs, what is trained, what is said of gaps."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, Answer, Trained
+from report_factory import hopper_data
+
+from ractd.reproduce import EXPERIMENTS, paper
+from ractd.reproduce.claims import MORE, TIMES, Claim, bootstrap, verdict
+from ractd.reproduce.diversity import CELLS, kept, spread
+from ractd.reproduce.experiments import better_mode
+from ractd.reproduce.lines import Line, Measured
+
+Command = Callable[..., Answer]
+EXTRA = ["--", *(word for pair in TINY.items() for word in pair)]
+
+
+@pytest.fixture
+def runs(trained: Trained, tmp_path: Path) -> Path:
+    """A folder with the tiny run under the name that the tables look for."""
+    shutil.copytree(trained.directory, tmp_path / "runs" / "pendulum-s0")
+    return tmp_path / "runs"
+
+
+def make(cli: Command, runs: Path, *arguments: str | Path) -> Answer:
+    """`ractd reproduce` on the tiny dataset, tables beside the runs, no report."""
+    return cli("reproduce", *arguments, "--runs", runs, "--out", runs.parent / "results", "--no-report", *EXTRA)
+
+
+def content(runs: Path, name: str) -> Any:
+    """A table's JSON."""
+    return json.loads((runs.parent / "results" / f"{name}.json").read_text())
+
+
+def by_method(table: Any) -> dict[str, Any]:
+    """A table's lines of its only dataset."""
+    return {line["method"]: line for line in table["lines"]}
+
+
+# The paper's numbers.
+
+
+def test_the_papers_numbers_are_those_of_its_text() -> None:
+    assert paper.TABLE_1["hopper-medium-expert"]["RACTD"] == paper.Published(129.0, 1.3, 1)
+    assert paper.TABLE_1["walker2d-medium-replay"]["Diffusion QL"] == paper.Published(98.0, 0.5, 5)
+    assert paper.TABLE_1["halfcheetah-medium"]["MOReL"].score == 42.1
+    assert paper.TABLE_2["maze2d-large"]["Diffuser"] == paper.Published(123.0, 6.4, 256, 5.568)
+    assert paper.TABLE_3["hopper-medium-replay"]["EDM teacher"] == paper.Published(114.2, None, 80, 2.134)
+    assert paper.TABLE_4["hopper-medium-replay"][paper.REWARD_IN_TEACHER] == paper.Published(96.2, 0.2, 1)
+    assert paper.TABLE_5["hopper-medium-replay"]["RACTD, 3 steps"] == paper.Published(108.7, 0.1, 3, 0.0377)
+    assert paper.TABLE_10["walker2d-medium"][paper.REWARD_IN_BOTH] == paper.Published(94.5, 2.6, 1)
+    assert paper.TABLE_11["maze2d-medium"]["DDIM, 1 step"] == paper.Published(-2.6, 12.5, 1)
+
+
+@pytest.mark.parametrize(
+    ("method", "average"),
+    [
+        ("BC", 51.9),
+        ("CQL", 77.6),
+        ("IQL", 77.0),
+        ("DT", 74.7),
+        ("TT", 78.9),
+        ("MOPO", 42.1),
+        ("MOReL", 72.9),
+        ("MBOP", 47.8),
+        ("Diffusion QL", 89.3),
+        ("Consistency AC", 89.8),
+        ("Consistency BC", 75.9),
+        ("Diffuser", 77.5),
+        ("RACTD", 97.6),
+    ],
+)
+def test_rows_of_table_1_have_the_averages_that_the_paper_prints(method: str, average: float) -> None:
+    scores = [paper.TABLE_1[dataset][method].score for dataset in paper.MUJOCO]
+    assert np.mean([score for score in scores if score is not None]) == pytest.approx(average, abs=0.11)
+
+
+@pytest.mark.parametrize(
+    ("table", "method", "average"),
+    [
+        (paper.TABLE_2, "MPPI", 16.2),
+        (paper.TABLE_2, "CQL", 7.7),
+        (paper.TABLE_2, "IQL", 47.0),
+        (paper.TABLE_2, "Diffuser", 119.5),
+        (paper.TABLE_2, "CTD (plain student)", 123.4),
+        (paper.TABLE_2, "RACTD", 133.4),
+        (paper.TABLE_11, "DDPM, 100 steps", 132.6),
+        (paper.TABLE_11, "DDIM, 10 steps", 130.2),
+        (paper.TABLE_11, "DDIM, 1 step", -0.2),
+        (paper.TABLE_11, "EDM teacher", 131.5),
+        (paper.TABLE_11, "RACTD", 133.4),
+    ],
+)
+def test_rows_of_the_maze_tables_have_the_averages_that_the_paper_prints(
+    table: paper.Numbers, method: str, average: float
+) -> None:
+    scores = [table[dataset][method].score for dataset in paper.MAZES]
+    assert np.mean([score for score in scores if score is not None]) == pytest.approx(average, abs=0.11)
+
+
+def test_the_papers_numbers_show_what_it_says_of_them() -> None:
+    checked = 0
+    tables = {f"table{n}": getattr(paper, f"TABLE_{n}") for n in (1, 2, 3, 4, 5, 10, 11)}
+    for name, table in tables.items():
+        for claim in EXPERIMENTS[name].claims:
+            for dataset, methods in table.items():
+                if claim.datasets and dataset not in claim.datasets:
+                    continue
+                quantity = {"score": "score", "ms": "seconds"}[claim.quantity]
+                first, second = (
+                    getattr(methods.get(method, paper.NOTHING), quantity) for method in (claim.first, claim.second)
+                )
+                if first is not None and second is not None:
+                    assert first > second, (name, dataset, claim)
+                    checked += 1
+    assert checked > 60
+
+
+# Statistics.
+
+
+def line(method: str, *by_seed: Any, quantity: str = "score") -> Line:
+    """A line with samples by seed."""
+    seeds = {seed: Measured({quantity: np.asarray(values, float)}, "") for seed, values in enumerate(by_seed)}
+    return Line("d", method, seeds=seeds)
+
+
+def test_an_interval_of_one_seed_has_the_width_of_the_episodes_and_of_several_that_of_the_seeds() -> None:
+    rng = np.random.default_rng(0)
+    episodes = rng.normal(50, 10, 400)
+    first, _ = bootstrap({0: episodes}, {0: episodes})
+    assert first.mean() == pytest.approx(episodes.mean(), abs=0.05)
+    assert first.std() == pytest.approx(episodes.std() / 20, rel=0.1)
+    levels = {seed: np.full(5, level) for seed, level in enumerate((0.0, 10.0, 20.0, 30.0))}
+    means, _ = bootstrap(levels, levels)
+    assert means.std() == pytest.approx(np.std((0, 10, 20, 30)) / 2, rel=0.05)
+
+
+def test_seeds_are_paired() -> None:
+    low = {seed: np.full(5, level) for seed, level in enumerate((0.0, 50.0, 100.0))}
+    high = {seed: values + 1 for seed, values in low.items()}
+    first, second = bootstrap(high, low)
+    assert np.allclose(first - second, 1), "what seeds do to both methods alike is no doubt about their difference"
+
+
+def test_verdicts() -> None:
+    lines = [line("a", [10, 11, 12], [20, 21, 22]), line("b", [1, 2, 3], [2, 3, 4]), line("c")]
+    said = verdict(Claim("a", MORE, "b"), lines, "d")
+    assert said.state == "confirmed"
+    assert "2 seeds" in said.evidence
+    reverse = verdict(Claim("b", MORE, "a"), lines, "d")
+    assert (reverse.state, "the other way round" in reverse.evidence) == ("not confirmed", True)
+    assert verdict(Claim("a", MORE, "a"), lines, "d").state == "not confirmed", "what is equal is not larger"
+    assert verdict(Claim("a", MORE, "c"), lines, "d").state == "not run"
+    times = verdict(
+        Claim("slow", TIMES, "quick", "ms"),
+        [line("slow", [8.0], quantity="ms"), line("quick", [2.0], quantity="ms")],
+        "d",
+    )
+    assert (times.state, times.evidence) == ("confirmed", "4 times, 1 seed")
+
+
+def test_a_line_has_its_error_over_seeds_or_else_over_episodes() -> None:
+    assert line("a", [1, 2, 3, 4]).error("score") == pytest.approx(np.std([1, 2, 3, 4], ddof=1) / 2)
+    assert line("a", [1, 3], [5, 7]).error("score") == pytest.approx(2.0), "means 2 and 6"
+    assert line("a", [5.0]).error("score") is None
+
+
+def test_diversity_of_known_samples() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mode = torch.randn(16, 64, 4, generator=generator)
+    assert spread(0.3 * mode).mean() == pytest.approx(0.3, rel=0.02)
+    sides = torch.where(torch.arange(64) % 2 == 0, 0.8, -0.8).view(1, 64, 1)
+    teacher = sides + 0.01 * mode
+    again = sides + 0.01 * torch.randn(16, 64, 4, generator=generator)
+    assert kept(teacher, again).mean() > 0.9
+    one_side = 0.8 + 0.01 * torch.randn(16, 64, 4, generator=generator)
+    assert kept(teacher, one_side).mean() < 0.65, "half of the clusters are on the other side"
+    assert np.allclose(kept(teacher, teacher[:, :1].expand(-1, 64, -1)), 1 / CELLS)
+
+
+def test_the_better_mode_begins_between_two_groups() -> None:
+    returns = np.concatenate([np.linspace(90, 110, 300), np.linspace(900, 1000, 50)])
+    assert 110 < better_mode(returns) < 900
+    assert better_mode(np.full(3, 7.0)) == 7.0
+
+
+# The command.
+
+
+def test_every_table_and_figure_is_read_from_what_is_there(runs: Path, pendulum: Path, cli: Command) -> None:
+    answer = make(cli, runs, *EXPERIMENTS, "--no-train", "--datasets", pendulum)
+    assert answer.code == 0, answer.out + answer.err
+    assert [path.name for path in runs.iterdir()] == ["pendulum-s0"], "nothing was begun"
+    result = json.loads((runs / "pendulum-s0" / "result.json").read_text())
+    for name in EXPERIMENTS:
+        table = content(runs, name)
+        text = (runs.parent / "results" / f"{name}.md").read_text()
+        rows = list(csv.DictReader((runs.parent / "results" / f"{name}.csv").open()))
+        assert [row["method"] for row in rows] == [line["method"] for line in table["lines"]]
+        assert table["title"] in text
+        assert table["datasets"][0]["fingerprint"][:16] in text
+        assert "not D4RL's own data; recipe: random actions" in text
+        assert "source" not in table["datasets"][0], "a table is passed on, paths of this machine are not"
+        assert table["unit"] == "return"
+    ractd = result["rows"]["RACTD"]
+    for name, method in (("table1", "RACTD"), ("table4", paper.REWARD_IN_STUDENT), ("table5", "RACTD, 1 step")):
+        read = by_method(content(runs, name))[method]
+        assert read["score"] == pytest.approx(ractd["evaluation"]["mean_return"])
+        assert read["score_se"] == pytest.approx(ractd["evaluation"]["return_se"])
+        assert (read["ms"], read["nfe"]) == (ractd["ms_per_action"], 1)
+    four = by_method(content(runs, "table4"))
+    assert four[paper.REWARD_IN_BOTH]["note"] == "not run"
+    states = {each["claim"]: each["state"] for each in content(runs, "table4")["comparisons"]}
+    assert states[f"score: {paper.REWARD_IN_STUDENT} > {paper.REWARD_IN_BOTH}"] == "not run"
+    assert states[f"score: {paper.REWARD_IN_STUDENT} > {paper.BOTH_PLAIN}"] in ("confirmed", "not confirmed")
+    twelve = by_method(content(runs, "table12"))["reward-agnostic diffusion (teacher)"]
+    assert twelve["spread"] > 0
+    assert twelve["kept"] > 0.8, "two draws of one policy"
+    assert (runs.parent / "results" / "figure3-pendulum.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_curves_are_those_of_the_runs_metrics(runs: Path, pendulum: Path, cli: Command) -> None:
+    assert make(cli, runs, "figure4", "--no-train", "--datasets", pendulum).code == 0
+    with (runs.parent / "results" / "figure4-curves.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["method"] == "reward weight auto"]
+    logged = [json.loads(text) for text in (runs / "pendulum-s0" / "metrics.jsonl").read_text().splitlines()]
+    expected = [
+        (entry["step"], entry["episode_return"])
+        for entry in logged
+        if entry["stage"] == "student" and "episode_return" in entry
+    ]
+    assert [(int(row["step"]), float(row["score"])) for row in rows] == expected
+    assert len(expected) == int(TINY["--evaluation.checkpoints"])
+    assert (runs.parent / "results" / "figure4-pendulum.png").exists()
+
+
+def test_what_is_missing_is_trained_and_what_is_there_is_not(runs: Path, pendulum: Path, cli: Command) -> None:
+    before = (runs / "pendulum-s0" / "config.json").read_text()
+    answer = make(cli, runs, "table4", "--datasets", pendulum, runs / "nowhere.hdf5")
+    assert answer.code == 0, answer.out + answer.err
+    assert (runs / "pendulum-s0" / "config.json").read_text() == before, "the run that was there was not touched"
+    config = json.loads((runs / "pendulum-s0-rt" / "config.json").read_text())["config"]
+    assert config["teacher"]["reward_weight"] == "auto"
+    table = content(runs, "table4")
+    assert all("score" in line for line in table["lines"])
+    assert {each["state"] for each in table["comparisons"]} <= {"confirmed", "not confirmed"}
+    assert table["skipped"] == {str(runs / "nowhere.hdf5"): f"{runs / 'nowhere.hdf5'}: no such file"}
+    assert f"{runs / 'nowhere.hdf5'}: skipped" in (runs.parent / "results" / "table4.md").read_text()
+    again = make(cli, runs, "table4", "--datasets", pendulum)
+    assert again.code == 0
+    assert content(runs, "table4")["lines"] == table["lines"]
+
+
+def test_an_evaluation_is_read_once_it_is_there(runs: Path, pendulum: Path, cli: Command) -> None:
+    run = runs / "pendulum-s0"
+    episodes = TINY["--evaluation.episodes"]
+    assert cli("eval", run, "--steps", "3", "--episodes", episodes, "--seed", "0").code == 0
+    assert make(cli, runs, "table5", "--no-train", "--datasets", pendulum).code == 0
+    lines = by_method(content(runs, "table5"))
+    assert lines["RACTD, 3 steps"]["nfe"] == 3
+    assert lines["RACTD, 3 jumps"]["note"] == "not run"
+
+
+def test_a_run_with_other_settings_is_not_passed_off(runs: Path, pendulum: Path, cli: Command) -> None:
+    arguments = ["--no-train", "--datasets", pendulum, "--runs", runs, "--out", runs.parent / "results", "--no-report"]
+    assert cli("reproduce", "table4", *arguments, "--", *EXTRA[1:], "--student.ctm-share", "0.5").code == 0
+    note = by_method(content(runs, "table4"))[paper.REWARD_IN_STUDENT]["note"]
+    assert "pendulum-s0 is another run, with config.student.ctm_share 0.25 instead of 0.5" in note
+
+
+def test_seeds_that_are_missing_are_named(runs: Path, pendulum: Path, cli: Command) -> None:
+    assert make(cli, runs, "table4", "--no-train", "--seeds", "3", "--datasets", pendulum).code == 0
+    read = by_method(content(runs, "table4"))[paper.REWARD_IN_STUDENT]
+    assert (read["seeds"], read["note"]) == ([0], "not run with seed 1, 2")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["table7"], "'table7' is not known, expected one of table1, table2, table3"),
+        ([], "name at least one table or figure of table1"),
+        (["table4", "--seeds", "0"], "--seeds is 0, expected at least 1"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments: list[str], said: str, tmp_path: Path, cli: Command) -> None:
+    answer = cli("reproduce", *arguments, "--out", tmp_path / "out")
+    assert answer.code == 2
+    assert said in answer.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_datasets_of_one_name_are_refused(pendulum: Path, tmp_path: Path, cli: Command) -> None:
+    shutil.copy(pendulum, tmp_path / pendulum.name)
+    answer = cli("reproduce", "table4", "--no-train", "--datasets", pendulum, tmp_path / pendulum.name)
+    assert answer.code == 2
+    assert "both named 'pendulum'" in answer.err
+
+
+def test_d4rls_own_file_is_called_so_and_has_the_papers_numbers_beside_it(
+    tmp_path: Path, cli: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path))
+    hopper_data(tmp_path / "hopper_medium_replay-v2.hdf5", "hopper-medium-replay-v2", "Hopper-v5")
+    for spec, own in (("hopper-medium-replay-v2", True), (tmp_path / "hopper_medium_replay-v2.hdf5", False)):
+        assert make(cli, tmp_path / "runs", "table4", "--no-train", "--datasets", spec).code == 0
+        assert content(tmp_path / "runs", "table4")["datasets"][0]["published"] is own
+    assert make(cli, tmp_path / "runs", "table4", "--no-train", "--datasets", "hopper-medium-replay-v2").code == 0
+    table = content(tmp_path / "runs", "table4")
+    assert by_method(table)[paper.BOTH_PLAIN]["paper_score"] == 50.8
+    assert "D4RL's own file" in (tmp_path / "results" / "table4.md").read_text()
+    assert table["lines"][0]["note"] == "not run"
+
+
+def test_a_table_without_a_dataset_says_why(tmp_path: Path, cli: Command) -> None:
+    answer = make(cli, tmp_path / "runs", "table4", "figure3", "--datasets", tmp_path / "gone.hdf5")
+    assert answer.code == 0, answer.err
+    for name in ("table4", "figure3"):
+        text = (tmp_path / "results" / f"{name}.md").read_text()
+        assert "No dataset could be used." in text
+        assert f"{tmp_path / 'gone.hdf5'}: no such file" in text
+
+
+def test_a_damaged_run_is_a_gap_and_not_the_end(runs: Path, pendulum: Path, cli: Command) -> None:
+    (runs / "pendulum-s0" / "result.json").write_text("{")
+    assert make(cli, runs, "table4", "--no-train", "--datasets", pendulum).code == 0
+    assert "result.json: not valid JSON" in by_method(content(runs, "table4"))[paper.BOTH_PLAIN]["note"]

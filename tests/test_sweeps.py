@@ -1,0 +1,464 @@
+"""Sweeps: every trial ends in its outcome, whatever is killed, missing or wrong; statistics against what they are by definition."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Answer, environment, pendulum_data
+from filelock import FileLock
+from rich.console import Console
+
+from ractd.data.hdf5 import write_hdf5
+from ractd.errors import RactdError
+from ractd.sweeps import Outcome, Trial, run_trials
+from ractd.sweeps import workers as places
+from ractd.sweeps.grid import Run, label, runs_of
+from ractd.sweeps.statistics import interquartile_mean, intervals, performance_profile
+from ractd.sweeps.summary import summarize, write_summary
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+QUICK = {
+    "--teacher.parametrization": "ddpm",
+    "--teacher.ddpm.timesteps": "5",
+    "--return-model.optimization.steps": "20",
+    "--teacher.optimization.steps": "20",
+    "--evaluation.episodes": "2",
+}
+"""Trains and scores a teacher alone, in a second or two."""
+
+
+def quick(**changes: str) -> list[str]:
+    return [word for pair in {**QUICK, **changes}.items() for word in pair]
+
+
+def data_trial(name: str, directory: Path, steps: int = 200, needs: tuple[str, ...] = ()) -> Trial:
+    """A short command that makes a file."""
+    words = ("data", "make", "hopper-mixed", "--steps", str(steps), "--directory", str(directory / name))
+    return Trial(name, words, (directory / name / "hopper-mixed.hdf5").exists, needs)
+
+
+def failing_trial(name: str, directory: Path) -> Trial:
+    return Trial(name, ("data", "validate", str(directory / "nothing.npz")), lambda: False)
+
+
+def states(outcomes: list[Outcome]) -> dict[str, tuple[str, int]]:
+    return {outcome.trial.name: (outcome.state, outcome.attempts) for outcome in outcomes}
+
+
+@contextmanager
+def started(*words: str | Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A running `ractd`, gone when the block is left."""
+    with open(log, "wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ractd.cli", *map(str, words)],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environment(),
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"never happened: {what}"
+        time.sleep(0.01)
+
+
+def text_of(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def is_free(run: Path) -> bool:
+    """Nobody holds the run directory."""
+    lock = FileLock(run / ".lock", blocking=False)
+    try:
+        lock.acquire()
+    except TimeoutError:
+        return False
+    lock.release()
+    return True
+
+
+# The engine.
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+
+
+def chain(directory: Path) -> list[Trial]:
+    return [
+        data_trial("late", directory, needs=("early",)),
+        data_trial("early", directory),
+        failing_trial("bad", directory),
+        data_trial("after-bad", directory, needs=("bad", "early")),
+        data_trial("after-that", directory, needs=("after-bad",)),
+    ]
+
+
+def assert_chain(outcomes: list[Outcome], directory: Path) -> None:
+    assert states(outcomes) == {
+        "late": ("done", 1),
+        "early": ("done", 1),
+        "bad": ("failed", 2),
+        "after-bad": ("not run", 0),
+        "after-that": ("not run", 0),
+    }
+    reasons = {outcome.trial.name: outcome.reason for outcome in outcomes}
+    assert reasons["bad"] == f"{directory / 'nothing.npz'}: no such file"
+    assert reasons["after-bad"] == "it needs bad, which failed"
+    assert reasons["after-that"] == "it needs after-bad, which was not run"
+    assert text_of(directory / "logs" / "bad.log").count("$ ractd data validate") == 2
+    assert not (directory / "logs" / "after-bad.log").exists()
+    files = [directory / name / "hopper-mixed.hdf5" for name in ("early", "late")]
+    assert files[0].stat().st_mtime_ns < files[1].stat().st_mtime_ns
+
+
+def test_without_ray_it_runs_one_after_the_other_and_says_so(
+    tmp_path: Path, no_ray: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcomes = run_trials(chain(tmp_path), tmp_path / "logs", jobs=2, console=Console(width=200))
+    assert_chain(outcomes, tmp_path)
+    said = capsys.readouterr().out
+    assert 'Ray is not installed: one trial at a time instead of 2 (pip install "ractd[sweeps]")' in said
+    assert "bad: trying once more" in said
+    assert f"log: {tmp_path / 'logs' / 'bad.log'}" in said
+    again = run_trials(chain(tmp_path)[:2], tmp_path / "logs")
+    assert states(again) == {"late": ("was done", 0), "early": ("was done", 0)}
+
+
+def test_ray_runs_the_same_trials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("ray")
+    outcomes = run_trials(chain(tmp_path), tmp_path / "logs", jobs=2, console=Console(width=200))
+    assert_chain(outcomes, tmp_path)
+    printed = capsys.readouterr()
+    assert printed.err == "", "Ray's own messages are not for the user"
+    assert all(line.split(":")[0] in {t.name for t in chain(tmp_path)} for line in printed.out.splitlines())
+
+
+@pytest.mark.slow
+def test_trials_of_ray_end_with_the_sweep_that_is_killed(tmp_path: Path, pendulum: Path) -> None:
+    pytest.importorskip("ray")
+    out, log = tmp_path / "sweep", tmp_path / "log"
+    command = ["sweep", pendulum, "--jobs", "2", "--seeds", "2", "--out", out, "--"]
+    runs = [out / f"pendulum-s{seed}" for seed in (0, 1)]
+    with started(*command, *quick(**{"--teacher.optimization.steps": "1000000"}), log=log) as process:
+        wait_until(lambda: all("teacher: training" in text_of(run / "log.txt") for run in runs), "both train")
+        assert not any(is_free(run) for run in runs)
+        process.send_signal(signal.SIGKILL)
+        wait_until(lambda: all(is_free(run) for run in runs), "both runs are let go", seconds=30)
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from test_sweeps import data_trial
+from ractd.sweeps import run_trials
+directory = Path(sys.argv[1])
+run_trials([data_trial(name, directory) for name in ("a", "b", "c")], directory / "logs")
+"""
+
+
+def test_a_killed_sweep_goes_on_with_what_is_left(tmp_path: Path) -> None:
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path)], env={**environment(), "PYTHONPATH": path})
+    log = tmp_path / "logs" / "b.log"
+    wait_until(lambda: log.exists() or driver.poll() is not None, "the second trial begins")
+    driver.kill()
+    assert driver.wait() == -signal.SIGKILL
+    trials = [data_trial(name, tmp_path) for name in ("a", "b", "c")]
+    assert [trial.done() for trial in trials] == [True, False, False]
+    outcomes = run_trials(trials, tmp_path / "logs")
+    assert states(outcomes) == {"a": ("was done", 0), "b": ("done", 1), "c": ("done", 1)}
+    assert text_of(log).count("$ ractd data make") == 2
+
+
+def test_ctrl_c_lets_trials_save_and_says_how_to_go_on(tmp_path: Path, pendulum: Path) -> None:
+    out, log = tmp_path / "sweep", tmp_path / "log"
+    options = quick(**{"--teacher.optimization.steps": "1000000"})
+    with started("sweep", pendulum, "--seeds", "2", "--out", out, "--", *options, log=log) as process:
+        wait_until(lambda: "teacher: training" in text_of(out / "pendulum-s0" / "log.txt"), "it trains")
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60) == 130
+    said = log.read_text()
+    assert "pendulum-s0: stopped" in said
+    assert f"go on from the last checkpoint with: ractd sweep {pendulum} --seeds 2" in said
+    assert "stopped and saved; go on with: ractd train" in text_of(out / "logs" / "pendulum-s0.log")
+    assert (out / "pendulum-s0" / "checkpoints" / "teacher" / "last.safetensors").exists()
+    assert not (out / "pendulum-s1").exists()
+    assert not (out / "sweep.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"jobs": 0}, "--jobs is 0, expected 1 or more"),
+        ({"cpus": 0}, "--cpus is 0, expected more than 0"),
+        ({"cpus": 1.5}, "--cpus is 1.5, expected a whole number or less than 1"),
+        ({"gpus": -1}, "--gpus is -1, expected 0 or more"),
+        ({"jobs": 2, "ray_address": "auto"}, "--jobs is for this machine"),
+        ({"ray_address": "somewhere"}, "expected HOST:PORT"),
+        ({"ray_address": "ray://head:10001"}, "expected HOST:PORT"),
+    ],
+)
+def test_options_that_make_no_sense(tmp_path: Path, options: dict[str, object], message: str) -> None:
+    pytest.importorskip("ray")
+    with pytest.raises(RactdError, match=message):
+        run_trials([data_trial("a", tmp_path)], tmp_path / "logs", **options)  # type: ignore[arg-type]
+    assert not (tmp_path / "logs" / "a.log").exists()
+
+
+def test_an_address_where_no_cluster_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray")
+    assert places.ANSWER_SECONDS + places.JOIN_SECONDS < 15
+    trials = [data_trial("a", tmp_path)]
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(RactdError, match=rf"--ray-address {address}: no Ray cluster answers there"):
+            run_trials(trials, tmp_path / "logs", ray_address=address)
+        silent.listen()
+        monkeypatch.setattr(places, "JOIN_SECONDS", 2.0)
+        with pytest.raises(RactdError, match=rf"--ray-address {address}: something answers, but not as a Ray cluster"):
+            run_trials(trials, tmp_path / "logs", ray_address=address)
+
+
+def test_a_sweep_runs_once_at_a_time(tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    with FileLock(logs / ".lock"), pytest.raises(RactdError, match="another process is running this sweep"):
+        run_trials([data_trial("a", tmp_path)], logs)
+
+
+@pytest.mark.parametrize(
+    ("names", "needs"), [(("a", "a"), ()), (("a", "../b"), ()), (("a", "b"), ("c",)), (("a", "b"), ("b",))]
+)
+def test_trials_that_can_not_be_a_sweep(tmp_path: Path, names: tuple[str, str], needs: tuple[str, ...]) -> None:
+    trials = [Trial(names[0], ("data", "list"), lambda: False), Trial(names[1], ("data", "list"), lambda: False, needs)]
+    with pytest.raises(ValueError, match=r"trial|cycle"):
+        run_trials(trials, tmp_path / "logs")
+
+
+# The command.
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on_to_the_table_of_one_that_was_not(cli: Callable[..., Answer], tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    dataset = tmp_path / "pendulum.hdf5"
+    write_hdf5(dataset, pendulum_data(300, env_id=None))
+    words = ["sweep", dataset, "--vary", "teacher.network.width", "16", "32", "--seeds", "1"]
+    whole, out, log = tmp_path / "whole", tmp_path / "killed", tmp_path / "log"
+    answer = cli(*words, "--out", whole, "--jobs", "2", "--", *quick())
+    assert answer.code == 0, answer.out + answer.err
+    assert "teacher.network.width 32" in answer.out
+    command = [*words, "--out", out, "--", *quick()]
+    first, second = (out / f"pendulum-teacher.network.width={width}-s0" for width in (16, 32))
+    with started(*command, log=log) as process:
+        wait_until(lambda: (second / "config.json").exists() or process.poll() is not None, "the second begins")
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, log.read_text()
+    assert (first / "result.json").exists()
+    wait_until(lambda: is_free(second), "the trial ends with its sweep", seconds=30)
+    assert not (second / "result.json").exists()
+    assert not (out / "sweep.md").exists()
+    answer = cli(*command)
+    assert answer.code == 0, answer.out + answer.err
+    assert "1 of 2 trials are done already" in answer.out
+    for name in ("sweep.md", "sweep.csv", "sweep.json"):
+        assert (out / name).read_text() == (whole / name).read_text()
+    content = json.loads((out / "sweep.json").read_text())
+    rows = [json.loads((run / "result.json").read_text())["rows"]["teacher"] for run in (first, second)]
+    assert [line["values"] for line in content["policies"]["teacher"]] == [
+        {"pendulum": {"0": row["offline"]["estimated_return"]}} for row in rows
+    ]
+    assert {row["threads"] for row in rows} == {1}, "its one CPU, whatever the environment says"
+    assert (out / "profiles.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--vary", "teacher.network.widht", "1", "2"], "--teacher.network.width"),
+        (["--vary", "teacher.network.width", "16", "wide"], "invalid literal"),
+        (["--vary", "teacher.network.width", "16", "0"], "--teacher.network.width is 0, expected a number from 1"),
+        (["--vary", "teacher.network.width"], "expected an option and its values"),
+        (["--vary", "seed", "1", "2"], "--vary seed: not for a sweep; use --seeds"),
+        (["--seeds", "0"], "--seeds is 0, expected 1 or more"),
+        (["--jobs", "0"], "--jobs is 0, expected 1 or more"),
+        (["--", "--out", "elsewhere"], "--out after '--': not for a sweep"),
+        (["nothing.npz"], "nothing.npz: no such file"),
+        (["nothing", "more/nothing.npz"], "two of the datasets are called 'nothing'"),
+    ],
+)
+def test_a_mistake_is_named_before_anything_starts(
+    cli: Callable[..., Answer], tmp_path: Path, pendulum: Path, arguments: list[str], message: str
+) -> None:
+    out = tmp_path / "sweep"
+    datasets = [] if arguments[0].startswith("nothing") else [pendulum]
+    answer = cli("sweep", *datasets, "--out", out, *arguments)
+    assert answer.code == 2
+    assert message in " ".join(answer.err.replace("│", " ").split())
+    assert not out.exists()
+
+
+def test_runs_of_other_settings_do_not_pass_for_finished(
+    cli: Callable[..., Answer], tmp_path: Path, pendulum: Path
+) -> None:
+    out = tmp_path / "sweep"
+    out.mkdir()
+    name = "pendulum-horizon=2-s0"
+    before = ["train", str(pendulum), "--no-report", "--horizon", "2", "--seed", "0", "--out", str(out / name)]
+    (out / "commands.json").write_text(json.dumps({name: before}))
+    command = ["sweep", pendulum, "--vary", "horizon", "2", "--seeds", "1", "--out", out]
+    answer = cli(*command, "--", "--history", "2")
+    assert answer.code == 2
+    assert f"{out / name}: --history was not given when it was begun, and is '2' now" in answer.err
+    (out / "commands.json").unlink()
+    (out / name).mkdir()
+    answer = cli(*command)
+    assert answer.code == 2
+    assert f"{out / name}: was not made by this sweep" in answer.err
+
+
+def test_every_combination_once(tmp_path: Path) -> None:
+    runs = runs_of(["a/hop.hdf5", "d4rl/walk-v2"], [["x.y", "1", "0.5"], ["--z_z", "auto"]], 2, ["--preset", "demo"])
+    assert len(runs) == len({run.name for run in runs}) == 2 * 2 * 2
+    assert runs[0].name == "hop-x.y=1-z-z=auto-s0"
+    assert runs[-1].name == "d4rl-walk-v2-x.y=0.5-z-z=auto-s1"
+    words = "train a/hop.hdf5 --no-report --preset demo --x.y 1 --z-z auto --seed 0"
+    assert runs[0].options(["--preset", "demo"]) == tuple(words.split())
+    assert label(runs[0].setting) == "x.y 1, z-z auto"
+
+
+# Statistics.
+
+
+def middle_half(values: np.ndarray) -> float:
+    ordered = np.sort(values.ravel())
+    cut = len(ordered) // 4
+    return float(ordered[cut : len(ordered) - cut].mean())
+
+
+def test_the_interquartile_mean_is_that_of_the_middle_half() -> None:
+    scores = np.random.default_rng(0).normal(size=(5, 4))
+    assert interquartile_mean(scores) == pytest.approx(middle_half(scores))
+    assert interquartile_mean(np.array([[1.0], [2.0], [3.0], [1000.0]])) == 2.5
+
+
+def test_intervals_are_what_resampling_can_give() -> None:
+    # Of two runs a resample is (a, a), (a, b), (b, a) or (b, b): more than 2.5% lie at either end.
+    assert intervals({"two": np.array([[1.0], [3.0]])}) == {"two": (1.0, 3.0)}
+    # Resampled within each task: tasks that differ, with runs that don't, leave nothing uncertain.
+    strata = np.tile([[0.0, 1.0, 2.0, 10.0]], (3, 1))
+    assert intervals({"strata": strata}) == {"strata": (1.5, 1.5)}
+    # Many runs: the interval of a mean, 1.96 standard errors to both sides.
+    many = np.random.default_rng(0).normal(size=(400, 1))
+    low, high = intervals({"many": many}, lambda x: float(x.mean()))["many"]
+    assert high - low == pytest.approx(2 * 1.96 * many.std() / np.sqrt(400), rel=0.1)
+    assert low < many.mean() < high
+
+
+def test_the_bootstrap_is_seeded_and_leaves_numpy_alone() -> None:
+    scores = {"a": np.random.default_rng(0).normal(size=(6, 2))}
+    np.random.seed(7)  # noqa: NPY002
+    expected = np.random.rand()  # noqa: NPY002
+    np.random.seed(7)  # noqa: NPY002
+    first = intervals(scores, seed=1)
+    assert np.random.rand() == expected  # noqa: NPY002
+    assert intervals(scores, seed=1) == first
+    assert intervals(scores, seed=2) != first
+
+
+def test_a_profile_is_the_share_of_runs_above() -> None:
+    scores = np.array([[0.1, 0.9], [0.4, 0.6]])
+    thresholds = np.array([0.0, 0.5, 0.7, 0.9])
+    share, low, high = performance_profile({"a": scores}, thresholds)["a"]
+    assert share.tolist() == [1.0, 0.5, 0.25, 0.0]
+    assert (low <= share).all()
+    assert (share <= high).all()
+    # The better task is above 0.7 in none, one or both of the resampled runs.
+    assert (low[2], high[2]) == (0.0, 0.5)
+
+
+@pytest.mark.parametrize("scores", [np.zeros((0, 2)), np.zeros(3), np.array([[np.nan], [1.0]]), np.zeros((1, 2))])
+def test_scores_without_an_interval(scores: np.ndarray) -> None:
+    with pytest.raises(RactdError, match=r"scores have to be numbers|two runs or more"):
+        intervals({"a": scores})
+
+
+# The table.
+
+
+def write_result(out: Path, run: Run, score: float | None, mean_return: float = 1.0) -> None:
+    row = {"evaluation": {"mean_score": score, "mean_return": mean_return}, "offline": {"estimated_return": 5.0}}
+    (out / run.name).mkdir(parents=True)
+    (out / run.name / "result.json").write_text(json.dumps({"rows": {"RACTD": row}, "complete": True}))
+
+
+def test_statistics_are_of_the_seeds_that_every_dataset_has(tmp_path: Path) -> None:
+    runs = runs_of(["hop", "walk"], [["w", "1", "2"]], 4, [])
+    rng = np.random.default_rng(0)
+    scores = {run: float(rng.normal(50, 20)) for run in runs}
+    missing = next(run for run in runs if (run.task, run.setting, run.seed) == ("walk", (("w", "2"),), 1))
+    for run in runs:
+        if run != missing:
+            write_result(tmp_path, run, scores[run])
+    summary = summarize(runs, tmp_path)
+    assert summary is not None
+    one, two = summary.policies["RACTD"]
+    assert one.seeds == [0, 1, 2, 3]
+    assert two.seeds == [0, 2, 3]
+    for line, weight in ((one, "1"), (two, "2")):
+        used = [scores[run] for run in runs if run.setting == (("w", weight),) and run.seed in line.seeds]
+        assert line.iqm == pytest.approx(middle_half(np.array(used)))
+        assert line.interval is not None
+        assert line.interval[0] <= line.iqm <= line.interval[1]
+    assert len(two.values["hop"]) == 4, "a dataset's own mean is of all its runs"
+    write_summary(summary, tmp_path, ["walk-w=2-s1: it broke"])
+    assert "walk-w=2-s1: it broke" in (tmp_path / "sweep.md").read_text()
+    with open(tmp_path / "sweep.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["setting"] for line in lines] == ["w 1", "w 2"]
+    assert float(lines[1]["hop"]) == pytest.approx(np.mean(list(two.values["hop"].values())))
+    assert [line["seeds"] for line in lines] == ["4", "3"]
+    profiles = json.loads((tmp_path / "sweep.json").read_text())["profiles"]["settings"]
+    assert set(profiles) == {"w 1", "w 2"}
+    assert profiles["w 1"]["share"][-1] == 0.0
+
+
+def test_datasets_without_a_common_scale_have_no_common_mean(tmp_path: Path) -> None:
+    runs = runs_of(["hop", "mine"], [], 2, [])
+    for run in runs:
+        write_result(tmp_path, run, 90.0 if run.task == "hop" else None, mean_return=7.0)
+    summary = summarize(runs, tmp_path)
+    assert summary is not None
+    assert summary.unit == "return"
+    assert summary.profiles is None
+    assert [line.iqm for line in summary.policies["RACTD"]] == [None]
+    write_summary(summary, tmp_path, [])
+    assert "| as given | 7.0 ± 0.0 | 7.0 ± 0.0 | - | 2 |" in (tmp_path / "sweep.md").read_text()
+    assert not (tmp_path / "profiles.png").exists()
+
+
+def test_a_sweep_without_results_has_no_table(tmp_path: Path) -> None:
+    assert summarize(runs_of(["hop"], [], 2, []), tmp_path) is None
