@@ -21,9 +21,15 @@ SIDES: tuple[dict[str, Any], ...] = (
     {"xytext": (9, 0), "ha": "left", "va": "center"},
     {"xytext": (-9, 0), "ha": "right", "va": "center"},
     {"xytext": (0, -8), "ha": "center", "va": "top"},
+    {"xytext": (6, 6), "ha": "left", "va": "bottom"},
+    {"xytext": (6, -6), "ha": "left", "va": "top"},
+    {"xytext": (-6, 6), "ha": "right", "va": "bottom"},
+    {"xytext": (-6, -6), "ha": "right", "va": "top"},
 )
 """Of a point, where its text can be, the best first."""
 MARKER_PIXELS = 12
+ROUNDS = 3
+"""In which each text looks for its place among the others'."""
 
 
 def write_pictures(figures: Sequence[Figure], directory: Path) -> list[Path]:
@@ -94,31 +100,28 @@ def _draw(axes: Any, series: Series) -> None:
 
 def _name_points(axes: Any, points: Sequence[Series]) -> None:
     """Write names and labels beside single points, each on the side where it hides the least."""
-    taken = [_marked(axes, point) for point in points]
-    for point in points:
-        # Long names take two lines: points of about the same score stand side by side.
-        text = point.name.replace(", ", ",\n") + f"\n{point.label}"
-        best: tuple[float, Any, Bbox] | None = None
-        for side in SIDES:
-            written = axes.annotate(
-                text,
-                (point.x[0], point.y[0]),
-                textcoords="offset points",
-                fontsize=9,
-                color=point.color,
-                linespacing=1.05,
-                **side,
-            )
-            box = written.get_window_extent()
-            hidden = sum(_shared(box, other) for other in taken) + _area(box) - _shared(box, axes.bbox)
-            if best is None or hidden < best[0]:
-                if best is not None:
-                    best[1].remove()
-                best = hidden, written, box
-            else:
-                written.remove()
-        assert best is not None
-        taken.append(best[2])
+    if not points:
+        return
+    marks = [_marked(axes, point) for point in points]
+    written = [[_write(axes, point, side) for side in SIDES] for point in points]
+    boxes = [[text.get_window_extent() for text in texts] for texts in written]
+    chosen: dict[int, int] = {}
+    for _ in range(ROUNDS):
+        for i, candidates in enumerate(boxes):
+            others = [*marks, *(boxes[j][side] for j, side in chosen.items() if j != i)]
+            hidden = [sum(_shared(box, o) for o in others) + _area(box) - _shared(box, axes.bbox) for box in candidates]
+            chosen[i] = hidden.index(min(hidden))
+    for i, texts in enumerate(written):
+        for side, text in enumerate(texts):
+            if side != chosen[i]:
+                text.remove()
+
+
+def _write(axes: Any, point: Series, side: dict[str, Any]) -> Any:
+    # Long names take two lines: points of about the same score stand side by side.
+    text = point.name.replace(", ", ",\n") + f"\n{point.label}"
+    look = {"fontsize": 9, "color": point.color, "linespacing": 1.05, "in_layout": False}
+    return axes.annotate(text, (point.x[0], point.y[0]), textcoords="offset points", **look, **side)
 
 
 def _marked(axes: Any, point: Series) -> Bbox:
