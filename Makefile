@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check proofs bench clean install
+.PHONY: demo test check proofs docs clean install
 
 install: .venv/installed
 
@@ -28,5 +28,8 @@ check: install  ## lint and types
 proofs: install  ## the slow tests
 	$(BIN)/pytest -m slow
 
+docs: install  ## the site, in site/
+	$(BIN)/mkdocs build
+
 clean:
-	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv runs site .pytest_cache .mypy_cache .ruff_cache

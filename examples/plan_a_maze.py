@@ -21,7 +21,7 @@ from ractd.config import PRESETS
 from ractd.data import load_dataset
 from ractd.data.maze import make_maze_dataset
 from ractd.envs.maze import MazeVector, parse_maze
-from ractd.policy import Planner
+from ractd.planner import Planner
 
 MAP = """
 #######

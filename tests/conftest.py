@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,6 +34,7 @@ TINY = {
 }
 """Trains all stages in seconds on one core."""
 ENV_ID = "InvertedPendulum-v5"
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -111,6 +114,19 @@ def cli(
     torch.set_num_threads(1)
     yield call
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A headless browser."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    program = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUMS)), None)
+    if program is None:
+        pytest.skip("no Chromium here; install one, or name it in CHROMIUM")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 def pendulum_data(rows: int = 3000, env_id: str | None = ENV_ID) -> OfflineDataset:

@@ -14,7 +14,8 @@ from conftest import STEPS, Answer, run_command
 
 from ractd.cli import parse
 from ractd.export.graph import batch_first
-from ractd.policy import Planner, Policy
+from ractd.planner import Planner
+from ractd.policy import Policy
 
 TINY = {
     "--horizon": "16",

@@ -19,7 +19,8 @@ from ractd.errors import RactdError
 from ractd.models import InverseDynamics, ReturnNetwork, build_network
 from ractd.models.normalizer import PlanNormalizer
 from ractd.models.spline import Spline, bspline_weights
-from ractd.policy import Planner, Policy, PolicySpec
+from ractd.planner import Planner
+from ractd.policy import Policy, PolicySpec
 from ractd.training.planner import DynamicsObjective, GoalRewardObjective
 from ractd.training.samples import Plans
 

@@ -24,7 +24,7 @@ pytest.importorskip("av")
 
 from ractd.report import report_of_run, write_report
 from ractd.report.contents import PNG, Curve, read_runs
-from ractd.report.plots import (
+from ractd.report.figures import (
     MAX_POINTS,
     latency_figure,
     progress_figure,
@@ -380,3 +380,23 @@ def test_no_renderer_is_a_sentence(
     (what,) = [what for what in written.missing if what.startswith("video")]
     assert what.startswith("video: there is none, for InvertedPendulum-v5 can't be drawn here (MUJOCO_GL=disabled: ")
     assert "There is no video." in written.page.read_text()
+
+
+def test_the_picture_names_every_point_and_no_name_hides_another(run: Path) -> None:
+    from ractd.report import pictures
+
+    result = json.loads((run / "result.json").read_text())
+    for label, score in zip(VARIANTS, (17, 20, 96, 96.3, 98.7, 81, 29), strict=True):
+        result["rows"][label]["evaluation"]["mean_score"] = score
+    (run / "result.json").write_text(json.dumps(result))
+    figure = latency_figure(read_runs([run]))
+    assert figure is not None
+    canvas = pictures._canvas(figure)
+    texts = canvas.axes[0].texts
+    assert [text.get_text().replace("\n", " ") for text in texts] == [
+        f"{series.name} {series.label}" for series in figure.panels[0].series if series.label
+    ]
+    assert len(texts) == len(VARIANTS)
+    boxes = [text.get_window_extent() for text in texts]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert all(canvas.bbox.contains(*corner) for box in boxes for corner in box.corners())

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +13,10 @@ from report_factory import MEANS, make_run
 from ractd.report import write_report
 
 pytest.importorskip("plotly")
-sync_api = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 
-CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FOCUSABLE = "a[href], button, summary, video, [tabindex='0']"
 WIDE, PHONE = (1400, 900), (390, 844)
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    program = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUMS)), None)
-    if program is None:
-        pytest.skip("no Chromium here; install one, or name it in CHROMIUM")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from ractd import fixed_times
-from ractd.policy import MODELS, Planner, Policy
+from ractd.planner import Planner
+from ractd.policy import MODELS, Policy
 
 
 class PolicyGraph(nn.Module):

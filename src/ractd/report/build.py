@@ -17,18 +17,10 @@ import ractd
 from ractd.errors import RactdError
 from ractd.report import Written, tables
 from ractd.report.contents import Contents, read_runs
+from ractd.report.figures import latency_figure, progress_figure, returns_figures, training_figures
 from ractd.report.interactive import figure_json, library
 from ractd.report.pictures import write_pictures
-from ractd.report.plots import (
-    SYMBOLS,
-    Figure,
-    by,
-    latency_figure,
-    progress_figure,
-    returns_figures,
-    training_figures,
-    unit_of,
-)
+from ractd.report.plots import SYMBOLS, Figure, by, unit_of
 from ractd.report.video import Clip, best_and_worst
 from ractd.training.checkpoint import replacing
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ractd.report.plots import BINS, GREY, HISTOGRAM_COLORS, RUN_COLORS, Entry, Figure, Panel, Series, shortened
+from ractd.report.figures import BINS
+from ractd.report.plots import GREY, HISTOGRAM_COLORS, RUN_COLORS, Entry, Figure, Panel, Series, shortened
 from ractd.reproduce.lines import Floats, Line
 
 

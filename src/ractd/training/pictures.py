@@ -10,7 +10,8 @@ import numpy as np
 from ractd.data import OfflineDataset
 from ractd.envs.maze import Maze, MazeVector
 from ractd.envs.maze.picture import Panel, draw
-from ractd.policy import Planner, Policy
+from ractd.planner import Planner
+from ractd.policy import Policy
 
 PAIRS = 6
 """Starts that are drawn."""

@@ -24,7 +24,8 @@ from ractd.data.validation import check_environment
 from ractd.envs.scores import family
 from ractd.errors import RactdError
 from ractd.models import build_network
-from ractd.policy import WEIGHTS, Planner, Policy
+from ractd.planner import Planner
+from ractd.policy import WEIGHTS, Policy
 from ractd.serialize import to_json
 from ractd.training.log import Log
 from ractd.training.loop import Interrupted

@@ -24,7 +24,8 @@ from ractd.envs.evaluate import evaluate
 from ractd.envs.scores import normalized_score
 from ractd.envs.vector import MakeVector
 from ractd.errors import RactdError
-from ractd.policy import Planner, Policy, PolicySpec
+from ractd.planner import Planner
+from ractd.policy import Policy, PolicySpec
 from ractd.training.checkpoint import read_header, read_json, write_json
 from ractd.training.log import Log
 from ractd.training.pictures import draw_plans

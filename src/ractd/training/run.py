@@ -20,7 +20,8 @@ from ractd.data.windows import Windows
 from ractd.envs.maze import Maze
 from ractd.models import InverseDynamics, ReturnNetwork, build_network
 from ractd.models.normalizer import Normalizer, PlanNormalizer
-from ractd.policy import Planner, Policy, PolicySpec
+from ractd.planner import Planner
+from ractd.policy import Policy, PolicySpec
 from ractd.training.log import Log
 from ractd.training.loop import Stage, read_step, run_stage
 from ractd.training.metrics import Metrics
