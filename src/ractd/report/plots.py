@@ -20,7 +20,7 @@ POLICY_COLORS = {"teacher": "#4a7cc4", "plain": "#cf7417", "student": "#2a9d62",
 RUN_COLORS = ("#4a7cc4", "#cf7417", "#2a9d62", "#b065c4", "#d0505f", "#1d93a0", "#a0743f", "#7c7f2a")
 """Of whole runs, where several are compared."""
 DIAGNOSTICS = re.compile(
-    r"gradient|learning_rate|samples_per_second|reward_weight|estimated_return|out_of_bounds|watch_|episode_return"
+    r"gradient|learning_rate|samples_per_second|reward_weight|estimated_return|out_of_bounds|watch_|episode_return|confirmed_return"
 )
 """Metrics that are no term of a loss; whatever else a stage logs is one."""
 DATA = "behaviour data"
