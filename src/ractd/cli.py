@@ -72,7 +72,7 @@ class Train:
 
     def run(self) -> None:
         from ractd.training.pipeline import NO_STUDENT, train
-        from ractd.training.results import result_table
+        from ractd.training.result_tables import result_table
 
         student_options = {"--reward-weight": self.reward_weight, "--student-network": self.student_network}
         asked = [name for name, value in student_options.items() if value is not None]
@@ -137,7 +137,8 @@ class Eval:
     """Seeds environments and noise."""
 
     def run(self) -> None:
-        from ractd.training.results import evaluate_policy, evaluation_table
+        from ractd.training.result_tables import evaluation_table
+        from ractd.training.results import evaluate_policy
 
         row = evaluate_policy(
             self.run_directory,

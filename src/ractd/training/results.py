@@ -1,4 +1,4 @@
-"""What a run is worth: every policy scored under one protocol, one table, one `result.json`."""
+"""What a run is worth: every policy scored under one protocol, in one `result.json`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
-from rich.table import Table
 
 from ractd.config import Config
 from ractd.data import OfflineDataset
@@ -249,70 +248,6 @@ def _stages(directory: Path) -> dict[str, Any]:
     return stages
 
 
-def result_table(result: Result) -> Table:
-    """Return the result as a table for people."""
-    content = result.content
-    if "rows" not in content:
-        raise RactdError(f"{result.directory}: has no result yet")
-    rows = [(label, content["rows"][label]) for label in VARIANTS if label in content["rows"]]
-    simulated = any("evaluation" in row for _, row in rows)
-    dataset, behavior = content["dataset"], content["behavior"]
-    scored = simulated and behavior["mean_score"] is not None
-    table = Table(
-        title=escape(dataset["name"]),
-        title_justify="left",
-        caption=_caption(content, simulated),
-        caption_justify="left",
-    )
-    table.add_column("policy")
-    if scored:
-        table.add_column("score ± s.e.", justify="right")
-    if simulated:
-        table.add_column("return ± s.e.", justify="right")
-    else:
-        table.add_column("estimated return", justify="right")
-        table.add_column("distance to data", justify="right")
-    plans = any("success_rate" in row for _, row in rows)
-    if plans:
-        table.add_column("reached", justify="right")
-    table.add_column("NFE", justify="right")
-    table.add_column("ms/plan" if plans else "ms/action", justify="right")
-    data_cells = [f"{behavior['mean_score']:.1f}"] if scored else []
-    if simulated:
-        data_cells.append(f"{behavior['mean_return']:,.0f}")
-    elif rows:
-        data_cells += [f"{rows[0][1]['offline']['estimated_return_of_data']:,.1f}", "0"]
-    table.add_row("behaviour data", *data_cells, *[""] * (3 if plans else 2))
-    for label, row in rows:
-        cells = []
-        if simulated:
-            e = row["evaluation"]
-            if scored:
-                cells.append(f"{e['mean_score']:.1f} ± {e['score_se'] or 0:.1f}")
-            cells.append(f"{e['mean_return']:,.0f} ± {e['return_se'] or 0:,.0f}")
-        else:
-            cells += [f"{row['offline']['estimated_return']:,.1f}", f"{row['offline']['distance_to_data']:.2f}"]
-        if plans:
-            cells.append(f"{row['success_rate']:.0%}")
-        style = "bold" if label == "RACTD" else None
-        table.add_row(label, *cells, str(row["nfe"]), f"{row['ms_per_action']:.2f}", style=style)
-    return table
-
-
-def _caption(content: dict[str, Any], simulated: bool) -> str:
-    row: dict[str, Any] = next(iter(content["rows"].values()), {})
-    if not simulated:
-        return "No environment was given: returns are the return model's estimates of the discounted return-to-go."
-    e = row["evaluation"]
-    selected = {r["selection"] for r in content["rows"].values()}
-    protocol = "best checkpoint by evaluations during training" if "online" in selected else "last checkpoint"
-    what = "closed loop" if e["execute"] == 1 else f"{e['execute']} actions of each sequence"
-    if "success_rate" in row:
-        what += " before the next plan; reached: came to the goal at all"
-    reference = "; score: D4RL's normalisation" if e["mean_score"] is not None else ""
-    return f"{e['episodes']} episodes in {e['env_id']} ({e['backend']}), {what}; students: {protocol}{reference}."
-
-
 def policy_directory(directory: Path, name: str) -> Path:
     """Return where a run keeps one of its policies; raises `RactdError` naming those it has."""
     path = directory / "policy" / name
@@ -380,35 +315,3 @@ def _check_spaces(policy: Policy, env_id: str, path: Path, make: MakeVector) -> 
             f"{path}: maps {observation_dim} observations to {spec.action_dim} actions, "
             f"environment {env_id!r} has {dims[0]} and {dims[1]}"
         )
-
-
-def evaluation_table(row: dict[str, Any]) -> Table:
-    """Return one evaluation as a table for people."""
-    e = row["evaluation"]
-    table = Table(show_header=False, title=f"{row['label']} in {e['env_id']}", title_justify="left")
-    table.add_column(style="bold")
-    table.add_column()
-    if e["mean_score"] is not None:
-        table.add_row("normalised score", f"{e['mean_score']:.1f} ± {e['score_se'] or 0:.1f}")
-    table.add_row("return", f"{e['mean_return']:,.1f} ± {e['return_se'] or 0:,.1f}")
-    if "success_rate" in row:
-        table.add_row("reached the goal", f"{row['success_rate']:.0%} of the episodes")
-        table.add_row("time to plan", f"{row['plan_ms_per_episode']:,.1f} ms an episode, at batch 1")
-    table.add_row(
-        "episodes",
-        f"{e['episodes']} ({e['backend']}, seeds from {e['seed']}), {e['mean_length']:,.0f} steps on average",
-    )
-    table.add_row(
-        "executed",
-        "first action of each sequence" if e["execute"] == 1 else f"first {e['execute']} actions of each sequence",
-    )
-    table.add_row(
-        "sampling",
-        f"{row['sampler']}, {row['steps']} steps, {row['candidates']} candidates, {row['nfe']} network evaluations",
-    )
-    unit = "plan" if "success_rate" in row else "action"
-    table.add_row(f"time per {unit}", f"{row['ms_per_action']:.3f} ms at batch 1 on {row['threads']} threads")
-    table.add_row(
-        "checkpoint", f"{row['selection']}" + (f" (step {row['selected_step']:,})" if row["selected_step"] else "")
-    )
-    return table
