@@ -63,7 +63,7 @@ def commands(options: Options) -> list[list[str]]:
         for weight in WEIGHTS if options.weights else ():
             teacher = options.runs / f"{name}-s{seeds[0]}"
             out = Path(f"{teacher}-w{weight:g}")
-            student = ["--teacher", str(teacher), "--reward-weight", str(weight), "--only", "student"]
+            student = ["--teacher", str(teacher), "--reward-weight", str(weight), "--only", "student", "--no-plain"]
             second.append(["train", path, "--out", str(out), *student])
             if not evaluation(out).exists():
                 third.append(["eval", str(out)])
