@@ -285,7 +285,7 @@ def evaluate_policy(
     execute = executed(policy) if execute is None else execute
     if not 1 <= execute <= spec.horizon:
         raise RactdError(
-            f"--execute is {execute}, expected 1 to {spec.horizon}: the policy predicts only so many actions"
+            f"--execute is {execute}, expected 1 to {spec.horizon}: the policy predicts {spec.horizon} actions"
         )
     console.print(f"evaluating {name} for {episodes} episodes in {env_id} ...", highlight=False)
     row = score(policy, env_id, episodes, execute, seed, console, name, make)
