@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/mine"), help="run directory; the same one goes on")
     parser.add_argument("--transitions", type=int, default=500_000, help="of the data")
     parser.add_argument("--share", type=float, default=1.0, help="of the preset's steps")
+    parser.add_argument("--episodes", type=int, default=100, help="that each policy is scored by")
     arguments = parser.parse_args()
 
     maze = parse_maze(MAP, "mine")
@@ -54,6 +55,7 @@ def main() -> None:
     config, share = PRESETS["maze2d-umaze-cpu"], arguments.share
     names = ("return_model", "plan", "teacher", "student")
     config = replace(config, **{name: shortened(getattr(config, name), share) for name in names})
+    config = replace(config, evaluation=replace(config.evaluation, episodes=arguments.episodes))
     result = ractd.train(load_dataset(path), out=arguments.out, config=config, console=Console())
     for label in ("teacher", "plain student", "RACTD"):
         row = result.row(label)

@@ -60,7 +60,7 @@ def test_control_loop(script: Script, trained: Trained, tmp_path: Path) -> None:
 
 
 def test_plan_a_maze(script: Script, tmp_path: Path) -> None:
-    words = ("--out", tmp_path / "run", "--transitions", "2000", "--share", "0.002")
+    words = ("--out", tmp_path / "run", "--transitions", "2000", "--share", "0.002", "--episodes", "5")
     said = script("examples/plan_a_maze.py", *words)
     for label in ("teacher", "plain student", "RACTD"):
         assert re.search(rf"^{label}: came to the goal in \d+% of the episodes", said, re.MULTILINE)
