@@ -288,6 +288,7 @@ def test_seeds_that_are_missing_are_named(runs: Path, pendulum: Path, cli: Comma
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["table4", "--no-train", "--jobs", "0"], "--jobs is 0, expected 1 or more"),
         (["table7"], "'table7' is not known, expected one of table1, table2, table3"),
         ([], "name at least one table or figure of table1"),
         (["table4", "--seeds", "0"], "--seeds is 0, expected at least 1"),

@@ -24,7 +24,7 @@ from ractd.reproduce.lines import Line, Measured, Source
 from ractd.reproduce.paper import dataset_key
 from ractd.reproduce.runs import Place, Preset
 from ractd.reproduce.tables import Table, write_table
-from ractd.sweeps.trials import Outcome, Trial, run_trials
+from ractd.sweeps.trials import Outcome, Trial, check_resources, run_trials
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ def reproduce(
 
     `datasets` take the place of the paper's own; what can't be loaded is skipped, and the table says why. Runs below `runs`
     that are there with the same settings and data are reused; `train=False` only reads these. `options` are further ones of
-    every `ractd train`. Raises `RactdError` for an unknown name, no seed, and two datasets of one name.
+    every `ractd train`. Raises `RactdError` for an unknown name, no seed, unusable `workers`, and two datasets
+    of one name.
     """
     console = console or Console(quiet=True)
     experiments = {name: _experiment(name) for name in names}
@@ -81,6 +82,8 @@ def reproduce(
         raise RactdError(f"name at least one table or figure of {', '.join(EXPERIMENTS)}")
     if seeds < 1:
         raise RactdError(f"--seeds is {seeds}, expected at least 1")
+    workers = workers or Workers()
+    check_resources(workers.jobs, workers.cpus, workers.gpus, workers.ray_address)
     specs = {name: tuple(datasets) or experiment.datasets for name, experiment in experiments.items()}
     loaded = _load({spec: None for each in specs.values() for spec in each})
     places = {
@@ -100,7 +103,7 @@ def reproduce(
     }
     outcomes: dict[str, Outcome] = {}
     if train:
-        outcomes = _run(wanted, Path(runs) / "logs", workers or Workers(), console)
+        outcomes = _run(wanted, Path(runs) / "logs", workers, console)
     written = []
     settings = {"preset": preset, "seeds": list(range(seeds)), "options": list(options)}
     for name, experiment in experiments.items():
