@@ -72,7 +72,7 @@ def commands(options: Options) -> list[list[str]]:
 
 def evaluation(out: Path) -> Path:
     """Return where `ractd eval` leaves the score of a run's student."""
-    return out / "evaluations" / "student-e100-x1-n1-k1-s0.json"
+    return out / "evaluations" / "student-e100-x1-n1-consistency-k1-s0.json"
 
 
 def run(arguments: list[str]) -> int:
