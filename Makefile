@@ -17,8 +17,8 @@ demo: install  ## the whole pipeline on the embedded dataset, and its result tab
 	$(BIN)/ractd data make hopper-mixed
 	$(BIN)/ractd train hopper-mixed --preset demo --out runs/demo
 
-test: install  ## what CI runs
-	$(BIN)/pytest
+test: install  ## what CI runs; a file's tests share what they train, so a file stays with one worker
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: install  ## lint and types
 	$(BIN)/ruff check .
