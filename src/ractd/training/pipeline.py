@@ -27,6 +27,7 @@ from ractd.models import build_network
 from ractd.planner import Planner
 from ractd.policy import WEIGHTS, Policy
 from ractd.serialize import to_json
+from ractd.threads import threads_for
 from ractd.training.log import Log
 from ractd.training.loop import Interrupted
 from ractd.training.metrics import Metrics
@@ -96,7 +97,7 @@ def train(
         if finished is not None and finished.complete:
             log.say(f"{escape(str(directory))} is finished; this is its result")
             return finished
-        with _stop_requests(console) as should_stop:
+        with _stop_requests(console) as should_stop, threads_for(config.teacher.network, config.student.network):
             metrics = Metrics(directory if main else None, console if main else None)
             run = prepare(directory, config, data, accelerator, metrics, log, checkpoint_seconds, should_stop, source)
             try:
@@ -108,7 +109,8 @@ def train(
                 metrics.close()
         accelerator.wait_for_everyone()
         if only is None and main:
-            return evaluate_run(directory, data, config, console, log)
+            with threads_for(config.teacher.network, config.student.network):
+                return evaluate_run(directory, data, config, console, log)
     return Result(directory, {})
 
 

@@ -25,6 +25,7 @@ from ractd.envs.vector import MakeVector
 from ractd.errors import RactdError
 from ractd.planner import Planner
 from ractd.policy import Policy, PolicySpec
+from ractd.threads import threads_for
 from ractd.training.checkpoint import read_header, read_json, write_json
 from ractd.training.log import Log
 from ractd.training.pictures import draw_plans
@@ -288,7 +289,8 @@ def evaluate_policy(
             f"--execute is {execute}, expected 1 to {spec.horizon}: the policy predicts {spec.horizon} actions"
         )
     console.print(f"evaluating {name} for {episodes} episodes in {env_id} ...", highlight=False)
-    row = score(policy, env_id, episodes, execute, seed, console, name, make)
+    with threads_for(spec.network):
+        row = score(policy, env_id, episodes, execute, seed, console, name, make)
     write_json(evaluation_path(directory, name, policy, episodes, execute, seed), row)
     return row | {"label": name}
 
