@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from conftest import ENV_ID, STEPS, Answer, Trained, assert_same_tensors, options, pendulum_data
+from dataset_factory import save_npz
 
-from ractd.data.npz import write_npz
 
 Command = Callable[..., Answer]
 POLICIES = ("teacher", "plain", "student")
@@ -186,7 +186,7 @@ def test_eval_repeats_its_numbers_and_knows_the_teacher(trained: Trained, cli: C
 
 def test_a_dataset_without_environment_trains_to_offline_estimates(cli: Command, tmp_path: Path) -> None:
     path = tmp_path / "logs.npz"
-    write_npz(path, replace(pendulum_data(rows=800), env_id=None))
+    save_npz(path, replace(pendulum_data(rows=800), env_id=None))
     short = {f"--{stage}.optimization.steps": "50" for stage in ("return-model", "teacher", "student")}
     answer = cli("train", path, "--out", tmp_path / "run", "--no-plain", *options(**short))
     assert answer.code == 0, answer.err
