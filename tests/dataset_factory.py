@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,12 @@ def make(
     lengths: Sequence[int] = (5, 3, 7), name: str = "toy", env_id: str | None = None, **options: Any
 ) -> OfflineDataset:
     return OfflineDataset(name=name, env_id=env_id, recipe="random numbers", **arrays(lengths, **options))
+
+
+def save_npz(path: Path, data: OfflineDataset) -> None:
+    """Save a dataset as a user would."""
+    fields = {name: getattr(data, name) for name in FIELDS}
+    np.savez_compressed(path, **fields, env_id=np.array(data.env_id or ""), recipe=np.array(data.recipe))
 
 
 FIELDS = ("observations", "actions", "rewards", "terminals", "timeouts")

@@ -131,6 +131,7 @@ def test_names_of_nothing(name: str, named: list[str], cli: Cli, tmp_path: Path)
 def test_a_recipe_that_does_not_exist(cli: Cli, tmp_path: Path) -> None:
     assert_refused(cli("data", "make", "hoper-mixed", "--directory", tmp_path), "hoper-mixed", "hopper-mixed")
     assert_refused(cli("data", "make", "hopper-mixed", "--steps", "0", "--directory", tmp_path), "--steps")
+    assert_refused(cli("data", "make", "hopper-mixed", "--seed", "-1", "--directory", tmp_path), "--seed")
     assert not list(tmp_path.iterdir())
 
 
@@ -182,6 +183,8 @@ def test_an_environment_in_the_file_that_does_not_fit(cli: Cli, tmp_path: Path) 
         "--return-model.gamma=2",
         "--return-model.termination-penalty=nan",
         "--teacher.network.width=0",
+        "--teacher.network.embed-dim=5",
+        "--diffusion.bins=1001",
         "--evaluation.episodes=0",
         "--evaluation.execute=5",
         "--evaluation.checkpoints=0",
@@ -195,6 +198,11 @@ def test_settings_out_of_range(option: str, pendulum: Path, cli: Cli, tmp_path: 
 
 def test_a_negative_reward_weight_by_its_short_name(pendulum: Path, cli: Cli, tmp_path: Path) -> None:
     assert_train_refused(cli, tmp_path, [pendulum, "--reward-weight", "-1"], "reward-weight", "-1")
+
+
+def test_an_even_kernel(pendulum: Path, cli: Cli, tmp_path: Path) -> None:
+    words: list[str | Path] = [pendulum, "--preset", "mujoco", "--teacher.network.kernel-size", "4"]
+    assert_train_refused(cli, tmp_path, words, "--teacher.network.kernel-size", "4", "odd")
 
 
 def test_a_horizon_that_the_network_cannot_halve(pendulum: Path, cli: Cli, tmp_path: Path) -> None:
@@ -282,6 +290,12 @@ def test_a_teacher_that_is_not_there(pendulum: Path, cli: Cli, tmp_path: Path) -
         assert_train_refused(cli, tmp_path, [pendulum, "--teacher", path, *options()], str(path))
 
 
+@pytest.mark.parametrize("stage", ["return", "teacher"])
+def test_a_stage_that_another_run_is_to_give(stage: str, trained: Trained, cli: Cli, tmp_path: Path) -> None:
+    words: list[str | Path] = [trained.dataset, "--teacher", trained.directory, "--only", stage, *options()]
+    assert_train_refused(cli, tmp_path, words, f"--only {stage}", f"--teacher {trained.directory}")
+
+
 def test_a_teacher_of_other_dimensions(trained: Trained, cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "data.hdf5"
     write_hdf5(path, make(lengths=(30, 30), obs=5, act=2))
@@ -301,6 +315,7 @@ def test_a_teacher_of_other_dimensions(trained: Trained, cli: Cli, tmp_path: Pat
         (["--execute", "0"], ["execute", "0"]),
         (["--execute", "5"], ["execute", "5", "4 actions"]),
         (["--episodes", "0"], ["episodes", "0"]),
+        (["--seed", "-1"], ["--seed", "-1"]),
         (["--policy", "studnet"], ["'studnet'", "plain, student, teacher"]),
         (["--env", "Hopper-v5"], ["Hopper-v5", "11", "4"]),
         (["--env", "Nothing-v0"], ["'Nothing-v0'"]),

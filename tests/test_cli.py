@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 from conftest import ENV_ID, STEPS, Answer, Trained, assert_same_tensors, options, pendulum_data
+from dataset_factory import save_npz
 
-from ractd.data.npz import write_npz
+from ractd.config import PRESETS
+from ractd.data import load_dataset
+from ractd.data.windows import Windows
 
 Command = Callable[..., Answer]
 POLICIES = ("teacher", "plain", "student")
@@ -32,8 +35,19 @@ def test_train_prints_the_result_table_and_where_the_policy_is(trained: Trained)
     for row in ROWS:
         assert sum(line.split("│")[1].strip() == row for line in lines if line.startswith("│")) == 1, row
     assert "return ± s.e." in lines[0]
-    assert f"4 episodes in {ENV_ID}" in trained.answer.out
+    assert re.search(r"│ RACTD +│ +\d\d\.\d ± \d+\.\d │", trained.answer.out), "three digits, whatever the unit"
+    caption = " ".join(trained.answer.out.split())
+    assert f"4 episodes in {ENV_ID}" in caption
+    assert "times: batch 1, 1 thread." in caption
     assert str(trained.directory / "policy" / "student") in trained.answer.out.splitlines()[-1], "whole, on one line"
+
+
+def test_the_padded_share_is_reported(trained: Trained) -> None:
+    share = Windows(load_dataset(trained.dataset), PRESETS["cpu"].horizon).padded_share
+    assert share > 0.05
+    said = f"3,000 windows, {share:.1%} of their actions repeat an episode's last one"
+    assert said in trained.answer.out
+    assert said in (trained.directory / "log.txt").read_text()
 
 
 def test_output_in_a_pipe_has_no_ansi_codes(trained: Trained) -> None:
@@ -184,9 +198,26 @@ def test_eval_repeats_its_numbers_and_knows_the_teacher(trained: Trained, cli: C
     assert returns[0] == returns[1]
 
 
+def test_eval_elsewhere_does_not_replace_the_numbers_of_the_policys_own_environment(
+    trained: Trained, cli: Command, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained.directory / "policy", run / "policy")
+    for words in ((), ("--env", "InvertedPendulum-v4")):
+        answer = cli("eval", run, "--episodes", "1", *words)
+        assert answer.code == 0, answer.err
+        assert "±" not in answer.out, "one episode has no standard error"
+    measured = {path.name: json.loads(path.read_text()) for path in (run / "evaluations").iterdir()}
+    name = "student-e1-x1-n1-consistency-k1-s0"
+    assert {key: row["evaluation"]["env_id"] for key, row in measured.items()} == {
+        f"{name}.json": ENV_ID,
+        f"{name}-InvertedPendulum-v4.json": "InvertedPendulum-v4",
+    }
+
+
 def test_a_dataset_without_environment_trains_to_offline_estimates(cli: Command, tmp_path: Path) -> None:
     path = tmp_path / "logs.npz"
-    write_npz(path, replace(pendulum_data(rows=800), env_id=None))
+    save_npz(path, replace(pendulum_data(rows=800), env_id=None))
     short = {f"--{stage}.optimization.steps": "50" for stage in ("return-model", "teacher", "student")}
     answer = cli("train", path, "--out", tmp_path / "run", "--no-plain", *options(**short))
     assert answer.code == 0, answer.err

@@ -1,4 +1,4 @@
-"""HDF5, npz and Minari: what is written is what is read, and nothing half-written appears."""
+"""HDF5 and npz: what is written is what is read, and nothing half-written appears."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from dataset_factory import FIELDS, arrays, assert_same, make
+from dataset_factory import FIELDS, arrays, assert_same, make, save_npz
 
 from ractd.data import hdf5 as hdf5_module
 from ractd.data import load_dataset
-from ractd.data.hdf5 import read_hdf5, write_hdf5
-from ractd.data.npz import read_npz, write_npz
+from ractd.data.hdf5 import write_hdf5
 from ractd.errors import RactdError
 
 
@@ -31,7 +30,7 @@ def test_hdf5_round_trip(tmp_path, monkeypatch):
     data = make([9, 1, 30], name="toy", env_id="Hopper-v5")
     path = tmp_path / "deep" / "toy.hdf5"
     write_hdf5(path, data, next_observations=data.observations + 1, attrs={"ref_min_score": -20.5})
-    again = read_hdf5(path)
+    again = load_dataset(path)
     assert_same(data, again)
     assert (again.name, again.env_id, again.recipe, again.source) == ("toy", "Hopper-v5", "random numbers", str(path))
     with h5py.File(path) as file:
@@ -109,13 +108,12 @@ def test_npz_as_others_write_it(tmp_path, save, order):
         np.testing.assert_array_equal(getattr(data, name), fields[name])
 
 
-def test_npz_round_trip(tmp_path):
+def test_npz_with_environment_and_recipe(tmp_path):
     data = make(env_id="Walker2d-v5")
-    write_npz(tmp_path / "toy.npz", data)
-    again = read_npz(tmp_path / "toy.npz")
+    save_npz(tmp_path / "toy.npz", data)
+    again = load_dataset(tmp_path / "toy.npz")
     assert_same(data, again)
-    assert (again.env_id, again.recipe) == ("Walker2d-v5", "random numbers")
-    assert [p.name for p in tmp_path.iterdir()] == ["toy.npz"]
+    assert (again.name, again.env_id, again.recipe) == ("toy", "Walker2d-v5", "random numbers")
 
 
 class Bomb:

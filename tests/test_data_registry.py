@@ -6,11 +6,10 @@ import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
-from dataset_factory import assert_same, make
+from dataset_factory import assert_same, make, save_npz
 
 from ractd.data import list_datasets, load_dataset
 from ractd.data.hdf5 import write_hdf5
-from ractd.data.npz import write_npz
 from ractd.data.registry import dataset_dir
 from ractd.errors import RactdError
 
@@ -29,7 +28,7 @@ def test_by_path(tmp_path, monkeypatch):
     data = make()
     write_hdf5(tmp_path / "a.hdf5", data)
     write_hdf5(tmp_path / "a.h5", data)
-    write_npz(tmp_path / "a.npz", data)
+    save_npz(tmp_path / "a.npz", data)
     monkeypatch.chdir(tmp_path)
     for name in ("a.hdf5", tmp_path / "a.h5", "./a.npz"):
         assert_same(load_dataset(name), data)

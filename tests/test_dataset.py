@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ractd.data import dataset as dataset_module
-from ractd.data.dataset import OfflineDataset, Statistics, return_to_go
+from ractd.data.dataset import OfflineDataset, return_to_go
 from ractd.errors import RactdError
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
@@ -74,12 +72,13 @@ def test_return_to_go_refuses_bad_options(gamma, penalty):
         return_to_go(make(), gamma, penalty)
 
 
-def test_return_to_go_is_quick_whatever_the_lengths():
-    for lengths in ([10] * 100_000, [1_000_000], [2000] * 500, [3] * 200_000 + [400_000]):
-        data = make(lengths, obs=1, act=1)
-        start = time.perf_counter()
-        return_to_go(data, 0.99, -100.0)
-        assert time.perf_counter() - start < 3
+@pytest.mark.parametrize("lengths", [[10] * 100_000, [1_000_000], [2000] * 500, [3] * 200_000 + [400_000]])
+def test_return_to_go_of_a_million_rows_is_a_geometric_sum(lengths):
+    data = make(lengths, obs=1, act=1, terminal=[True] * len(lengths))
+    data.rewards[:] = 1
+    left = np.concatenate([np.arange(length, 0, -1) for length in lengths])  # rows to the end
+    expected = (1 - 0.99**left) / (1 - 0.99) - 100 * 0.99 ** (left - 1)
+    np.testing.assert_allclose(return_to_go(data, 0.99, -100.0), expected, rtol=1e-5, atol=1e-4)
 
 
 @settings(deadline=None)
@@ -139,7 +138,7 @@ def test_an_empty_dataset_is_refused():
         OfflineDataset(name="x", **{name: value[:0] for name, value in arrays().items()})
 
 
-def test_statistics_agree_with_numpy_and_survive_json(monkeypatch):
+def test_statistics_agree_with_numpy(monkeypatch):
     monkeypatch.setattr(dataset_module, "BLOCK_ROWS", 4)
     data = make([50, 31])
     found = data.statistics()
@@ -147,10 +146,7 @@ def test_statistics_agree_with_numpy_and_survive_json(monkeypatch):
     np.testing.assert_allclose(found.observation_std, data.observations.std(0, dtype=np.float64), rtol=1e-5)
     np.testing.assert_array_equal(found.action_low, data.actions.min(0))
     np.testing.assert_array_equal(found.action_high, data.actions.max(0))
-    again = Statistics.from_dict(json.loads(json.dumps(found.to_dict())))
-    for name in found.to_dict():
-        np.testing.assert_array_equal(getattr(again, name), getattr(found, name))
-        assert getattr(again, name).dtype == np.float32
+    assert {getattr(found, name).dtype for name in found.__dataclass_fields__} == {np.dtype(np.float32)}
 
 
 @pytest.mark.parametrize("constant", [0.0, 1.0, -3e4, 1e9, 0.1])
@@ -171,13 +167,6 @@ def test_a_small_spread_around_a_large_mean_is_not_lost():
     data = make([10_000])
     data.observations[:, 0] = 1e4 + rng.normal(size=10_000)
     assert data.statistics().observation_std[0] == pytest.approx(1, rel=0.05)
-
-
-@pytest.mark.parametrize("broken", [{}, {"observation_mean": "x"}, {"observation_std": [float("nan")]}])
-def test_statistics_from_bad_json_are_refused(broken):
-    values = make().statistics().to_dict() if broken else {}
-    with pytest.raises(RactdError, match="statistics: 'observation_"):
-        Statistics.from_dict({**values, **broken})
 
 
 @settings(max_examples=60, deadline=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from dataset_factory import make
+from rich.console import Console
 from torch import Tensor, nn
 
 from ractd.config import MLP, Diffusion, Optimization, Student
@@ -235,6 +237,17 @@ def test_a_line_cut_off_by_a_crash_and_lines_after_the_checkpoint_go(tmp_path: P
     assert len(lines(tmp_path)) == len(ours) + 1, "another stage's lines stay"
 
 
+def test_the_progress_bar_moves_with_every_step() -> None:
+    metrics = Metrics(None, Console(file=io.StringIO(), force_terminal=True))
+    metrics.begin("teacher", 20, 100)
+    assert metrics.progress is not None
+    (task,) = metrics.progress.tasks
+    assert (task.completed, task.total) == (20, 100)
+    metrics.tick(21)
+    assert task.completed == 21
+    metrics.close()
+
+
 def test_a_finished_stage_is_not_trained_again(tmp_path: Path) -> None:
     stage = stage_of(teacher_objective, tmp_path)
     train(stage, tmp_path)
@@ -310,11 +323,11 @@ def test_a_bad_loss_stops_with_step_and_term_and_keeps_the_checkpoint(tmp_path: 
     assert [line["step"] for line in lines(tmp_path)][-1] == STEPS
 
 
-@pytest.mark.filterwarnings("ignore:All-NaN slice")
+@pytest.mark.filterwarnings("error")
 def test_a_loss_bad_from_the_start_leaves_no_checkpoint(tmp_path: Path) -> None:
     stage = stage_of(teacher_objective, tmp_path)
     stage.objective = Poisoned(stage.objective, 0, math.nan)
-    with pytest.raises(RactdError, match=r"step 0: term 'loss' is nan.*no checkpoint yet"):
+    with pytest.raises(RactdError, match=r"step 0: term 'loss' is nan; there is no checkpoint yet"):
         train(stage, tmp_path)
     assert not stage.checkpoint.exists()
 

@@ -10,7 +10,7 @@ from dataset_factory import make
 
 from ractd.data import list_datasets, load_dataset, summarize, validate
 from ractd.data.dataset import OfflineDataset
-from ractd.data.hdf5 import read_hdf5, write_hdf5
+from ractd.data.hdf5 import write_hdf5
 from ractd.data.maze import make_for, make_maze_dataset, maze_of, transitions_of
 from ractd.envs import evaluate, make_vector
 from ractd.envs.maze import MAZES, parse_maze
@@ -177,7 +177,7 @@ def test_goals_and_map_are_written_and_read(tmp_path):
     fields = {name: getattr(plain, name) for name in ("observations", "actions", "rewards", "terminals", "timeouts")}
     data = OfflineDataset("toy", **fields, env_id="ractd/maze/mine", maze=OWN.text, goals=goals)
     write_hdf5(tmp_path / "toy.hdf5", data)
-    again = read_hdf5(tmp_path / "toy.hdf5")
+    again = load_dataset(tmp_path / "toy.hdf5")
     np.testing.assert_array_equal(again.goals, goals)
     assert again.maze == OWN.text
     assert again.fingerprint == data.fingerprint != plain.fingerprint

@@ -107,6 +107,10 @@ def test_errors_are_ractd_errors(trained: Trained, tmp_path: Path) -> None:
         policy.act(np.array([0, np.nan, 0, 0]))
     with pytest.raises(ractd.RactdError, match="no policy here"):
         ractd.Policy.load(tmp_path)
+    broken = make()
+    broken.observations[7, 1] = np.nan
+    with pytest.raises(ractd.RactdError, match=r"dataset 'toy': field 'observations' .*row 7, dimension 1 is NaN"):
+        ractd.train(broken, out=tmp_path / "run", config=small())
     teacher = small().teacher
     bad = replace(small(), teacher=replace(teacher, optimization=replace(teacher.optimization, batch_size=0)))
     with pytest.raises(ractd.RactdError, match="batch-size"):

@@ -182,7 +182,7 @@ class Student:
     reward_share: float = 0.05
     """What `auto` aims at: one value for all datasets (benchmarks/README.md says how it was chosen)."""
     normalize_returns: bool = True
-    """Divide the return estimate by the dataset's standard deviation of returns-to-go; False is the paper's raw scale."""
+    """Divide the return estimate by the dataset's standard deviation of returns-to-go; False keeps the units of the rewards."""
     bound_weight: float = 1.0
     """Penalty on actions outside the bounds, which the return model never sees."""
     ctm_share: float = 1.0
@@ -271,6 +271,8 @@ def _cpu_planner(horizon: int) -> Config:
     return replace(config, return_model=replace(_GOAL_REWARD, layers=(64, 64)))
 
 
+MOST_STEPS = 1000
+"""Steps that a sampler takes at most."""
 FEWEST_POINTS = 3
 """With its start a cubic spline has four control points."""
 _AT_LEAST_ONE = (1, 2**31 - 1)
@@ -290,7 +292,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "dynamics_layers": _AT_LEAST_ONE,
     "checkpoint_episodes": _AT_LEAST_ONE,
     "embed_dim": (4, 2**31 - 1),
-    "bins": (3, 10_000),
+    "bins": (3, MOST_STEPS),
     "timesteps": (1, 10_000),
     "clip": _POSITIVE,
     "seed": (0, 2**31 - 1),
@@ -320,6 +322,10 @@ def check(config: Any, prefix: str = "") -> None:
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, (int, float)) and not low <= number <= high:
                 raise RactdError(f"{option} is {number}, expected a number from {low:g} to {high:g}")
+    if isinstance(config, MLP | UNet) and config.embed_dim % 2:
+        raise RactdError(f"--{prefix}embed-dim is {config.embed_dim}, expected an even number")
+    if isinstance(config, UNet) and config.kernel_size % 2 == 0:
+        raise RactdError(f"--{prefix}kernel-size is {config.kernel_size}, expected an odd number")
     if isinstance(config, Diffusion) and config.sigma_min >= config.sigma_max:
         raise RactdError(
             f"--diffusion.sigma-min is {config.sigma_min}, expected less than sigma-max, {config.sigma_max}"
@@ -372,17 +378,18 @@ NETWORKS: dict[str, Network] = {
     **{name: config.teacher.network for name, config in PRESETS.items() if name != "demo"},
 }
 
-# Table 9: (CTM, DSM, reward) weights, on the raw scale of the returns.
-TABLE_9: dict[str, tuple[float, float, float]] = {
-    "hopper-medium-replay": (1.0, 1.0, 1.0),
-    "hopper-medium": (1.0, 1.0, 3.0),
-    "hopper-medium-expert": (1.0, 1.0, 0.0),
-    "walker2d-medium-replay": (1.0, 1.0, 1.0),
-    "walker2d-medium": (1.0, 1.0, 0.4),
-    "walker2d-medium-expert": (1.0, 1.0, 0.2),
-    "halfcheetah-medium-replay": (1.0, 1.0, 1.0),
-    "halfcheetah-medium": (1.0, 1.0, 0.5),
-    "halfcheetah-medium-expert": (1.0, 1.0, 0.0),
+# Table 9: reward weights; those of CTM and DSM are 1 throughout. The paper doesn't say on which scale of returns: here they are for
+# normalised ones.
+TABLE_9: dict[str, float] = {
+    "hopper-medium-replay": 1.0,
+    "hopper-medium": 3.0,
+    "hopper-medium-expert": 0.0,
+    "walker2d-medium-replay": 1.0,
+    "walker2d-medium": 0.4,
+    "walker2d-medium-expert": 0.2,
+    "halfcheetah-medium-replay": 1.0,
+    "halfcheetah-medium": 0.5,
+    "halfcheetah-medium-expert": 0.0,
 }
 
 # Appendix B.2: the discount of each environment.

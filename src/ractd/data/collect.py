@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +62,8 @@ def collect(
 
     if min(steps, transitions, checkpoints, episodes) < 1:
         raise RactdError("steps, transitions, checkpoints and episodes have to be at least 1")
+    if seed < 0:
+        raise RactdError(f"seed is {seed}, expected at least 0")
     report = progress or (lambda stage, done, total: None)
     task = _check(env_id, seed)
     uniform = uniform_policy(task.low, task.high, np.random.default_rng(seed))
@@ -224,6 +225,9 @@ def _write_actors(path: Path, env_id: str, actors: dict[str, Snapshot]) -> None:
     tensors = {f"{name}.{key}": value for name, snapshot in actors.items() for key, value in snapshot.weights.items()}
     metadata = {"format": "ractd-behaviors-1", "env_id": env_id, "actors": json.dumps(list(actors))}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        file.write(save(tensors, metadata))
-    os.replace(file.name, path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(save(tensors, metadata))
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

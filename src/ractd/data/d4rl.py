@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ractd.data.dataset import OfflineDataset
-from ractd.data.fields import Finding, Source, load
+from ractd.data.fields import Finding, Source
 from ractd.data.hdf5 import open_hdf5
 from ractd.errors import RactdError
 
@@ -101,11 +100,6 @@ def cache_path(entry: Entry) -> Path:
     """Return where D4RL itself keeps the file: `$D4RL_DATASET_DIR`, else `~/.d4rl/datasets`."""
     folder = os.environ.get("D4RL_DATASET_DIR")
     return (Path(folder).expanduser() if folder else Path.home() / ".d4rl" / "datasets") / Path(entry.file).name
-
-
-def read_d4rl(name: str) -> OfflineDataset:
-    """Load a D4RL dataset by name, downloading it the first time; raises RactdError with the address if it fails."""
-    return load(open_d4rl(name))
 
 
 def open_d4rl(name: str) -> Source:

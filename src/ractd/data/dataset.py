@@ -32,23 +32,6 @@ class Statistics:
     action_low: Floats
     action_high: Floats
 
-    def to_dict(self) -> dict[str, list[float]]:
-        """Return plain lists for JSON; `from_dict` gives back equal arrays."""
-        return {name: [float(value) for value in getattr(self, name)] for name in self.__dataclass_fields__}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, list[float]]) -> Statistics:
-        """Rebuild from `to_dict`'s lists; raises RactdError where a list is missing or not finite numbers."""
-        arrays = {}
-        for name in cls.__dataclass_fields__:
-            try:
-                arrays[name] = np.asarray(values[name], dtype=np.float32)
-            except (KeyError, TypeError, ValueError) as error:
-                raise RactdError(f"statistics: {name!r} is missing or is no list of numbers") from error
-            if arrays[name].ndim != 1 or not np.isfinite(arrays[name]).all():
-                raise RactdError(f"statistics: {name!r} must be a flat list of finite numbers, found {values[name]!r}")
-        return cls(**arrays)
-
 
 @dataclass(frozen=True, eq=False)
 class OfflineDataset:

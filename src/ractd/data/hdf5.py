@@ -13,18 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ractd.data.dataset import BLOCK_ROWS, Floats, OfflineDataset
-from ractd.data.fields import GOALS, Array, Field, Source, load
+from ractd.data.fields import GOALS, Array, Field, Source
 from ractd.errors import RactdError
 
 if TYPE_CHECKING:
     import h5py
 
 CHUNK_ROWS = 16_384
-
-
-def read_hdf5(path: str | Path, name: str | None = None) -> OfflineDataset:
-    """Load an HDF5 file in D4RL's layout; raises RactdError with the file, field and row where it can't be used."""
-    return load(open_hdf5(path, name))
 
 
 def open_hdf5(path: str | Path, name: str | None = None) -> Source:

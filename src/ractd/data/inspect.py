@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ractd.data import d4rl
-from ractd.data.dataset import BLOCK_ROWS, OfflineDataset, describe, return_to_go
+from ractd.data.dataset import BLOCK_ROWS, OfflineDataset, describe
 from ractd.data.validation import constant_dimensions
 
 QUANTILES = {"min": 0.0, "q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q90": 0.9, "max": 1.0}
@@ -16,19 +16,18 @@ SATURATED = 0.999
 """Actions beyond this share of their range, scaled to [-1, 1], count as saturated."""
 
 
-def summarize(dataset: OfflineDataset, gamma: float | None = None) -> dict[str, Any]:
+def summarize(dataset: OfflineDataset) -> dict[str, Any]:
     """Return the facts about a dataset as numbers, strings, lists and dicts that JSON can hold.
 
-    Distributions (`return`, `score`, `length`, `reward`, with `gamma` also `return_to_go`) are dicts of mean, std and
-    quantiles; `score` is D4RL-normalised, None without references; `saturated_share` is the share of action numbers at
-    the edge of their dimension's range. Raises RactdError for a gamma outside [0, 1].
+    Distributions (`return`, `score`, `length`, `reward`) are dicts of mean, std and quantiles; `score` is D4RL-normalised,
+    None without references; `saturated_share` is the share of action numbers at the edge of their dimension's range.
     """
     returns = dataset.episode_returns()
     statistics = dataset.statistics()
     score = _score(dataset, returns)
     last = dataset.episode_ends - 1
     terminal, timeout = dataset.terminals[last], dataset.timeouts[last] & ~dataset.terminals[last]
-    facts = {
+    return {
         **describe(dataset),
         "maze": dataset.maze,
         "memory_bytes": sum(array.nbytes for array in dataset.arrays),
@@ -47,9 +46,6 @@ def summarize(dataset: OfflineDataset, gamma: float | None = None) -> dict[str, 
         "constant_observations": constant_dimensions(dataset.observations).tolist(),
         "constant_actions": constant_dimensions(dataset.actions).tolist(),
     }
-    if gamma is not None:
-        facts["return_to_go"] = {"gamma": gamma, **distribution(return_to_go(dataset, gamma))}
-    return facts
 
 
 def distribution(values: NDArray[Any]) -> dict[str, float]:

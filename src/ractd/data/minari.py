@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ractd.data.dataset import OfflineDataset
-from ractd.data.fields import Array, Field, Finding, Source, field_of, load
+from ractd.data.fields import Array, Field, Finding, Source, field_of
 from ractd.errors import RactdError
 
 
@@ -32,11 +31,6 @@ def root() -> Path:
     """Return Minari's own folder: `$MINARI_DATASETS_PATH`, else `~/.minari/datasets`."""
     # As Minari says it; asking Minari would import Gymnasium and create the folder.
     return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
-
-
-def read_minari(dataset_id: str) -> OfflineDataset:
-    """Load a Minari dataset, local or remote; raises RactdError where it can't be found, downloaded or used."""
-    return load(open_minari(dataset_id))
 
 
 def open_minari(dataset_id: str) -> Source:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,14 +9,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from ractd.data.dataset import BLOCK_ROWS, OfflineDataset
-from ractd.data.fields import DAMAGE, Array, Field, Source, load
+from ractd.data.dataset import BLOCK_ROWS
+from ractd.data.fields import DAMAGE, Array, Field, Source
 from ractd.errors import RactdError
-
-
-def read_npz(path: str | Path, name: str | None = None) -> OfflineDataset:
-    """Load an `.npz` with D4RL's keys; raises RactdError where it can't be used. Pickled objects are never opened."""
-    return load(open_npz(path, name))
 
 
 def open_npz(path: str | Path, name: str | None = None) -> Source:
@@ -77,26 +70,3 @@ def _blocks(path: Path, member: str, shape: tuple[int, ...], dtype: np.dtype[Any
             stream.read(1)
 
     return blocks
-
-
-def write_npz(path: str | Path, dataset: OfflineDataset) -> None:
-    """Write a dataset as a compressed `.npz` with D4RL's keys; the file appears whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".npz")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(
-                file,
-                observations=dataset.observations,
-                actions=dataset.actions,
-                rewards=dataset.rewards,
-                terminals=dataset.terminals,
-                timeouts=dataset.timeouts,
-                env_id=np.array(dataset.env_id or ""),
-                recipe=np.array(dataset.recipe),
-            )
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -100,6 +100,8 @@ def make_with_progress(
         return path
     if transitions is not None and transitions < 1:
         raise RactdError(f"--steps is {transitions}, expected at least 1")
+    if seed < 0:
+        raise RactdError(f"--seed is {seed}, expected at least 0")
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(f"making {name}", total=None)
         path = make(

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from ractd.data.dataset import BLOCK_ROWS, Bools, Floats, Ints, OfflineDataset
-from ractd.data.fields import DAMAGE, FORMS, GOALS, Finding, Source, field_of, read
+from ractd.data.fields import DAMAGE, FORMS, GOALS, Finding, Source, field_of, load, read
 from ractd.data.registry import find_source
 from ractd.errors import RactdError
 
-__all__ = ["Finding", "constant_dimensions", "validate"]
+__all__ = ["Finding", "constant_dimensions", "sound", "validate"]
 
 BOUND_TOLERANCE = 1e-4
 """Share of an action's range that float32 rounding may put it outside its bounds."""
@@ -56,6 +56,12 @@ def _source_of(dataset: OfflineDataset) -> Source:
         recipe=dataset.recipe,
         maze=dataset.maze,
     )
+
+
+def sound(dataset: OfflineDataset) -> OfflineDataset:
+    """Return a dataset that is in memory as it is; raises RactdError for what `load_dataset` would stop at in a file."""
+    load(_source_of(dataset))
+    return dataset
 
 
 def check_episodes(data: OfflineDataset, where: str) -> Iterator[Finding]:

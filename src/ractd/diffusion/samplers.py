@@ -14,7 +14,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from ractd.config import DDPM, Diffusion
+from ractd.config import DDPM, MOST_STEPS, Diffusion
 from ractd.diffusion.ddpm import sampling_levels, scales
 from ractd.diffusion.edm import Denoiser, expand, sigma_schedule, warp
 
@@ -158,7 +158,6 @@ Kind = Literal["student", "teacher", "DDPM teacher"]
 Model = TypeVar("Model")
 Schedule = TypeVar("Schedule")
 Sample = Callable[[Model, Tensor, Tensor, Schedule, int], Tensor]
-MOST_STEPS = 1000
 
 
 class Sampler(NamedTuple, Generic[Model, Schedule]):

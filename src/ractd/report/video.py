@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ractd.envs.evaluate import evaluate
+from ractd.envs.evaluate import environment_seed, evaluate
 from ractd.envs.vector import Rows, Step, VectorEnv, gymnasium_vector
 from ractd.errors import RactdError
 from ractd.policy import Policy
@@ -69,7 +69,7 @@ def best_and_worst(run: Contents, progress: Callable[[str], None]) -> list[Clip]
     progress(f"{run.label}: playing {EPISODES} episodes")
     actions: list[list[NDArray[np.floating[Any]]]] = [[] for _ in range(EPISODES)]
     execute = number(mapping(run.config.get("evaluation")).get("execute")) or 1
-    seed = 1_000 * int(number(run.config.get("seed")) or 0)
+    seed = environment_seed(int(number(run.config.get("seed")) or 0))
     played = evaluate(
         policy.reset(seed).act_chunk,
         run.env_id,

@@ -155,10 +155,13 @@ class Watch:
         means: dict[str, float] = self.stage.record.setdefault("running_means", {})
         for column, name in enumerate(names):
             terms = np.abs(values[:, column])
-            mean = means.get(name, float(np.nanmedian(terms[: max(len(terms) // 2, 1)])))
+            early = terms[: max(len(terms) // 2, 1)]
+            early = early[np.isfinite(early)]
+            mean = means.get(name, float(np.median(early)) if len(early) else math.nan)
             bad = ~np.isfinite(terms) | (terms > EXPLODED * (mean + 1))
             if bad.any():
                 row = int(bad.argmax())
+                before = f" (it was about {mean:.3g})" if math.isfinite(mean) else ""
                 kept = (
                     f"the last good checkpoint is {self.stage.checkpoint}"
                     if self.stage.checkpoint.exists()
@@ -166,8 +169,8 @@ class Watch:
                 )
                 raise RactdError(
                     f"training of the {self.stage.name} stopped at step {first_step + row}: term '{name}' is "
-                    f"{values[row, column]:.3g} (it was about {mean:.3g}); {kept}; lower its learning "
-                    "rate or look at the data with 'ractd data validate'"
+                    f"{values[row, column]:.3g}{before}; {kept}; lower its learning rate "
+                    "or look at the data with 'ractd data validate'"
                 )
             means[name] = 0.9 * mean + 0.1 * float(terms.mean())
 

@@ -55,6 +55,8 @@ class Metrics:
 
     def tick(self, step: int) -> None:
         """Show that a step is done."""
+        if self.progress:
+            self.progress.update(self.task, completed=step)
 
     def log(self, stage: str, step: int, values: dict[str, float]) -> None:
         """Record the metrics of a step."""

@@ -8,6 +8,7 @@ from typing import cast
 import numpy as np
 
 from ractd.data import OfflineDataset
+from ractd.envs.evaluate import environment_seed
 from ractd.envs.maze import Maze, MazeVector
 from ractd.envs.maze.picture import Panel, draw
 from ractd.planner import Planner
@@ -31,7 +32,7 @@ def draw_plans(directory: Path, dataset: OfflineDataset, maze: Maze, seed: int) 
         if not (directory / "policy" / name).is_dir():
             continue
         policy = cast(Planner, Policy.load(directory / "policy" / name)).reset(seed)
-        env = MazeVector(maze, PAIRS, 1_000 * seed)
+        env = MazeVector(maze, PAIRS, environment_seed(seed))
         try:
             start = env.reset()
             plans, actions = policy.plan(start, maze.goal)

@@ -20,7 +20,7 @@ from ractd.config import DEFAULT_GAMMA, GAMMA, PRESETS, TABLE_9, Config, check
 from ractd.data import OfflineDataset, load_dataset
 from ractd.data.dataset import describe
 from ractd.data.maze import make_for, maze_of
-from ractd.data.validation import check_environment
+from ractd.data.validation import check_environment, sound
 from ractd.envs.scores import family
 from ractd.errors import RactdError
 from ractd.models import build_network
@@ -66,9 +66,11 @@ def train(
     Raises `RactdError` for unusable data or options and `training.loop.Interrupted` after a saved Ctrl-C.
     """
     console = console or Console(quiet=True)
-    data = dataset if isinstance(dataset, OfflineDataset) else load_dataset(dataset, env_id=env_id)
+    data = sound(dataset) if isinstance(dataset, OfflineDataset) else load_dataset(dataset, env_id=env_id)
     data = _with_environment(data, env_id, console)
     _check_plan(config, data, only)
+    if teacher is not None and only not in (None, "student"):
+        raise RactdError(f"--only {only}: the run trains a student alone, the rest comes from --teacher {teacher}")
     source = None if teacher is None else Policy.load(Path(teacher) / "policy" / "teacher")
     if source is not None:
         config = _with_teacher(config, source, data, Path(teacher or ""))
@@ -162,7 +164,7 @@ def resolve(config: Config, dataset_name: str) -> Config:
         gamma = GAMMA.get(family(dataset_name) or "", DEFAULT_GAMMA)
     student = config.student
     if student.reward_weight is None:
-        student = replace(student, reward_weight=TABLE_9.get(dataset_name.rsplit("-v", 1)[0], (1.0, 1.0, "auto"))[2])
+        student = replace(student, reward_weight=TABLE_9.get(dataset_name.rsplit("-v", 1)[0], "auto"))
     execute = config.evaluation.execute
     if execute is None:
         execute = 1 if config.plan is None else config.horizon

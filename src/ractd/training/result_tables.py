@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from rich.markup import escape
@@ -41,19 +42,23 @@ def result_table(result: Result) -> Table:
     table.add_column("ms/plan" if plans else "ms/action", justify="right")
     data_cells = [f"{behavior['mean_score']:.1f}"] if scored else []
     if simulated:
-        data_cells.append(f"{behavior['mean_return']:,.0f}")
+        digits = _digits([behavior["mean_return"], *(row["evaluation"]["mean_return"] for _, row in rows)])
+        data_cells.append(f"{behavior['mean_return']:,.{digits}f}")
     elif rows:
-        data_cells += [f"{rows[0][1]['offline']['estimated_return_of_data']:,.1f}", "0"]
+        of_data = rows[0][1]["offline"]["estimated_return_of_data"]
+        digits = _digits([of_data, *(row["offline"]["estimated_return"] for _, row in rows)])
+        data_cells += [f"{of_data:,.{digits}f}", "0"]
     table.add_row("behaviour data", *data_cells, *[""] * (3 if plans else 2))
     for label, row in rows:
         cells = []
         if simulated:
             e = row["evaluation"]
             if scored:
-                cells.append(f"{e['mean_score']:.1f} ± {e['score_se'] or 0:.1f}")
-            cells.append(f"{e['mean_return']:,.0f} ± {e['return_se'] or 0:,.0f}")
+                cells.append(_with_error(e["mean_score"], e["score_se"], 1))
+            cells.append(_with_error(e["mean_return"], e["return_se"], digits))
         else:
-            cells += [f"{row['offline']['estimated_return']:,.1f}", f"{row['offline']['distance_to_data']:.2f}"]
+            offline = row["offline"]
+            cells += [f"{offline['estimated_return']:,.{digits}f}", f"{offline['distance_to_data']:.2f}"]
         if plans:
             cells.append(f"{row['success_rate']:.0%}")
         style = "bold" if label == "RACTD" else None
@@ -61,10 +66,24 @@ def result_table(result: Result) -> Table:
     return table
 
 
+def _digits(values: list[float]) -> int:
+    """Return the decimals that show three digits of the largest of some numbers, whatever their unit."""
+    largest = max(map(abs, values))
+    return min(max(0, 2 - math.floor(math.log10(largest))), 6) if largest else 1
+
+
+def _with_error(mean: float, error: float | None, digits: int) -> str:
+    """Return mean ± standard error; one episode has none."""
+    return f"{mean:,.{digits}f}" + ("" if error is None else f" ± {error:,.{digits}f}")
+
+
 def _caption(content: dict[str, Any], simulated: bool) -> str:
     row: dict[str, Any] = next(iter(content["rows"].values()), {})
+    if not row:
+        return ""
+    times = f"times: batch 1, {row['threads']} thread{'s' if row['threads'] > 1 else ''}"
     if not simulated:
-        return "No environment was given: returns are the return model's estimates of the discounted return-to-go."
+        return f"No environment was given: returns are the return model's estimates of the discounted return-to-go; {times}."
     e = row["evaluation"]
     selected = {r["selection"] for r in content["rows"].values()}
     protocol = "best checkpoint by evaluations during training" if "online" in selected else "last checkpoint"
@@ -72,7 +91,9 @@ def _caption(content: dict[str, Any], simulated: bool) -> str:
     if "success_rate" in row:
         what += " before the next plan; reached: came to the goal at all"
     reference = "; score: D4RL's normalisation" if e["mean_score"] is not None else ""
-    return f"{e['episodes']} episodes in {e['env_id']} ({e['backend']}), {what}; students: {protocol}{reference}."
+    return (
+        f"{e['episodes']} episodes in {e['env_id']} ({e['backend']}), {what}; students: {protocol}{reference}; {times}."
+    )
 
 
 def evaluation_table(row: dict[str, Any]) -> Table:
@@ -82,8 +103,8 @@ def evaluation_table(row: dict[str, Any]) -> Table:
     table.add_column(style="bold")
     table.add_column()
     if e["mean_score"] is not None:
-        table.add_row("normalised score", f"{e['mean_score']:.1f} ± {e['score_se'] or 0:.1f}")
-    table.add_row("return", f"{e['mean_return']:,.1f} ± {e['return_se'] or 0:,.1f}")
+        table.add_row("normalised score", _with_error(e["mean_score"], e["score_se"], 1))
+    table.add_row("return", _with_error(e["mean_return"], e["return_se"], max(1, _digits([e["mean_return"]]))))
     if "success_rate" in row:
         table.add_row("reached the goal", f"{row['success_rate']:.0%} of the episodes")
         table.add_row("time to plan", f"{row['plan_ms_per_episode']:,.1f} ms an episode, at batch 1")

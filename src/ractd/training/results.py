@@ -19,7 +19,7 @@ from ractd.data.dataset import describe
 from ractd.data.maze import make_for, maker, maze_named, maze_of
 from ractd.data.windows import Windows
 from ractd.diffusion.ctm import sequence_return
-from ractd.envs.evaluate import evaluate
+from ractd.envs.evaluate import environment_seed, evaluate
 from ractd.envs.scores import normalized_score
 from ractd.envs.vector import MakeVector
 from ractd.errors import RactdError
@@ -161,7 +161,7 @@ def score(
     label: str,
     make: MakeVector,
 ) -> dict[str, Any]:
-    """Measure a policy in an environment; environment seeds start at `1000 * seed`, which training never uses."""
+    """Measure a policy in an environment; its seeds are those of `seed`, which training never uses."""
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(f"evaluating {label}", total=episodes)
         result = evaluate(
@@ -170,7 +170,7 @@ def score(
             episodes=episodes,
             execute=execute,
             history=policy.spec.history,
-            seed=1_000 * seed,
+            seed=environment_seed(seed),
             progress=lambda done, total, step: progress.update(task, completed=done),
             make=make,
         )
@@ -288,10 +288,12 @@ def evaluate_policy(
         raise RactdError(
             f"--execute is {execute}, expected 1 to {spec.horizon}: the policy predicts {spec.horizon} actions"
         )
+    if not 0 <= seed < 2**31:
+        raise RactdError(f"--seed is {seed}, expected 0 to {2**31 - 1}")
     console.print(f"evaluating {name} for {episodes} episodes in {env_id} ...", highlight=False)
     with threads_for(spec.network):
         row = score(policy, env_id, episodes, execute, seed, console, name, make)
-    write_json(evaluation_path(directory, name, policy, episodes, execute, seed), row)
+    write_json(evaluation_path(directory, name, policy, episodes, execute, seed, env_id), row)
     return row | {"label": name}
 
 
@@ -300,10 +302,17 @@ def executed(policy: Policy) -> int:
     return policy.spec.horizon if policy.spec.plans else 1
 
 
-def evaluation_path(directory: Path, name: str, policy: Policy, episodes: int, execute: int, seed: int) -> Path:
-    """Return where a run keeps what `evaluate_policy` measured of one of its policies, configured as it is."""
+def evaluation_path(
+    directory: Path, name: str, policy: Policy, episodes: int, execute: int, seed: int, env_id: str | None = None
+) -> Path:
+    """Return where a run keeps what `evaluate_policy` measured of one of its policies, configured as it is.
+
+    `env_id` is where it was measured, by default the policy's own environment.
+    """
     spec = policy.spec
     key = f"{name}-e{episodes}-x{execute}-n{spec.candidates}-{spec.sampler}-k{spec.steps}-s{seed}"
+    if env_id not in (None, spec.env_id):
+        key += f"-{str(env_id).replace('/', '-')}"
     return directory / "evaluations" / f"{key}.json"
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from accelerate import Accelerator
+from rich.markup import escape
 from torch import Tensor, nn
 
 from ractd.config import Config, Optimization
@@ -171,6 +172,10 @@ def prepare(
         normalizer = Normalizer.of(dataset.statistics()) if source is None else source.normalizer
         windows = Windows(dataset, config.horizon, config.history, device)
         samples = ActionSequences(windows, normalizer.to(device))
+        log.say(
+            f"{escape(dataset.name)}: {len(windows):,} windows, {windows.padded_share:.1%} of their actions repeat an "
+            "episode's last one"
+        )
     return Run(
         directory=directory,
         config=config,

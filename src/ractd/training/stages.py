@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ractd.config import Plan, Student
 from ractd.data import OfflineDataset
 from ractd.data.maze import maker
-from ractd.envs.evaluate import Evaluation, evaluate
+from ractd.envs.evaluate import SEEDS, Evaluation, environment_seed, evaluate
 from ractd.envs.maze import GOAL_RADIUS
 from ractd.models import InverseDynamics, ReturnNetwork, copy_matching
 from ractd.training.checkpoint import load_weights, read_tensors, write_tensors
@@ -27,9 +27,9 @@ from ractd.training.samples import Plans
 from ractd.training.student import StudentObjective
 from ractd.training.teacher import Reward, TeacherObjective
 
-CHECKPOINT_SEED = 100_000_000
+CHECKPOINT_SEED = SEEDS
 """Evaluations during training use environment seeds from here on; the final one never does."""
-CONFIRMATION_SEED = 200_000_000
+CONFIRMATION_SEED = 2 * SEEDS
 """So do those that confirm a best checkpoint: the best of many short evaluations is often one that was lucky."""
 WATCH_EVERY = 500
 """Steps between looks for collapse."""
@@ -202,7 +202,7 @@ def train_student(run: Run, name: str, config: Student, teacher: nn.Module, mode
                 episodes=episodes,
                 execute=evaluation.execute or 1,
                 history=run.config.history,
-                seed=seed + 1_000 * run.config.seed,
+                seed=seed + environment_seed(run.config.seed),
                 make=maker(run.maze),
             )
 
