@@ -92,13 +92,13 @@ def eager(policy: Policy) -> Act:
 
 
 def compiled(policy: Policy) -> Act:
-    """`torch.compile` of everything between the noise and the actions; of the network alone for the teacher's 158 calls."""
+    """`torch.compile` of what is exported, from noise to actions; of the network alone for the teacher's 158 calls."""
     # What other cells compiled counts against a limit, past which calls run uncompiled without a word.
     torch.compiler.reset()
     if policy.spec.jumps:
-        policy.sample = torch.compile(policy.sample)  # type: ignore[method-assign]
+        policy.sample = torch.compile(PolicyGraph(policy).policy.sample, fullgraph=True)  # type: ignore[method-assign]
     else:
-        policy.network = torch.compile(policy.network)  # type: ignore[assignment]
+        policy.network = torch.compile(policy.network, fullgraph=True)  # type: ignore[assignment]
     return policy.act
 
 
