@@ -63,7 +63,7 @@ def write_result(name: str, result: dict[str, Any], directory: Path = RESULTS) -
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows of text, the first column to the left and numbers to the right."""
+    """Print rows of text, the first column to the left and numbers to the right; wide enough for all where nobody looks."""
     from rich.console import Console
     from rich.table import Table
 
@@ -72,7 +72,10 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         table.add_column(column, justify="right" if index else "left")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, console.measure(table, options=console.options.update(width=1000)).maximum)
+    console.print(table)
 
 
 def _cpu() -> str:

@@ -2,12 +2,14 @@
 
     python benchmarks/latency.py [--networks mlp unet] [--engines onnx openvino] [--batches 1] [--sampling "1 step"]
     python benchmarks/latency.py --run runs/a runs/b --episodes 50    # what smaller students and int8 cost in score
+    python benchmarks/latency.py --networks mujoco --batches 1        # the paper's U-Net, 1 GB of weights
 
 Measures `act` with all it does: checks, noise, scaling, copies. Every cell is written as soon as it is measured; the same
-command goes on where it stopped, `--again` measures anew. Networks have the weights they begin training with.
+command goes on where it stopped, `--again` measures anew. Networks have the weights they begin training with, but for
+those of `--run`.
 
 The physical limit of a cell is the larger of two times: the weights' bytes that have to be read, over the bandwidth at
-which this core reads that many bytes again and again, and the operations over its best matrix multiplication. Both count the
+which this core sums that many bytes again and again, and the operations over its best matrix multiplication. Both count the
 network alone, with what depends on time folded away; both are measured before each cell, so that what else the machine does
 meets them too. The 80-bin teacher is no single graph (158 evaluations): for ONNX Runtime and OpenVINO it is estimated from
 graphs of 8 and 16 evaluations, and marked so.
@@ -43,6 +45,8 @@ from ractd.policy import Policy
 from ractd_runtime import Policy as Deployed
 
 BATCHES = (1, 32, 256)
+LEAST_CALLS, SLOW_SECONDS = 20, 60.0
+"""Calls of a cell at least, unless they take longer than this together; three in any case."""
 SAMPLING = ("1 step", "4 steps", "teacher")
 GOAL_US, GOAL_RATIO, GOAL_LIMIT, GOAL_IMPORT_MS = 100.0, 1000.0, 2.0, 150.0
 SMALL_BINS, LARGE_BINS = 5, 9
@@ -88,11 +92,13 @@ def eager(policy: Policy) -> Act:
 
 
 def compiled(policy: Policy) -> Act:
-    """`torch.compile` of everything between the noise and the actions; of the network alone for the teacher's 158 calls."""
+    """`torch.compile` of what is exported, from noise to actions; of the network alone for the teacher's 158 calls."""
+    # What other cells compiled counts against a limit, past which calls run uncompiled without a word.
+    torch.compiler.reset()
     if policy.spec.jumps:
-        policy.sample = torch.compile(policy.sample)  # type: ignore[method-assign]
+        policy.sample = torch.compile(PolicyGraph(policy).policy.sample, fullgraph=True)  # type: ignore[method-assign]
     else:
-        policy.network = torch.compile(policy.network)  # type: ignore[assignment]
+        policy.network = torch.compile(policy.network, fullgraph=True)  # type: ignore[assignment]
     return policy.act
 
 
@@ -119,8 +125,8 @@ def timed(act: Act, observation: Any, seconds: float, least: int) -> list[float]
     """Microseconds of each call for about so many seconds, after a call that is not counted."""
     act(observation)
     times: list[float] = []
-    stop = time.perf_counter() + seconds
-    while len(times) < least or time.perf_counter() < stop:
+    began = time.perf_counter()
+    while (passed := time.perf_counter() - began) < seconds or len(times) < (least if passed < SLOW_SECONDS else 3):
         start = time.perf_counter()
         act(observation)
         times.append(1e6 * (time.perf_counter() - start))
@@ -174,8 +180,8 @@ def physical_limit(policy: Policy, batch: int, int8: bool) -> dict[str, Any]:
 
 def bandwidth(size: int, seconds: float = 0.1) -> float:
     """Bytes a second that one core reads from a block of `size` bytes, over and over: cache where it fits, memory else."""
-    block = np.ones(max(size // 4, 16), np.float32)
-    times = timed(lambda x: np.dot(x, x), block, seconds, 5)
+    block = torch.ones(max(size // 4, 16))
+    times = timed(torch.sum, block, seconds, 5)
     return block.nbytes / (1e-6 * statistics.median(times))
 
 
@@ -200,36 +206,34 @@ def scores(run: Path, precision: Any, episodes: int, seconds: float) -> dict[str
         done = export_policy(run, Path(directory) / "out", precision=precision, check_episodes=episodes)
         deployed = Deployed.load(Path(directory) / "out")
     assert done.scores is not None
+    policy = Policy.load(run)
     mean = np.array(done.contract["inputs"]["observation"]["mean"], np.float32)
     observation = mean if deployed.contract.history == 1 else np.repeat(mean[None], deployed.contract.history, 0)
     names = ("pytorch", "exported")
     return {
-        "network": str(Policy.load(run).spec.network),
+        "network": str(policy.spec.network),
         "precision": precision,
         "episodes": episodes,
         "scores": {n: (e.mean_score, e.score_se, e.mean_return) for n, e in zip(names, done.scores, strict=True)},
-        **quantiles(timed(deployed.act, observation, seconds, 10)),
+        **quantiles(timed(deployed.act, observation, seconds, LEAST_CALLS)),
+        "estimated": False,
+        **physical_limit(policy, 1, precision == "int8"),
     }
 
 
 def show(result: dict[str, Any]) -> None:
     """Print what is measured so far, and which goals it meets."""
     cells, rows = result["cells"], []
-    for key, cell in cells.items():
+    for key, cell in {**cells, **result["scores"]}.items():
         numbers = [f"{cell[name]:,.0f}" for name in ("p50", "p99", "max", "memory_us", "compute_us")]
-        rows.append([key + (" (est.)" if cell["estimated"] else ""), *numbers, f"{cell['p50'] / cell['limit_us']:.1f}"])
-    columns = ["us per call of act, one core", "p50", "p99", "max", "bytes/bandwidth", "ops/peak", "p50/limit"]
-    print_table(f"{result['threads']} thread", columns, rows)
-    if result["scores"]:
-        rows = [
-            [
-                key,
-                f"{row['p50']:.0f}",
-                *(f"{s if s is not None else r:.1f} ± {e or 0:.1f}" for s, e, r in row["scores"].values()),
-            ]
-            for key, row in result["scores"].items()
+        score = [
+            f"{mean_return if mean is None else mean:.1f} ± {error or 0:.1f}"
+            for mean, error, mean_return in cell.get("scores", {}).values()
         ]
-        print_table("what it costs in score", ["student", "p50 us", "PyTorch", "exported"], rows)
+        limit = f"{cell['p50'] / cell['limit_us']:.1f}"
+        rows.append([key + (" (est.)" if cell["estimated"] else ""), *numbers, limit, " / ".join(score)])
+    columns = ["us per call of act, one core", "p50", "p99", "max", "bytes/bandwidth", "ops/peak", "p50/limit"]
+    print_table(f"{result['threads']} thread", [*columns, "score by PyTorch / exported"], rows)
     imports = result["imports"]
     print(
         f"import: ractd_runtime {imports['ractd_runtime_ms']:.0f} ms, of which numpy {imports['of_which_numpy_ms']:.0f} "
@@ -260,23 +264,24 @@ def main() -> None:
     parser.add_argument("--engines", nargs="+", choices=tuple(ENGINES), default=list(ENGINES))
     parser.add_argument("--sampling", nargs="+", choices=SAMPLING, default=list(SAMPLING))
     parser.add_argument("--batches", nargs="+", type=int, default=list(BATCHES))
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each cell, or 20 calls, whichever is longer")
+    parser.add_argument("--seconds", type=float, default=5.0, help=f"of each cell, or {LEAST_CALLS} calls if longer")
     parser.add_argument(
         "--run", nargs="*", type=Path, default=[], help="runs whose students are scored in fp32 and int8"
     )
     parser.add_argument("--episodes", type=int, default=50)
     parser.add_argument("--again", action="store_true", help="measure anew what is there")
-    parser.add_argument("--out", type=Path, default=RESULTS / "latency.json")
-    parser.add_argument("--quick", action="store_true", help="a few calls of each: see that it works")
+    parser.add_argument("--out", type=Path, help="the file of results, by default results/latency.json")
+    parser.add_argument("--quick", action="store_true", help="see that it works; nothing is written without --out")
     arguments = parser.parse_args()
+    out: Path | None = arguments.out or (None if arguments.quick else RESULTS / "latency.json")
 
     torch.set_num_threads(1)
-    seconds, least = (0.02, 2) if arguments.quick else (arguments.seconds, 20)
+    seconds, least = (0.02, 2) if arguments.quick else (arguments.seconds, LEAST_CALLS)
     result: dict[str, Any] = {"threads": 1, "seconds": seconds, "cells": {}, "scores": {}, "imports": import_times()}
-    if arguments.out.exists():
-        before = json.loads(arguments.out.read_text())
+    if out is not None and out.exists():
+        before = json.loads(out.read_text())
         if before["machine"]["cpu"] != machine()["cpu"]:
-            raise SystemExit(f"{arguments.out}: is from another machine; use another --out")
+            raise SystemExit(f"{out}: is from another machine; use another --out")
         result |= {name: before[name] for name in ("cells", "scores")}
 
     def missing(kind: str, key: str) -> bool:
@@ -284,7 +289,8 @@ def main() -> None:
 
     def keep(kind: str, key: str, row: dict[str, Any]) -> None:
         result[kind][key] = row | {"load": os.getloadavg()[0], "commit": machine()["commit"]}
-        write_result(arguments.out.stem, result, arguments.out.parent)
+        if out is not None:
+            write_result(out.stem, result, out.parent)
         print(f"{key}: p50 {row['p50']:.0f} us", flush=True)
 
     for words in product(arguments.networks, arguments.engines, arguments.sampling, arguments.batches):

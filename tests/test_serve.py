@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import Answer
 from serve_factory import ACTION, CRASH, HORIZON, NAN, Running, noise, start
 
 from ractd.errors import RactdError
@@ -274,6 +275,28 @@ def test_only_an_open_door_is_warned_of(certificate: tuple[Path, Path]) -> None:
 def test_settings_out_of_range_are_named(name: str, value: float) -> None:
     with pytest.raises(RactdError, match=name.replace("_", " ")):
         Settings(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("deployed", "--device", "cuda"), "--device is for --torch"),
+        (("--torch", "deployed", "--device", "abacus"), "--device abacus can't be used"),
+        (("deployed", "--tls-cert", "tls.crt"), "belong together"),
+        (("deployed", "--api-key-file", "key"), "--api-key-file key: can't be read"),
+        (("deployed", "--max-batch", "0"), "largest batch is 0"),
+        (("deployed",), "policy.json: not found"),
+        (("--torch", "deployed"), "deployed: no policy here"),
+    ],
+)
+def test_what_can_not_be_served_is_said_in_a_sentence(
+    words: tuple[str, ...], said: str, cli: Callable[..., Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = cli("serve", *words)
+    assert answer.code == 2
+    assert said in answer.err
+    assert answer.err.count("\n") == 1
 
 
 def serving(directory: Path, *words: str | Path) -> Running:

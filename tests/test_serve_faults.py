@@ -206,6 +206,20 @@ def test_a_client_that_does_not_read_is_cut_off_and_holds_up_nobody(tmp_path: Pa
     assert server.end() == 0
 
 
+def test_a_client_that_asks_ahead_waits_for_its_turn(tmp_path: Path) -> None:
+    """One request a batch: 100 of a flood are on their way when another client asks, and it does not wait for them."""
+    server = start(tmp_path, {"delay": 0.02}, largest_batch=1)
+    with raw(server) as flood, raw(server) as polite:
+        for _ in range(100):
+            flood.send(request())
+        polite.send(request())
+        assert isinstance(polite.recv(timeout=20), bytes)
+        assert server.metric('ractd_requests_total{outcome="answered"}') < 50
+        for _ in range(100):
+            assert isinstance(flood.recv(timeout=20), bytes)
+    assert server.end() == 0
+
+
 def test_connections_beyond_the_limit_are_turned_away(strict: Running) -> None:
     clients = [connect(strict) for _ in range(3)]
     with pytest.raises(InvalidStatus, match="503"):

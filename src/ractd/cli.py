@@ -240,8 +240,8 @@ class Serve:
     """An exported policy; with --torch a run, or one of its policies."""
     torch: bool = False
     """Serve a run's policy with PyTorch."""
-    device: str = "cpu"
-    """Where PyTorch computes: cpu, cuda, cuda:1, ..."""
+    device: str | None = None
+    """Where PyTorch computes: cpu (the default), cuda, cuda:1, ..."""
     host: str = "127.0.0.1"
     """Address to listen on; others than this machine's loopback want a key and TLS."""
     port: int = 8000
@@ -269,6 +269,8 @@ class Serve:
         from ractd.serve import serve
         from ractd.serve.settings import Settings, read_api_key, tls_context
 
+        if self.device and not self.torch:
+            raise RactdError("--device is for --torch; an exported policy runs on the processor")
         settings = Settings(
             host=self.host,
             port=self.port,
@@ -281,7 +283,7 @@ class Serve:
             connections=self.max_connections,
             idle_seconds=self.idle_seconds,
         )
-        serve(self.policy, settings, device=self.device if self.torch else None)
+        serve(self.policy, settings, device=(self.device or "cpu") if self.torch else None)
 
 
 def parse(arguments: Sequence[str]) -> Train | Sweep | Reproduce | Eval | Report | Export | Serve | DataCommand:

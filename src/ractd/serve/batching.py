@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,8 +20,7 @@ class SampleFailed(Exception):
     """The policy failed on a request; its message is for the client."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """The actions of one request and how it went."""
 
     actions: FloatArray
@@ -157,4 +157,5 @@ def _rows(policy: ServedPolicy, observations: FloatArray, noise: FloatArray) -> 
     actions = policy.sample(observations, noise)
     if actions.shape != (len(observations), *policy.action_shape):
         raise ValueError(f"the policy returned shape {actions.shape} for {len(observations)} requests")
-    return [row if np.isfinite(row).all() else None for row in actions]
+    finite = np.isfinite(actions).all(axis=(1, 2))
+    return [row if fine else None for row, fine in zip(actions, finite, strict=True)]

@@ -7,7 +7,7 @@ An array is a map of `__ndarray__`, `data` (raw bytes), `dtype` (numpy's string)
 from __future__ import annotations
 
 import math
-import re
+from itertools import product
 from typing import Any, NoReturn
 
 import msgpack
@@ -15,8 +15,9 @@ import numpy as np
 
 from ractd.errors import RactdError
 
-NUMBER = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
-"""Types an array may have: booleans, integers and floats; no objects, structures, text, times."""
+NUMBERS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
+DTYPES = {name: np.dtype(name) for name in map("".join, product(("", "<", ">", "|", "="), NUMBERS))}
+"""Types an array may have, by their names: booleans, integers and floats; no objects, structures, text, times."""
 MAX_ITEMS = 1024
 """Most entries of one map or list: an observation is a handful of named arrays."""
 MAX_DIMS = 8
@@ -57,7 +58,7 @@ def unpack(data: bytes) -> dict[str, Any]:
 
 
 def _array_to_map(value: Any) -> dict[bytes, Any]:
-    if not isinstance(value, np.ndarray | np.generic) or not NUMBER.fullmatch(value.dtype.str):
+    if not isinstance(value, np.ndarray | np.generic) or value.dtype.str not in DTYPES:
         raise TypeError(f"a {type(value).__name__} can't be sent")
     if isinstance(value, np.generic):
         return {b"__npgeneric__": True, b"data": value.item(), b"dtype": value.dtype.str}
@@ -88,9 +89,10 @@ def _array_of_map(item: dict[Any, Any]) -> Any:
 
 def _dtype(item: dict[Any, Any]) -> np.dtype[Any]:
     name = item.get(b"dtype")
-    if not isinstance(name, str) or not NUMBER.fullmatch(name):
+    dtype = DTYPES.get(name) if isinstance(name, str) else None
+    if dtype is None:
         raise BadMessage(f"an array's type is {_short(name)}, expected booleans, integers or floats, like '<f4'")
-    return np.dtype(name)
+    return dtype
 
 
 def _no_extension(code: int, data: bytes) -> NoReturn:
