@@ -10,13 +10,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Answer, environment, pendulum_data
+from conftest import Answer, environment, pendulum_data, started
 from filelock import FileLock
 from rich.console import Console
 
@@ -55,24 +54,6 @@ def failing_trial(name: str, directory: Path) -> Trial:
 
 def states(outcomes: list[Outcome]) -> dict[str, tuple[str, int]]:
     return {outcome.trial.name: (outcome.state, outcome.attempts) for outcome in outcomes}
-
-
-@contextmanager
-def started(*words: str | Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A running `ractd`, gone when the block is left."""
-    with open(log, "wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ractd.cli", *map(str, words)],
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env=environment(),
-            start_new_session=True,
-        )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 300) -> None:
