@@ -247,7 +247,7 @@ def test_curves_are_those_of_the_runs_metrics(runs: Path, pendulum: Path, cli: C
 
 def test_what_is_missing_is_trained_and_what_is_there_is_not(runs: Path, pendulum: Path, cli: Command) -> None:
     before = (runs / "pendulum-s0" / "config.json").read_text()
-    answer = make(cli, runs, "table4", "--datasets", pendulum, runs / "nowhere.hdf5")
+    answer = make(cli, runs, "table4", "--datasets", pendulum)
     assert answer.code == 0, answer.out + answer.err
     assert (runs / "pendulum-s0" / "config.json").read_text() == before, "the run that was there was not touched"
     config = json.loads((runs / "pendulum-s0-rt" / "config.json").read_text())["config"]
@@ -255,8 +255,7 @@ def test_what_is_missing_is_trained_and_what_is_there_is_not(runs: Path, pendulu
     table = content(runs, "table4")
     assert all("score" in line for line in table["lines"])
     assert {each["state"] for each in table["comparisons"]} <= {"confirmed", "not confirmed"}
-    assert table["skipped"] == {str(runs / "nowhere.hdf5"): f"{runs / 'nowhere.hdf5'}: no such file"}
-    assert f"{runs / 'nowhere.hdf5'}: skipped" in (runs.parent / "results" / "table4.md").read_text()
+    assert table["skipped"] == {}
     again = make(cli, runs, "table4", "--datasets", pendulum)
     assert again.code == 0
     assert content(runs, "table4")["lines"] == table["lines"]
@@ -323,13 +322,37 @@ def test_d4rls_own_file_is_called_so_and_has_the_papers_numbers_beside_it(
     assert table["lines"][0]["note"] == "not run"
 
 
-def test_a_table_without_a_dataset_says_why(tmp_path: Path, cli: Command) -> None:
-    answer = make(cli, tmp_path / "runs", "table4", "figure3", "--datasets", tmp_path / "gone.hdf5")
+def test_the_papers_datasets_that_are_not_there_are_skipped_and_the_table_says_why(
+    tmp_path: Path, cli: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path / "d4rl"))
+    monkeypatch.setenv("RACTD_D4RL_URL", "http://127.0.0.1:9")
+    hopper_data(tmp_path / "d4rl" / "hopper_medium_replay-v2.hdf5", "hopper-medium-replay-v2", "Hopper-v5")
+    answer = make(cli, tmp_path / "runs", "table12", "figure3", "--no-train")
     assert answer.code == 0, answer.err
-    for name in ("table4", "figure3"):
+    why = "hopper-medium-expert-v2: skipped: http://127.0.0.1:9/"
+    for name, lines in (("table12", 4), ("figure3", 0)):
         text = (tmp_path / "results" / f"{name}.md").read_text()
-        assert "No dataset could be used." in text
-        assert f"{tmp_path / 'gone.hdf5'}: no such file" in text
+        assert why in text
+        assert ("No dataset could be used." in text) == (lines == 0)
+        assert len(content(tmp_path / "runs", name)["lines"]) == lines
+
+
+@pytest.mark.parametrize(("held", "said"), [(None, "no such file"), (b"no HDF5", "not an HDF5 file")])
+def test_a_named_dataset_that_can_not_be_used_is_refused_before_anything_starts(
+    tmp_path: Path, pendulum: Path, cli: Command, held: bytes | None, said: str
+) -> None:
+    path = tmp_path / "logs.hdf5"
+    if held is not None:
+        path.write_bytes(held)
+    answer = make(cli, tmp_path / "runs", "table4", "figure3", "--datasets", pendulum, path)
+    assert answer.code == 2
+    (line,) = answer.err.splitlines()
+    assert line.startswith(f"error: {path}: ")
+    assert said in line
+    assert answer.out == ""
+    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "results").exists()
 
 
 def test_a_damaged_run_is_a_gap_and_not_the_end(runs: Path, pendulum: Path, cli: Command) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
@@ -71,10 +72,10 @@ def reproduce(
 ) -> Reproduction:
     """Make tables and figures of the paper, by their names in `EXPERIMENTS`, and write them into `out`.
 
-    `datasets` take the place of the paper's own; what can't be loaded is skipped, and the table says why. Runs below `runs`
-    that are there with the same settings and data are reused; `train=False` only reads these. `options` are further ones of
-    every `ractd train`. Raises `RactdError` for an unknown name, no seed, unusable `workers`, and two datasets
-    of one name.
+    `datasets` take the place of the paper's own, of which those that can't be loaded are skipped, and the table says why. Runs
+    below `runs` that are there with the same settings and data are reused; `train=False` only reads these. `options` are
+    further ones of every `ractd train`. Raises `RactdError` for an unknown name, no seed, unusable `workers`, one of
+    `datasets` that can't be loaded, and two of one name.
     """
     console = console or Console(quiet=True)
     experiments = {name: _experiment(name) for name in names}
@@ -85,7 +86,7 @@ def reproduce(
     workers = workers or Workers()
     check_resources(workers.jobs, workers.cpus, workers.gpus, workers.ray_address)
     specs = {name: tuple(datasets) or experiment.datasets for name, experiment in experiments.items()}
-    loaded = _load({spec: None for each in specs.values() for spec in each})
+    loaded = {spec: _load(spec, required=spec in datasets) for spec in dict.fromkeys(chain(*specs.values()))}
     places = {
         spec: Place(spec, dataset, Path(runs), preset, tuple(range(seeds)), tuple(options))
         for spec, dataset in loaded.items()
@@ -124,15 +125,14 @@ def _experiment(name: str) -> Experiment:
     return EXPERIMENTS[name]
 
 
-def _load(specs: Mapping[str, None]) -> dict[str, OfflineDataset | str]:
-    """Load each dataset once; one that can't be is the reason why."""
-    loaded: dict[str, OfflineDataset | str] = {}
-    for spec in specs:
-        try:
-            loaded[spec] = load_dataset(spec)
-        except RactdError as error:
-            loaded[spec] = str(error)
-    return loaded
+def _load(spec: str, required: bool) -> OfflineDataset | str:
+    """Load a dataset; one that can't be is the reason why, unless it is required."""
+    try:
+        return load_dataset(spec)
+    except RactdError as error:
+        if required:
+            raise
+        return str(error)
 
 
 def _check_names(places: Mapping[str, Place]) -> None:
