@@ -271,6 +271,22 @@ def test_an_evaluation_is_read_once_it_is_there(runs: Path, pendulum: Path, cli:
     assert lines["RACTD, 3 jumps"]["note"] == "not run"
 
 
+def test_it_ends_with_a_report_of_the_runs(
+    runs: Path, pendulum: Path, cli: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("plotly")
+    pytest.importorskip("av")
+    monkeypatch.setattr("ractd.report.build.write_pictures", lambda figures, directory: [])
+    out = runs.parent / "results"
+    words = ["table4", "--no-train", "--datasets", pendulum, "--runs", runs, "--out", out]
+    answer = cli("reproduce", *words, *EXTRA)
+    assert answer.code == 0, answer.err
+    assert answer.out.splitlines()[-1] == f"report: {out / 'report.html'}"
+    assert "<h1>pendulum-s0</h1>" in (out / "report.html").read_text()
+    shutil.rmtree(runs)
+    assert cli("reproduce", *words, *EXTRA).out.splitlines()[-1] == "no report: no run was scored yet"
+
+
 def test_a_run_with_other_settings_is_not_passed_off(runs: Path, pendulum: Path, cli: Command) -> None:
     arguments = ["--no-train", "--datasets", pendulum, "--runs", runs, "--out", runs.parent / "results", "--no-report"]
     assert cli("reproduce", "table4", *arguments, "--", *EXTRA[1:], "--student.ctm-share", "0.5").code == 0
@@ -298,6 +314,25 @@ def test_bad_arguments_are_refused(arguments: list[str], said: str, tmp_path: Pa
     assert answer.code == 2
     assert said in answer.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--horizn", "3"], "--horizn"),
+        (["--horizon", "0"], "--horizon is 0, expected a number from 1"),
+        (["--preset", "demo"], "--preset after '--': 'ractd reproduce' sets it itself, for pendulum-s0"),
+        (["--out=elsewhere"], "--out after '--': 'ractd reproduce' sets it itself"),
+        (["--student.reward-weight", "3"], "--student.reward-weight after '--': 'ractd reproduce' sets it itself"),
+    ],
+)
+def test_options_of_trainings_are_checked_before_anything_starts(
+    words: list[str], said: str, pendulum: Path, tmp_path: Path, cli: Command
+) -> None:
+    answer = cli("reproduce", "table4", "--datasets", pendulum, "--runs", tmp_path / "runs", "--", *words)
+    assert answer.code == 2
+    assert said in " ".join(answer.err.replace("│", " ").split())
+    assert not (tmp_path / "runs").exists()
 
 
 def test_two_datasets_of_one_name_are_refused(pendulum: Path, tmp_path: Path, cli: Command) -> None:

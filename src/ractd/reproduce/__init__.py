@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -74,8 +74,8 @@ def reproduce(
 
     `datasets` take the place of the paper's own, of which those that can't be loaded are skipped, and the table says why. Runs
     below `runs` that are there with the same settings and data are reused; `train=False` only reads these. `options` are
-    further ones of every `ractd train`. Raises `RactdError` for an unknown name, no seed, unusable `workers`, one of
-    `datasets` that can't be loaded, and two of one name.
+    further ones of every `ractd train`. Raises `RactdError` for an unknown name, no seed, unusable `workers` or
+    `options`, one of `datasets` that can't be loaded, and two of one name.
     """
     console = console or Console(quiet=True)
     experiments = {name: _experiment(name) for name in names}
@@ -102,9 +102,12 @@ def reproduce(
         ]
         for name in experiments
     }
-    outcomes: dict[str, Outcome] = {}
+    trials = _trials(wanted)
+    _check_options(trials, options)
+    ended: list[Outcome] = []
     if train:
-        outcomes = _run(wanted, Path(runs) / "logs", workers, console)
+        ended = run_trials(list(trials.values()), Path(runs) / "logs", **asdict(workers), console=console)
+    outcomes = {outcome.trial.name: outcome for outcome in ended}
     written = []
     settings = {"preset": preset, "seeds": list(range(seeds)), "options": list(options)}
     for name, experiment in experiments.items():
@@ -116,7 +119,7 @@ def reproduce(
         table = Table(name, experiment, lines, verdicts, sources, skipped, settings, means)
         used = sorted({measured.run for line in lines for measured in line.seeds.values() if measured.run})
         written.append(Written(table, write_table(table, Path(out), console), [Path(runs) / run for run in used]))
-    return Reproduction(written, [f"{end.trial.name}: {end.reason}" for end in outcomes.values() if end.reason])
+    return Reproduction(written, [f"{end.trial.name}: {end.reason}" for end in ended if end.reason])
 
 
 def _experiment(name: str) -> Experiment:
@@ -145,24 +148,33 @@ def _check_names(places: Mapping[str, Place]) -> None:
             )
 
 
-def _run(
-    wanted: Mapping[str, list[tuple[Place, Wanted]]], logs: Path, workers: Workers, console: Console
-) -> dict[str, Outcome]:
+def _trials(wanted: Mapping[str, list[tuple[Place, Wanted]]]) -> dict[str, Trial]:
+    """Return what has to be done before tables can be read, by name; tables share trials."""
     trials: dict[str, Trial] = {}
     for pairs in wanted.values():
         for _, each in pairs:
             for reading in each.readings.values():
                 trials |= {trial.name: trial for trial in reading.trials if trial.name not in trials}
-    ended = run_trials(
-        list(trials.values()),
-        logs,
-        jobs=workers.jobs,
-        cpus=workers.cpus,
-        gpus=workers.gpus,
-        ray_address=workers.ray_address,
-        console=console,
-    )
-    return {outcome.trial.name: outcome for outcome in ended}
+    return trials
+
+
+SHORT = {"--student.reward-weight": "--reward-weight"}
+"""Options of 'ractd train' with two names."""
+
+
+def _check_options(trials: Mapping[str, Trial], options: Sequence[str]) -> None:
+    """Raise `RactdError` for an option after '--' that a training has already, or that is out of its range."""
+    from ractd.cli import settings_of
+
+    names = [word.partition("=")[0].replace("_", "-") for word in options if word.startswith("--")]
+    for trial in trials.values():
+        if trial.command[0] != "train":
+            continue
+        own = trial.command[: len(trial.command) - len(options)]
+        for name in names:
+            if SHORT.get(name, name) in own:
+                raise RactdError(f"{name} after '--': 'ractd reproduce' sets it itself, for {trial.name}; leave it out")
+        settings_of(trial.command)
 
 
 def _read(pairs: list[tuple[Place, Wanted]], outcomes: Mapping[str, Outcome], console: Console) -> list[Line]:
