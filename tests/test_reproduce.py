@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, Answer, Trained
+from conftest import TINY, Answer, Trained, pendulum_data
 from report_factory import hopper_data
 
+from ractd.data.hdf5 import write_hdf5
 from ractd.reproduce import EXPERIMENTS, paper
 from ractd.reproduce.claims import MORE, TIMES, Claim, bootstrap, verdict
 from ractd.reproduce.diversity import CELLS, kept, spread
@@ -388,6 +389,20 @@ def test_a_named_dataset_that_can_not_be_used_is_refused_before_anything_starts(
     assert answer.out == ""
     assert not (tmp_path / "runs").exists()
     assert not (tmp_path / "results").exists()
+
+
+def test_data_without_an_environment_is_refused_unless_one_is_given(tmp_path: Path, cli: Command) -> None:
+    path = tmp_path / "logs.hdf5"
+    write_hdf5(path, pendulum_data(200, env_id=None))
+    answer = make(cli, tmp_path / "runs", "table4", "--datasets", path)
+    assert answer.code == 2
+    assert f"{path}: its data names no environment to score policies in; give one with '-- --env ID'" in answer.err
+    assert not (tmp_path / "runs").exists()
+    given = ["table4", "--no-train", "--no-report", "--datasets", path, "--out", tmp_path / "results"]
+    assert cli("reproduce", *given, "--", "--env=InvertedPendulum-v5").code == 0
+    table = json.loads((tmp_path / "results" / "table4.json").read_text())
+    assert {line["note"] for line in table["lines"]} == {"not run"}
+    assert table["datasets"][0]["env_id"] == "InvertedPendulum-v5"
 
 
 def test_a_damaged_run_is_a_gap_and_not_the_end(runs: Path, pendulum: Path, cli: Command) -> None:

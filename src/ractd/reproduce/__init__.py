@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 
 from rich.console import Console
@@ -72,10 +72,10 @@ def reproduce(
 ) -> Reproduction:
     """Make tables and figures of the paper, by their names in `EXPERIMENTS`, and write them into `out`.
 
-    `datasets` take the place of the paper's own, of which those that can't be loaded are skipped, and the table says why. Runs
+    `datasets` take the place of the paper's own, of which those that can't be used are skipped, and the table says why. Runs
     below `runs` that are there with the same settings and data are reused; `train=False` only reads these. `options` are
     further ones of every `ractd train`. Raises `RactdError` for an unknown name, no seed, unusable `workers` or
-    `options`, one of `datasets` that can't be loaded, and two of one name.
+    `options`, one of `datasets` that can't be used, and two of one name.
     """
     console = console or Console(quiet=True)
     experiments = {name: _experiment(name) for name in names}
@@ -86,7 +86,8 @@ def reproduce(
     workers = workers or Workers()
     check_resources(workers.jobs, workers.cpus, workers.gpus, workers.ray_address)
     specs = {name: tuple(datasets) or experiment.datasets for name, experiment in experiments.items()}
-    loaded = {spec: _load(spec, required=spec in datasets) for spec in dict.fromkeys(chain(*specs.values()))}
+    env_id = _env(options)
+    loaded = {spec: _load(spec, env_id, spec in datasets) for spec in dict.fromkeys(chain(*specs.values()))}
     places = {
         spec: Place(spec, dataset, Path(runs), preset, tuple(range(seeds)), tuple(options))
         for spec, dataset in loaded.items()
@@ -128,10 +129,22 @@ def _experiment(name: str) -> Experiment:
     return EXPERIMENTS[name]
 
 
-def _load(spec: str, required: bool) -> OfflineDataset | str:
-    """Load a dataset; one that can't be is the reason why, unless it is required."""
+def _env(options: Sequence[str]) -> str | None:
+    """Return the environment that trainings are told to be scored in, None for their data's own."""
+    for word, following in pairwise([*options, ""]):
+        name, _, value = word.partition("=")
+        if name == "--env":
+            return value or following
+    return None
+
+
+def _load(spec: str, env_id: str | None, required: bool) -> OfflineDataset | str:
+    """Load a dataset; one that can't be used is the reason why, unless it is required."""
     try:
-        return load_dataset(spec)
+        dataset = load_dataset(spec, env_id)
+        if dataset.env_id is None:
+            raise RactdError(f"{spec}: its data names no environment to score policies in; give one with '-- --env ID'")
+        return dataset
     except RactdError as error:
         if required:
             raise
