@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,24 @@ def run_command(*arguments: str | Path, timeout: float = 900, env: dict[str, str
         check=False,
     )
     return Answer(done.returncode, done.stdout, done.stderr)
+
+
+@contextmanager
+def started(*words: str | Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A running `ractd` in a process group of its own, its output in a file, gone when the block is left."""
+    with open(log, "wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ractd.cli", *map(str, words)],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environment(),
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from ractd.report.figures import (
     thinned,
     training_figures,
 )
-from ractd.report.tables import comparison_table, result_table, settings_table
+from ractd.report.tables import comparison_table, protocol, result_table, settings_table
 
 
 @pytest.fixture
@@ -151,6 +151,24 @@ def test_different_environments_share_scores_but_no_histogram(tmp_path: Path, no
     latency = latency_figure(read_runs(paths))
     assert latency is not None
     assert len(latency.panels) == 1
+
+
+def test_a_planner_is_timed_by_the_plan_and_says_how_often_it_reached_the_goal(run: Path, no_pictures: None) -> None:
+    result = json.loads((run / "result.json").read_text())
+    for content in result["rows"].values():
+        content |= {"success_rate": 0.75, "plan_ms_per_episode": 3.0}
+        content["evaluation"]["execute"] = 128
+    (run / "result.json").write_text(json.dumps(result))
+    (run / "plans.png").write_bytes(PNG)
+    runs = read_runs([run])
+    table = result_table(runs)
+    assert table.columns[-3:] == ["reached", "NFE", "ms/plan"]
+    assert cells(table)[-1][-3:] == ["75%", "4", "1.49"]
+    assert "128 actions of each sequence before the next plan; reached: came to the goal" in protocol(runs[0])
+    latency = latency_figure(runs)
+    assert latency is not None
+    assert latency.panels[0].x_label == "milliseconds per plan, batch 1"
+    assert 'href="#plans"' in write_report([run], video=False).page.read_text()
 
 
 def test_runs_without_a_common_unit_share_no_axis(tmp_path: Path, no_pictures: None) -> None:

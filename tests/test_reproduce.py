@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, Answer, Trained
+from conftest import TINY, Answer, Trained, pendulum_data
 from report_factory import hopper_data
 
+from ractd.data.hdf5 import write_hdf5
 from ractd.reproduce import EXPERIMENTS, paper
 from ractd.reproduce.claims import MORE, TIMES, Claim, bootstrap, verdict
 from ractd.reproduce.diversity import CELLS, kept, spread
@@ -247,7 +248,7 @@ def test_curves_are_those_of_the_runs_metrics(runs: Path, pendulum: Path, cli: C
 
 def test_what_is_missing_is_trained_and_what_is_there_is_not(runs: Path, pendulum: Path, cli: Command) -> None:
     before = (runs / "pendulum-s0" / "config.json").read_text()
-    answer = make(cli, runs, "table4", "--datasets", pendulum, runs / "nowhere.hdf5")
+    answer = make(cli, runs, "table4", "--datasets", pendulum)
     assert answer.code == 0, answer.out + answer.err
     assert (runs / "pendulum-s0" / "config.json").read_text() == before, "the run that was there was not touched"
     config = json.loads((runs / "pendulum-s0-rt" / "config.json").read_text())["config"]
@@ -255,8 +256,7 @@ def test_what_is_missing_is_trained_and_what_is_there_is_not(runs: Path, pendulu
     table = content(runs, "table4")
     assert all("score" in line for line in table["lines"])
     assert {each["state"] for each in table["comparisons"]} <= {"confirmed", "not confirmed"}
-    assert table["skipped"] == {str(runs / "nowhere.hdf5"): f"{runs / 'nowhere.hdf5'}: no such file"}
-    assert f"{runs / 'nowhere.hdf5'}: skipped" in (runs.parent / "results" / "table4.md").read_text()
+    assert table["skipped"] == {}
     again = make(cli, runs, "table4", "--datasets", pendulum)
     assert again.code == 0
     assert content(runs, "table4")["lines"] == table["lines"]
@@ -270,6 +270,22 @@ def test_an_evaluation_is_read_once_it_is_there(runs: Path, pendulum: Path, cli:
     lines = by_method(content(runs, "table5"))
     assert lines["RACTD, 3 steps"]["nfe"] == 3
     assert lines["RACTD, 3 jumps"]["note"] == "not run"
+
+
+def test_it_ends_with_a_report_of_the_runs(
+    runs: Path, pendulum: Path, cli: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("plotly")
+    pytest.importorskip("av")
+    monkeypatch.setattr("ractd.report.build.write_pictures", lambda figures, directory: [])
+    out = runs.parent / "results"
+    words = ["table4", "--no-train", "--datasets", pendulum, "--runs", runs, "--out", out]
+    answer = cli("reproduce", *words, *EXTRA)
+    assert answer.code == 0, answer.err
+    assert answer.out.splitlines()[-1] == f"report: {out / 'report.html'}"
+    assert "<h1>pendulum-s0</h1>" in (out / "report.html").read_text()
+    shutil.rmtree(runs)
+    assert cli("reproduce", *words, *EXTRA).out.splitlines()[-1] == "no report: no run was scored yet"
 
 
 def test_a_run_with_other_settings_is_not_passed_off(runs: Path, pendulum: Path, cli: Command) -> None:
@@ -301,6 +317,25 @@ def test_bad_arguments_are_refused(arguments: list[str], said: str, tmp_path: Pa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--horizn", "3"], "--horizn"),
+        (["--horizon", "0"], "--horizon is 0, expected a number from 1"),
+        (["--preset", "demo"], "--preset after '--': 'ractd reproduce' sets it itself, for pendulum-s0"),
+        (["--out=elsewhere"], "--out after '--': 'ractd reproduce' sets it itself"),
+        (["--student.reward-weight", "3"], "--student.reward-weight after '--': 'ractd reproduce' sets it itself"),
+    ],
+)
+def test_options_of_trainings_are_checked_before_anything_starts(
+    words: list[str], said: str, pendulum: Path, tmp_path: Path, cli: Command
+) -> None:
+    answer = cli("reproduce", "table4", "--datasets", pendulum, "--runs", tmp_path / "runs", "--", *words)
+    assert answer.code == 2
+    assert said in " ".join(answer.err.replace("│", " ").split())
+    assert not (tmp_path / "runs").exists()
+
+
 def test_two_datasets_of_one_name_are_refused(pendulum: Path, tmp_path: Path, cli: Command) -> None:
     shutil.copy(pendulum, tmp_path / pendulum.name)
     answer = cli("reproduce", "table4", "--no-train", "--datasets", pendulum, tmp_path / pendulum.name)
@@ -323,13 +358,51 @@ def test_d4rls_own_file_is_called_so_and_has_the_papers_numbers_beside_it(
     assert table["lines"][0]["note"] == "not run"
 
 
-def test_a_table_without_a_dataset_says_why(tmp_path: Path, cli: Command) -> None:
-    answer = make(cli, tmp_path / "runs", "table4", "figure3", "--datasets", tmp_path / "gone.hdf5")
+def test_the_papers_datasets_that_are_not_there_are_skipped_and_the_table_says_why(
+    tmp_path: Path, cli: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path / "d4rl"))
+    monkeypatch.setenv("RACTD_D4RL_URL", "http://127.0.0.1:9")
+    hopper_data(tmp_path / "d4rl" / "hopper_medium_replay-v2.hdf5", "hopper-medium-replay-v2", "Hopper-v5")
+    answer = make(cli, tmp_path / "runs", "table12", "figure3", "--no-train")
     assert answer.code == 0, answer.err
-    for name in ("table4", "figure3"):
+    why = "hopper-medium-expert-v2: skipped: http://127.0.0.1:9/"
+    for name, lines in (("table12", 4), ("figure3", 0)):
         text = (tmp_path / "results" / f"{name}.md").read_text()
-        assert "No dataset could be used." in text
-        assert f"{tmp_path / 'gone.hdf5'}: no such file" in text
+        assert why in text
+        assert ("No dataset could be used." in text) == (lines == 0)
+        assert len(content(tmp_path / "runs", name)["lines"]) == lines
+
+
+@pytest.mark.parametrize(("held", "said"), [(None, "no such file"), (b"no HDF5", "not an HDF5 file")])
+def test_a_named_dataset_that_can_not_be_used_is_refused_before_anything_starts(
+    tmp_path: Path, pendulum: Path, cli: Command, held: bytes | None, said: str
+) -> None:
+    path = tmp_path / "logs.hdf5"
+    if held is not None:
+        path.write_bytes(held)
+    answer = make(cli, tmp_path / "runs", "table4", "figure3", "--datasets", pendulum, path)
+    assert answer.code == 2
+    (line,) = answer.err.splitlines()
+    assert line.startswith(f"error: {path}: ")
+    assert said in line
+    assert answer.out == ""
+    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "results").exists()
+
+
+def test_data_without_an_environment_is_refused_unless_one_is_given(tmp_path: Path, cli: Command) -> None:
+    path = tmp_path / "logs.hdf5"
+    write_hdf5(path, pendulum_data(200, env_id=None))
+    answer = make(cli, tmp_path / "runs", "table4", "--datasets", path)
+    assert answer.code == 2
+    assert f"{path}: its data names no environment to score policies in; give one with '-- --env ID'" in answer.err
+    assert not (tmp_path / "runs").exists()
+    given = ["table4", "--no-train", "--no-report", "--datasets", path, "--out", tmp_path / "results"]
+    assert cli("reproduce", *given, "--", "--env=InvertedPendulum-v5").code == 0
+    table = json.loads((tmp_path / "results" / "table4.json").read_text())
+    assert {line["note"] for line in table["lines"]} == {"not run"}
+    assert table["datasets"][0]["env_id"] == "InvertedPendulum-v5"
 
 
 def test_a_damaged_run_is_a_gap_and_not_the_end(runs: Path, pendulum: Path, cli: Command) -> None:

@@ -10,12 +10,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import STEPS, Answer, Trained, assert_same_tensors, environment, options, run_command
+from conftest import STEPS, Answer, Trained, assert_same_tensors, environment, options, run_command, started
 
 from ractd.errors import RactdError
 from ractd.training.checkpoint import read_header
@@ -28,24 +27,6 @@ POLICIES = ("teacher", "plain", "student")
 def arguments(trained: Trained, out: Path) -> list[str | Path]:
     """The command of the uninterrupted run, with a checkpoint whenever there can be one."""
     return ["train", trained.dataset, "--out", out, *options(), "--checkpoint-seconds", "0"]
-
-
-@contextmanager
-def started(words: list[str | Path], log: Path, **settings: object) -> Iterator[subprocess.Popen[bytes]]:
-    """A running `ractd`, gone when the block is left."""
-    with open(log, "wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ractd.cli", *map(str, words)],
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env=environment(),
-            **settings,  # type: ignore[call-overload]
-        )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 def wait_until(
@@ -90,7 +71,7 @@ def test_killed_at_three_random_moments(trained: Trained, tmp_path: Path) -> Non
     out, log, rng = tmp_path / "run", tmp_path / "output.txt", random.Random(20_240)
     words, reached = arguments(trained, out), {}
     for stage in ("return", "teacher", "student"):
-        with started(words, log) as process:
+        with started(*words, log=log) as process:
             wait_until(checkpoint(out, stage).exists, process, log)
             time.sleep(rng.uniform(0, 0.2))
             process.kill()
@@ -113,7 +94,7 @@ def test_a_second_process_is_refused_and_ctrl_c_saves(
 ) -> None:
     out, log = without_student(trained, tmp_path / "run"), tmp_path / "output.txt"
     words = arguments(trained, out)
-    with started(words, log) as process:
+    with started(*words, log=log) as process:
         wait_until(checkpoint(out, "student").exists, process, log)
         # Stopped in its tracks, the first process can't finish before the second one is refused.
         process.send_signal(signal.SIGSTOP)
@@ -140,8 +121,9 @@ def test_a_second_process_is_refused_and_ctrl_c_saves(
 def early(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run killed right after the first checkpoint of its first stage."""
     folder = tmp_path_factory.mktemp("early")
-    with started([*arguments(trained, folder / "run"), "--only", "return"], folder / "output.txt") as process:
-        wait_until(checkpoint(folder / "run", "return").exists, process, folder / "output.txt")
+    log = folder / "output.txt"
+    with started(*arguments(trained, folder / "run"), "--only", "return", log=log) as process:
+        wait_until(checkpoint(folder / "run", "return").exists, process, log)
     return folder / "run"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import signal
@@ -10,13 +11,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Answer, environment, pendulum_data
+from conftest import Answer, environment, pendulum_data, started
 from filelock import FileLock
 from rich.console import Console
 
@@ -25,6 +25,7 @@ from ractd.errors import RactdError
 from ractd.sweeps import Outcome, Trial, run_trials
 from ractd.sweeps import workers as places
 from ractd.sweeps.grid import Run, label, runs_of
+from ractd.sweeps.progress import Progress, Running
 from ractd.sweeps.statistics import interquartile_mean, intervals, performance_profile
 from ractd.sweeps.summary import summarize, write_summary
 
@@ -55,24 +56,6 @@ def failing_trial(name: str, directory: Path) -> Trial:
 
 def states(outcomes: list[Outcome]) -> dict[str, tuple[str, int]]:
     return {outcome.trial.name: (outcome.state, outcome.attempts) for outcome in outcomes}
-
-
-@contextmanager
-def started(*words: str | Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A running `ractd`, gone when the block is left."""
-    with open(log, "wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ractd.cli", *map(str, words)],
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env=environment(),
-            start_new_session=True,
-        )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 300) -> None:
@@ -166,6 +149,19 @@ def test_trials_of_ray_end_with_the_sweep_that_is_killed(tmp_path: Path, pendulu
         assert not any(is_free(run) for run in runs)
         process.send_signal(signal.SIGKILL)
         wait_until(lambda: all(is_free(run) for run in runs), "both runs are let go", seconds=30)
+
+
+def test_a_terminal_shows_what_runs_and_for_how_long() -> None:
+    screen = io.StringIO()
+    now = time.monotonic()
+    with Progress(Console(force_terminal=True, width=100, file=screen), trials=4, done=1) as progress:
+        progress.ended("first", "done", 120.0, "")
+        progress.show([Running("second", 2, now - 50, "teacher: step 7"), Running("third", 1, None, "")])
+    lines = [line.split() for line in screen.getvalue().splitlines()]
+    assert any({"second", "2", "50", "teacher:"} <= set(words) for words in lines)
+    assert any({"third", "1", "waiting"} <= set(words) for words in lines)
+    # Two are left, of 120 s each; one of them has run for 50.
+    assert "2 of 4 are over, 1 running, about 3 min left" in screen.getvalue()
 
 
 DRIVER = """

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, cast
 import tyro
 from tyro.conf import AvoidSubcommands, Positional, arg
 
-from ractd.config import NETWORKS, PRESETS, Config
+from ractd.config import NETWORKS, PRESETS, Config, check
 from ractd.consoles import err, out
 from ractd.data_commands import DataCommand
 from ractd.errors import RactdError
@@ -307,6 +307,15 @@ def parse(arguments: Sequence[str]) -> Train | Sweep | Reproduce | Eval | Report
         args=list(arguments),
     )
     return replace(command, train_options=train_options) if isinstance(command, Sweep | Reproduce) else command
+
+
+def settings_of(command: Sequence[str]) -> Config:
+    """Return what a 'ractd train' command trains with; raises `RactdError` for a setting out of its range."""
+    train = parse(command)
+    assert isinstance(train, Train), command
+    settings = train.settled()
+    check(settings)
+    return settings
 
 
 def _of_trainings(arguments: Sequence[str]) -> tuple[Sequence[str], tuple[str, ...]]:

@@ -28,7 +28,7 @@ class Reproduce:
     preset: Literal["cpu", "paper"] = "cpu"
     """Small networks and the automatic reward weight, or the paper's networks and Table 9's weights, for GPUs."""
     datasets: tuple[str, ...] = ()
-    """Datasets as for 'ractd train'; by default the paper's, from D4RL. What can't be loaded is skipped."""
+    """Datasets as for 'ractd train'; by default the paper's, from D4RL, of which those that can't be used are skipped."""
     seeds: int = 1
     """Trainings of each kind, with the seeds 0, 1, ..."""
     runs: Path = Path("runs")

@@ -80,13 +80,10 @@ class Sweep:
 
 def _check(runs: Sequence[Run], train_options: Sequence[str]) -> None:
     """Read every setting as 'ractd train' will, and find or download every dataset, before hours are spent on others."""
-    from ractd.cli import Train, parse
-    from ractd.config import check
+    from ractd.cli import settings_of
     from ractd.data.registry import find_source
 
     for dataset in dict.fromkeys(run.dataset for run in runs):
         find_source(dataset)
     for run in runs:
-        command = parse([*run.options(train_options)])
-        assert isinstance(command, Train)
-        check(command.settled())
+        settings_of(run.options(train_options))

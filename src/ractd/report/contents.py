@@ -39,7 +39,9 @@ class Row:
     """Mean distance to the logged actions, in the scaled action space."""
     nfe: float | None
     milliseconds: float | None
-    """An action at batch 1."""
+    """An action, or a plan, at batch 1."""
+    reached: float | None
+    """Share of a planner's episodes that came to the goal."""
     selection: str
     selected_step: float | None
     protocol: dict[str, Any]
@@ -95,6 +97,11 @@ class Contents:
         """Where the run was scored, None without a simulator."""
         env_id = self.dataset.get("env_id")
         return env_id if isinstance(env_id, str) else None
+
+    @property
+    def timed(self) -> str:
+        """What milliseconds are for: an action, or a planner's plan."""
+        return "plan" if any(row.reached is not None for row in self.rows) else "action"
 
     def row(self, label: str) -> Row | None:
         """Return a row by its label."""
@@ -210,6 +217,7 @@ def _row(label: str, content: dict[str, Any]) -> Row:
         distance=number(offline.get("distance_to_data")),
         nfe=number(content.get("nfe")),
         milliseconds=number(content.get("ms_per_action")),
+        reached=number(content.get("success_rate")),
         selection=str(content.get("selection", "")),
         selected_step=number(content.get("selected_step")),
         protocol={key: e[key] for key in ("episodes", "env_id", "backend", "execute") if key in e},

@@ -26,6 +26,7 @@ from ractd.report.plots import (
     row_color,
     run_color,
     shortened,
+    timed_of,
     unique,
     unit_of,
     value_of,
@@ -38,7 +39,7 @@ MAX_POINTS = 500
 
 
 def latency_figure(runs: Sequence[Contents]) -> Figure | None:
-    """Score of every policy against the time that an action takes it, a panel for each unit."""
+    """Score of every policy against the time that an action, or a plan, takes it, a panel for each unit."""
     several = len(runs) > 1
     labels = unique(row.label for run in runs for row in run.rows)
     panels = []
@@ -69,7 +70,7 @@ def latency_figure(runs: Sequence[Contents]) -> Figure | None:
             data = [_data_line(runs[index], index, several, span) for index in indices]
             title = unit if len(by(unit_of, runs)) > 1 else ""
             drawn = [line for line in data if line] + _beside(series)
-            panels.append(Panel(title, "milliseconds per action, batch 1", unit, drawn, log_x=True))
+            panels.append(Panel(title, f"milliseconds per {timed_of(runs)}, batch 1", unit, drawn, log_x=True))
     if not panels:
         return None
     legend = [Entry(run.label, run_color(i)) for i, run in enumerate(runs)] if several else []

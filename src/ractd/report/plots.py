@@ -132,6 +132,11 @@ def value_of(run: Contents, row: Row) -> tuple[float | None, float | None]:
     return row.score, row.score_se
 
 
+def timed_of(runs: Sequence[Contents]) -> str:
+    """Return what runs' milliseconds are for."""
+    return " or ".join(unique(run.timed for run in runs if run.rows)) or "action"
+
+
 def by(key: Callable[[Contents], str], runs: Sequence[Contents]) -> dict[str, list[int]]:
     """Group runs, given by their numbers in the report, by what `key` says about them."""
     groups: dict[str, list[int]] = {}

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ractd.report.contents import Contents, Row, mapping, number
-from ractd.report.plots import DATA, DIAGNOSTICS, HISTOGRAM_COLORS, by, unique, unit_of, value_of
+from ractd.report.plots import DATA, DIAGNOSTICS, HISTOGRAM_COLORS, by, timed_of, unique, unit_of, value_of
 
 NOTHING = "\u2013"
 
@@ -47,7 +47,9 @@ def result_table(runs: Sequence[Contents]) -> Table:
     columns += ["score ± s.e."] if scored else []
     columns += ["return ± s.e."] if simulated else []
     columns += ["estimated return", "distance to data"] if estimated else []
-    columns += ["NFE", "ms/action"]
+    planned = any(row.reached is not None for run in runs for row in run.rows)
+    columns += ["reached"] if planned else []
+    columns += ["NFE", f"ms/{timed_of(runs)}"]
     rows = []
     for run in runs:
         for row in [_data_row(run), *run.rows]:
@@ -58,6 +60,7 @@ def result_table(runs: Sequence[Contents]) -> Table:
             cells += [value_cell(row.score, ",.1f", row.score_se)] if scored else []
             cells += [value_cell(row.mean_return, ",.0f", row.return_se)] if simulated else []
             cells += [value_cell(row.estimated_return, ",.1f"), value_cell(row.distance, ".2f")] if estimated else []
+            cells += [value_cell(row.reached, ".0%")] if planned else []
             cells += [value_cell(row.nfe, ",.0f"), value_cell(row.milliseconds, ".2f")]
             rows.append(cells)
     return Table("Every policy", columns, rows, sortable=True)
@@ -108,6 +111,8 @@ def protocol(run: Contents) -> str:
     p = run.rows[0].protocol
     execute = p.get("execute", 1)
     what = "closed loop" if execute == 1 else f"{execute} actions of each sequence"
+    if run.timed == "plan":
+        what += " before the next plan; reached: came to the goal at all"
     reference = ", score: D4RL's normalisation" if run.rows[0].score is not None else ""
     backend = f" ({p['backend']})" if "backend" in p else ""
     return f"{p.get('episodes', '?')} episodes in {run.env_id}{backend}, {what}; students: {checkpoint}{reference}."
@@ -263,6 +268,7 @@ def _data_row(run: Contents) -> Row | None:
         distance=None if simulated else 0.0,
         nfe=None,
         milliseconds=None,
+        reached=None,
         selection="",
         selected_step=None,
         protocol={},

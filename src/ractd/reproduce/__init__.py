@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import chain, pairwise
 from pathlib import Path
 
 from rich.console import Console
@@ -71,10 +72,10 @@ def reproduce(
 ) -> Reproduction:
     """Make tables and figures of the paper, by their names in `EXPERIMENTS`, and write them into `out`.
 
-    `datasets` take the place of the paper's own; what can't be loaded is skipped, and the table says why. Runs below `runs`
-    that are there with the same settings and data are reused; `train=False` only reads these. `options` are further ones of
-    every `ractd train`. Raises `RactdError` for an unknown name, no seed, unusable `workers`, and two datasets
-    of one name.
+    `datasets` take the place of the paper's own, of which those that can't be used are skipped, and the table says why. Runs
+    below `runs` that are there with the same settings and data are reused; `train=False` only reads these. `options` are
+    further ones of every `ractd train`. Raises `RactdError` for an unknown name, no seed, unusable `workers` or
+    `options`, one of `datasets` that can't be used, and two of one name.
     """
     console = console or Console(quiet=True)
     experiments = {name: _experiment(name) for name in names}
@@ -85,7 +86,8 @@ def reproduce(
     workers = workers or Workers()
     check_resources(workers.jobs, workers.cpus, workers.gpus, workers.ray_address)
     specs = {name: tuple(datasets) or experiment.datasets for name, experiment in experiments.items()}
-    loaded = _load({spec: None for each in specs.values() for spec in each})
+    env_id = _env(options)
+    loaded = {spec: _load(spec, env_id, spec in datasets) for spec in dict.fromkeys(chain(*specs.values()))}
     places = {
         spec: Place(spec, dataset, Path(runs), preset, tuple(range(seeds)), tuple(options))
         for spec, dataset in loaded.items()
@@ -101,9 +103,12 @@ def reproduce(
         ]
         for name in experiments
     }
-    outcomes: dict[str, Outcome] = {}
+    trials = _trials(wanted)
+    _check_options(trials, options)
+    ended: list[Outcome] = []
     if train:
-        outcomes = _run(wanted, Path(runs) / "logs", workers, console)
+        ended = run_trials(list(trials.values()), Path(runs) / "logs", **asdict(workers), console=console)
+    outcomes = {outcome.trial.name: outcome for outcome in ended}
     written = []
     settings = {"preset": preset, "seeds": list(range(seeds)), "options": list(options)}
     for name, experiment in experiments.items():
@@ -115,7 +120,7 @@ def reproduce(
         table = Table(name, experiment, lines, verdicts, sources, skipped, settings, means)
         used = sorted({measured.run for line in lines for measured in line.seeds.values() if measured.run})
         written.append(Written(table, write_table(table, Path(out), console), [Path(runs) / run for run in used]))
-    return Reproduction(written, [f"{end.trial.name}: {end.reason}" for end in outcomes.values() if end.reason])
+    return Reproduction(written, [f"{end.trial.name}: {end.reason}" for end in ended if end.reason])
 
 
 def _experiment(name: str) -> Experiment:
@@ -124,15 +129,26 @@ def _experiment(name: str) -> Experiment:
     return EXPERIMENTS[name]
 
 
-def _load(specs: Mapping[str, None]) -> dict[str, OfflineDataset | str]:
-    """Load each dataset once; one that can't be is the reason why."""
-    loaded: dict[str, OfflineDataset | str] = {}
-    for spec in specs:
-        try:
-            loaded[spec] = load_dataset(spec)
-        except RactdError as error:
-            loaded[spec] = str(error)
-    return loaded
+def _env(options: Sequence[str]) -> str | None:
+    """Return the environment that trainings are told to be scored in, None for their data's own."""
+    for word, following in pairwise([*options, ""]):
+        name, _, value = word.partition("=")
+        if name == "--env":
+            return value or following
+    return None
+
+
+def _load(spec: str, env_id: str | None, required: bool) -> OfflineDataset | str:
+    """Load a dataset; one that can't be used is the reason why, unless it is required."""
+    try:
+        dataset = load_dataset(spec, env_id)
+        if dataset.env_id is None:
+            raise RactdError(f"{spec}: its data names no environment to score policies in; give one with '-- --env ID'")
+        return dataset
+    except RactdError as error:
+        if required:
+            raise
+        return str(error)
 
 
 def _check_names(places: Mapping[str, Place]) -> None:
@@ -145,24 +161,33 @@ def _check_names(places: Mapping[str, Place]) -> None:
             )
 
 
-def _run(
-    wanted: Mapping[str, list[tuple[Place, Wanted]]], logs: Path, workers: Workers, console: Console
-) -> dict[str, Outcome]:
+def _trials(wanted: Mapping[str, list[tuple[Place, Wanted]]]) -> dict[str, Trial]:
+    """Return what has to be done before tables can be read, by name; tables share trials."""
     trials: dict[str, Trial] = {}
     for pairs in wanted.values():
         for _, each in pairs:
             for reading in each.readings.values():
                 trials |= {trial.name: trial for trial in reading.trials if trial.name not in trials}
-    ended = run_trials(
-        list(trials.values()),
-        logs,
-        jobs=workers.jobs,
-        cpus=workers.cpus,
-        gpus=workers.gpus,
-        ray_address=workers.ray_address,
-        console=console,
-    )
-    return {outcome.trial.name: outcome for outcome in ended}
+    return trials
+
+
+SHORT = {"--student.reward-weight": "--reward-weight"}
+"""Options of 'ractd train' with two names."""
+
+
+def _check_options(trials: Mapping[str, Trial], options: Sequence[str]) -> None:
+    """Raise `RactdError` for an option after '--' that a training has already, or that is out of its range."""
+    from ractd.cli import settings_of
+
+    names = [word.partition("=")[0].replace("_", "-") for word in options if word.startswith("--")]
+    for trial in trials.values():
+        if trial.command[0] != "train":
+            continue
+        own = trial.command[: len(trial.command) - len(options)]
+        for name in names:
+            if SHORT.get(name, name) in own:
+                raise RactdError(f"{name} after '--': 'ractd reproduce' sets it itself, for {trial.name}; leave it out")
+        settings_of(trial.command)
 
 
 def _read(pairs: list[tuple[Place, Wanted]], outcomes: Mapping[str, Outcome], console: Console) -> list[Line]:

@@ -143,12 +143,9 @@ class Reading:
 
 @functools.cache
 def _settings(command: tuple[str, ...], dataset_name: str) -> Config:
-    from ractd.cli import Train, parse  # what a command's settings are, the command line knows
+    from ractd.cli import settings_of  # what a command's settings are, the command line knows
 
-    train = parse(command)
-    if not isinstance(train, Train):
-        raise RactdError(f"{' '.join(command)!r} is no 'ractd train'")
-    return resolve(train.settled(), dataset_name)
+    return resolve(settings_of(command), dataset_name)
 
 
 def _train(place: Place, seed: int, suffix: str, *options: str, needs: tuple[str, ...] = ()) -> Run:

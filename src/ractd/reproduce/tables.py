@@ -140,7 +140,7 @@ def _how(table: Table) -> str:
     told = (
         f"Ours: preset `{preset}`, training seed{several} {', '.join(map(str, seeds))}. ± is the standard error over seeds where a "
         "line has several, else over episodes, as the paper's is. Students are the best of their checkpoints by evaluations during "
-        "training, as the paper's are."
+        "training, as the paper's are, unless an option says otherwise."
     )
     if table.settings["options"]:
         told += f" Further options of every training: `{shlex.join(table.settings['options'])}`."
