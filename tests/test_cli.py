@@ -15,9 +15,11 @@ import pytest
 from conftest import ENV_ID, STEPS, Answer, Trained, assert_same_tensors, options, pendulum_data
 from dataset_factory import save_npz
 
+from ractd.cli import Train
 from ractd.config import PRESETS
 from ractd.data import load_dataset
 from ractd.data.windows import Windows
+from ractd.data_commands import DataList
 
 Command = Callable[..., Answer]
 POLICIES = ("teacher", "plain", "student")
@@ -271,6 +273,25 @@ def test_help_of_every_command(arguments: tuple[str, ...], cli: Command) -> None
     assert answer.code == 0
     assert f"usage: ractd {' '.join(arguments)}".strip() in answer.out
     assert answer.err == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("data", "list"), "stopped"),
+        (("train", "a b.hdf5"), "stopped; go on from the last checkpoint with: ractd train 'a b.hdf5'"),
+    ],
+)
+def test_ctrl_c_names_a_checkpoint_where_there_can_be_one(
+    words: tuple[str, ...], said: str, cli: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(command: object) -> None:
+        raise KeyboardInterrupt
+
+    for kind in (Train, DataList):
+        monkeypatch.setattr(kind, "run", interrupt)
+    answer = cli(*words)
+    assert (answer.code, answer.err) == (130, said + "\n")
 
 
 def test_no_arguments_is_help(cli: Command) -> None:

@@ -56,7 +56,8 @@ class Train:
     only: Literal["return", "dynamics", "teacher", "student"] | None = None
     """Train one stage only, with what the run already has; dynamics is a planner's."""
     teacher_from: Annotated[Path | None, arg(name="teacher")] = None
-    """Run whose teacher and return model are used instead of training new ones."""
+    """Run whose teacher and return model are used instead of training new ones, with their horizon, history, noise levels
+    and networks."""
     reward_weight: float | Literal["auto"] | None = None
     """Short for --student.reward-weight."""
     student_network: Literal["cpu", "cpu-small", "mujoco", "maze2d-umaze", "maze2d-medium", "maze2d-large"] | None = (
@@ -349,7 +350,9 @@ def main() -> None:
         err.print(str(error), **_PLAIN)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        err.print(f"stopped; go on from the last checkpoint with: ractd {shlex.join(arguments)}", **_PLAIN)
+        goes_on = arguments[:1] in (["train"], ["sweep"], ["reproduce"])
+        how = f"; go on from the last checkpoint with: ractd {shlex.join(arguments)}" if goes_on else ""
+        err.print(f"stopped{how}", **_PLAIN)
         raise SystemExit(130) from None
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):

@@ -62,7 +62,8 @@ def train(
     """Train return model, teacher and students on a dataset and score them; continue or show the run if it exists.
 
     `out` is the run directory, `runs/<dataset>-s<seed>` by default. `only` trains one stage, with what the run has.
-    `teacher` takes teacher and return model from another run. `plain` also distils a student without reward, to compare.
+    `teacher` takes teacher and return model from another run, with their horizon, history, noise levels and networks.
+    `plain` also distils a student without reward, to compare.
     Raises `RactdError` for unusable data or options and `training.loop.Interrupted` after a saved Ctrl-C.
     """
     console = console or Console(quiet=True)
