@@ -256,6 +256,23 @@ def test_pt2_reloads_in_another_process_without_ractd(tmp_path: Path) -> None:
         Deployed.load(done.directory)
 
 
+@pytest.mark.slow
+def test_pt2_is_compiled_ahead_of_time_for_cpp(tmp_path: Path) -> None:
+    """As docs/deploy.md says; the examples stay out of the file, where they would be pickled."""
+    policy = make_policy(steps=2)
+    done = exported(policy, tmp_path, format="pt2")
+    program = torch.export.load(done.directory / "policy.pt2")
+    inputs = done.contract["inputs"]
+    program.example_inputs = tuple(torch.zeros(2, *inputs[name]["shape"][1:]) for name in ("observation", "noise")), {}
+    package = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "compiled.pt2"))
+    compiled = torch._inductor.aoti_load_package(package)
+    for batch in (1, 5):
+        seen, noise = observations(policy, batch), policy.reset(4).draw_noise(batch)
+        torch.testing.assert_close(
+            compiled(seen, batch_first(noise, 1).contiguous()), policy.sample(seen, noise), rtol=0, atol=1e-5
+        )
+
+
 # --- verification and files --------------------------------------------------------------------------------------
 
 
