@@ -400,6 +400,32 @@ def test_no_renderer_is_a_sentence(
     assert "There is no video." in written.page.read_text()
 
 
+def test_labels_of_points_that_are_close_go_to_different_sides(run: Path) -> None:
+    from ractd.report.interactive import figure_json
+
+    places = {
+        "RACTD": (0.83, 126.5, "left"),
+        "plain student": (1.0, 123.0, "bottom"),
+        "RACTD, 4 steps": (1.08, 131.9, "top"),
+        "RACTD, 2 steps": (1.33, 122.6, "right"),
+        "RACTD, 32 candidates": (5.71, 126.1, "left"),
+        "plain student, 32 candidates": (5.96, 120.8, "right"),
+        "teacher": (115.7, 116.6, "top"),
+    }
+    result = json.loads((run / "result.json").read_text())
+    for label, (milliseconds, score, _) in places.items():
+        result["rows"][label]["ms_per_action"] = milliseconds
+        result["rows"][label]["evaluation"]["mean_score"] = score
+    (run / "result.json").write_text(json.dumps(result))
+    figure = latency_figure(read_runs([run]))
+    assert figure is not None
+    sides = {series.name: series.side for series in figure.panels[0].series if series.label}
+    assert sides == {label: side for label, (_, _, side) in places.items()}
+    axis = figure_json(figure)["panels"][0]["layout"]["xaxis"]
+    named = dict(zip(axis["tickvals"], axis["ticktext"], strict=True))
+    assert (named[0.5], named[20.0]) == ("0.5", "20"), "a number, not its first digit"
+
+
 def test_the_picture_names_every_point_and_no_name_hides_another(run: Path) -> None:
     from ractd.report import pictures
 

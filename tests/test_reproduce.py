@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -347,8 +348,12 @@ def test_d4rls_own_file_is_called_so_and_has_the_papers_numbers_beside_it(
     tmp_path: Path, cli: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path))
-    hopper_data(tmp_path / "hopper_medium_replay-v2.hdf5", "hopper-medium-replay-v2", "Hopper-v5")
-    for spec, own in (("hopper-medium-replay-v2", True), (tmp_path / "hopper_medium_replay-v2.hdf5", False)):
+    path = tmp_path / "hopper_medium_replay-v2.hdf5"
+    hopper_data(path, "hopper-medium-replay-v2", "Hopper-v5")
+    for spec, own in (("hopper-medium-replay-v2", False), ("hopper-medium-replay-v2", True), (path, False)):
+        if own:
+            with h5py.File(path, "r+") as file:
+                del file.attrs["recipe"]  # D4RL's files have none
         assert make(cli, tmp_path / "runs", "table4", "--no-train", "--datasets", spec).code == 0
         assert content(tmp_path / "runs", "table4")["datasets"][0]["published"] is own
     assert make(cli, tmp_path / "runs", "table4", "--no-train", "--datasets", "hopper-medium-replay-v2").code == 0

@@ -69,7 +69,8 @@ def latency_figure(runs: Sequence[Contents]) -> Figure | None:
             span = [x for one in series for x in one.x]
             data = [_data_line(runs[index], index, several, span) for index in indices]
             title = unit if len(by(unit_of, runs)) > 1 else ""
-            drawn = [line for line in data if line] + _beside(series)
+            lines = [line for line in data if line]
+            drawn = lines + _beside(series, [line.y[0] for line in lines])
             panels.append(Panel(title, f"milliseconds per {timed_of(runs)}, batch 1", unit, drawn, log_x=True))
     if not panels:
         return None
@@ -173,16 +174,16 @@ def nfe_of(row: Row) -> str:
     return "" if row.nfe is None else f"NFE {row.nfe:g}"
 
 
-def _beside(points: list[Series]) -> list[Series]:
-    """Put the text of points that are close together to different sides."""
+def _beside(points: list[Series], lines: list[float]) -> list[Series]:
+    """Put the text of points that are close together to different sides; `lines` are drawn across the same axis."""
     x = np.log([point.x[0] for point in points])
     y = np.array([point.y[0] for point in points])
-    near_x, near_y = 0.12 * max(float(np.ptp(x)), 1.0), 0.08 * max(float(np.ptp(y)), 1e-9)
+    near_x, near_y = 0.12 * max(float(np.ptp(x)), 1.0), 0.08 * max(float(np.ptp([*y, *lines])), 1e-9)
     placed = []
     for index, point in enumerate(points):
         near = (abs(x - x[index]) < near_x) & (abs(y - y[index]) < near_y)
         left, right = near & (x < x[index]), near & (x > x[index])
-        side: Literal["top", "left", "right"] = "top"
+        side: Literal["top", "bottom", "left", "right"] = "top" if y[index] >= y[near].max() else "bottom"
         if left.any() != right.any():
             side = "right" if left.any() else "left"
         placed.append(replace(point, side=side))

@@ -13,7 +13,9 @@ from plotly.offline import get_plotlyjs
 
 from ractd.report.plots import SYMBOLS, Figure, Panel, Series
 
-SIDES = {"top": "top center", "left": "middle left", "right": "middle right"}
+SIDES = {"top": "top center", "bottom": "bottom center", "left": "middle left", "right": "middle right"}
+TICKS = [digit * 10.0**power for power in range(-4, 6) for digit in (1, 2, 5)]
+"""Of a logarithmic axis in milliseconds; plotly's own name the digits 2 and 5 without their power."""
 
 
 @cache
@@ -29,7 +31,11 @@ def figure_json(figure: Figure) -> dict[str, Any]:
 
 def _panel(panel: Panel) -> dict[str, Any]:
     traces = [_trace(series) for series in panel.series]
-    x = {"type": "log", "dtick": "D2"} if panel.log_x else {"exponentformat": "SI"}
+    x = (
+        {"type": "log", "tickvals": TICKS, "ticktext": [f"{tick:g}" for tick in TICKS]}
+        if panel.log_x
+        else {"exponentformat": "SI"}
+    )
     y = {"type": "log", "dtick": 1} if panel.log_y else {}
     layout = go.Layout(
         xaxis={"title": {"text": panel.x_label}, **x},

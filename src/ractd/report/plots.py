@@ -64,7 +64,7 @@ class Series:
     """Standard error of each y; empty for none."""
     label: str = ""
     """Text beside each point."""
-    side: Literal["top", "left", "right"] = "top"
+    side: Literal["top", "bottom", "left", "right"] = "top"
     """Of the point, where its text is."""
     outline: bool = False
     """x are the [N] edges of N - 1 bins, y their heights with the last one repeated."""

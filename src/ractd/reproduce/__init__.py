@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.progress import track
 
 from ractd.data import OfflineDataset, load_dataset
-from ractd.data.d4rl import DATASETS, cache_path
 from ractd.data.dataset import describe
 from ractd.errors import RactdError
 from ractd.reproduce.aggregates import aggregates
@@ -208,11 +207,11 @@ def _read(pairs: list[tuple[Place, Wanted]], outcomes: Mapping[str, Outcome], co
 
 
 def _source(place: Place) -> Source:
-    entry = DATASETS.get(place.spec)
     description = describe(place.dataset)
-    own = entry is not None and description.pop("source") == str(cache_path(entry))
-    description.pop("source", None)
-    return Source(place.name, description, own, place.unit)
+    del description["source"]
+    # What the reader of D4RL's names calls a file that doesn't say itself what it is, as rebuilt ones do.
+    published = description["recipe"] == f"D4RL {place.spec}"
+    return Source(place.name, description, published, place.unit)
 
 
 def _verdicts(experiment: Experiment, lines: list[Line], sources: list[Source]) -> Iterator[Verdict]:
