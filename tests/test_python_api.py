@@ -80,6 +80,14 @@ def test_arrays_of_ones_own(tmp_path: Path) -> None:
     assert set(finished.content["rows"]) >= {"teacher", "plain student", "RACTD", "RACTD, 4 steps"}
 
 
+def test_rewards_all_alike_are_no_collapse(tmp_path: Path) -> None:
+    data = make(lengths=(30, 30), terminal=[False, False])
+    data.rewards[:] = 0
+    result = ractd.train(data, out=tmp_path / "run", config=small(), plain=False)
+    assert "collapse" not in result.content["stages"]["student"]
+    assert "collapsing" not in (tmp_path / "run" / "log.txt").read_text()
+
+
 def test_same_seed_same_actions_and_other_seed_others(trained: Trained) -> None:
     observations = pendulum_data(20).observations
     policy = ractd.Policy.load(trained.directory)

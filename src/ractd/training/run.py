@@ -168,7 +168,8 @@ def prepare(
         std = (float(returns.std(dtype=np.float64)) or 1.0) if source is None else source.spec.return_std
         returns -= mean
         returns /= std
-        targets, largest = torch.from_numpy(returns).to(device), float(returns.max())
+        targets = torch.from_numpy(returns).to(device)
+        largest = float(returns.max()) if returns.max() > 0 else 1.0
         normalizer = Normalizer.of(dataset.statistics()) if source is None else source.normalizer
         windows = Windows(dataset, config.horizon, config.history, device)
         samples = ActionSequences(windows, normalizer.to(device))

@@ -184,9 +184,13 @@ def train_student(run: Run, name: str, config: Student, teacher: nn.Module, mode
                 write_tensors(stage.directory / "healthy.safetensors", average.state_dict(), {"step": step})
             else:
                 stage.record["collapse"] = {"step": step, "why": why}
+                healthy = (stage.directory / "healthy.safetensors").exists()
+                kept = (
+                    f"The last checkpoint before it is kept as policy '{name}-before-collapse'; a" if healthy else "A"
+                )
                 run.log.say(
-                    f"[yellow]warning:[/] the {name} student is collapsing at step {step}: {why}. The last checkpoint before "
-                    f"it is kept as policy '{name}-before-collapse'; a smaller --reward-weight or --student.reward-share helps"
+                    f"[yellow]warning:[/] policy '{name}' is collapsing at step {step}: {why}. "
+                    f"{kept} smaller --reward-weight or --student.reward-share helps"
                 )
         return measured
 

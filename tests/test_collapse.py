@@ -1,0 +1,88 @@
+"""A collapsing student is seen without a simulator, and what was there before is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from dataset_factory import make
+
+import ractd
+from ractd.config import MLP, PRESETS, Config, Diffusion, Optimization
+from ractd.data.windows import Windows
+from ractd.models import ReturnNetwork, build_network, copy_matching
+from ractd.models.normalizer import Normalizer
+from ractd.training import stages
+from ractd.training.checkpoint import read_json
+from ractd.training.collapse import CollapseWatch, complaint
+from ractd.training.samples import ActionSequences
+
+pytestmark = pytest.mark.usefixtures("short_latency")
+FINE = {"watch_out_of_bounds": 0.03, "watch_promise": 0.5, "watch_teacher_distance": 1.0}
+
+
+def test_what_is_a_complaint() -> None:
+    assert complaint(FINE) is None
+    for name, value, said in (
+        ("watch_out_of_bounds", 0.17, "17% of its action entries are out of bounds"),
+        ("watch_promise", 1.5, "1.5 times the largest return"),
+        ("watch_teacher_distance", 4.0, "4.0 times as far from the teacher's"),
+    ):
+        assert said in str(complaint(FINE | {name: value}))
+
+
+def test_a_student_that_leaves_the_data_is_seen() -> None:
+    dataset = make((30, 20, 25))
+    torch.manual_seed(0)
+    network = MLP(width=16, blocks=1, embed_dim=8)
+    teacher = build_network(network, 2, 2, 3, False)
+    student = build_network(network, 2, 2, 3, True)
+    copy_matching(teacher, student)
+    samples = ActionSequences(Windows(dataset, 2), Normalizer.of(dataset.statistics()))
+    watch = CollapseWatch(teacher, ReturnNetwork(3, 2, (8,)), samples, Diffusion(), 2.0, 0)
+    before = watch.measure(student)
+    with torch.no_grad():
+        student.output.bias.fill_(6.0)  # type: ignore[union-attr, operator]
+    after = watch.measure(student)
+    assert after["watch_out_of_bounds"] == 1 > before["watch_out_of_bounds"]
+    assert after["watch_teacher_distance"] > 3 * before["watch_teacher_distance"]
+
+
+def small() -> Config:
+    """Three looks for collapse, at steps 50, 100 and 150."""
+    config, optimization = PRESETS["cpu"], Optimization(steps=150, batch_size=16)
+    return replace(
+        config,
+        diffusion=replace(config.diffusion, bins=6),
+        return_model=replace(config.return_model, layers=(16,), optimization=replace(optimization, steps=50)),
+        teacher=replace(config.teacher, network=MLP(width=16, blocks=1), optimization=replace(optimization, steps=50)),
+        student=replace(config.student, optimization=optimization),
+    )
+
+
+@pytest.mark.parametrize("healthy", [1, 0])
+def test_the_checkpoint_before_a_collapse_is_kept(
+    healthy: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measurements() -> Iterator[dict[str, float]]:
+        yield from [FINE] * healthy
+        while True:
+            yield FINE | {"watch_out_of_bounds": 0.5}
+
+    measured = measurements()
+    monkeypatch.setattr(stages, "WATCH_EVERY", 50)
+    monkeypatch.setattr(stages.CollapseWatch, "measure", lambda self, student: next(measured))
+    run = tmp_path / "run"
+    result = ractd.train(make(lengths=(30, 30)), out=run, config=small(), plain=False)
+    assert result.content["stages"]["student"]["collapse"]["step"] == 50 * (healthy + 1)
+    said = (run / "log.txt").read_text()
+    assert said.count("policy 'student' is collapsing at step") == 1
+    kept = run / "policy" / "student-before-collapse"
+    assert kept.exists() == ("is kept as policy 'student-before-collapse'" in said) == bool(healthy)
+    if healthy:
+        assert read_json(kept / "config.json")["provenance"]["step"] == 50
+        states = [ractd.Policy.load(path).state_dict() for path in (kept, run / "policy" / "student")]
+        assert any(not torch.equal(states[0][name], states[1][name]) for name in states[0])
