@@ -157,5 +157,5 @@ def _rows(policy: ServedPolicy, observations: FloatArray, noise: FloatArray) -> 
     actions = policy.sample(observations, noise)
     if actions.shape != (len(observations), *policy.action_shape):
         raise ValueError(f"the policy returned shape {actions.shape} for {len(observations)} requests")
-    finite = np.isfinite(actions).all(axis=(1, 2))
+    finite = np.logical_and.reduce(np.isfinite(actions), axis=(1, 2))
     return [row if fine else None for row, fine in zip(actions, finite, strict=True)]
