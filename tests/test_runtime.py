@@ -266,8 +266,9 @@ def test_far_outside_the_data_is_said_once_a_dimension_and_counted(deployed: Pat
         policy.act(inside)
     outside = inside.copy()
     outside[1] += 1
-    with pytest.warns(ObservationWarning, match=r"observation\[1\] is .* far outside the training data"):
+    with pytest.warns(ObservationWarning, match=r"observation\[1\] is .* far outside the training data") as said:
         policy.act(outside)
+    assert said[0].filename == __file__, "where the caller's mistake is"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         policy.act(outside)

@@ -82,4 +82,4 @@ class ObservationCheck:
             new = set(columns.tolist()) - self._said
             if new:
                 self._said |= new
-                warnings.warn(f"{message}; its actions are a guess", ObservationWarning, stacklevel=5)
+                warnings.warn(f"{message}; its actions are a guess", ObservationWarning, stacklevel=6)
