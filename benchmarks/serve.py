@@ -174,10 +174,16 @@ def main() -> None:
     goal = {"p99_ms": GOAL_MS, "clients": GOAL_CLIENTS, "errors": 0}
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        engines = {"exported": (exported(policy, directory), False), "PyTorch": (directory / "policy", True)}
+        wait: float = arguments.batch_wait_ms
+        graph, network = exported(policy, directory), directory / "policy"
+        engines = {
+            "exported": (graph, False, wait),
+            f"exported, batches wait {2 * wait:g} ms": (graph, False, 2 * wait),
+            "PyTorch": (network, True, wait),
+        }
 
         def served(engine: str, work: Callable[[int], Any]) -> Any:
-            server, port = start(*engines[engine], arguments.batch_wait_ms, directory / "log")
+            server, port = start(*engines[engine], directory / "log")
             try:
                 return work(port)
             finally:
