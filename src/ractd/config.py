@@ -354,12 +354,12 @@ _CPU_RETURN = ReturnModel(layers=(256, 256), members=3, gamma=0.997, action_nois
 _CPU_STUDENT = Student(ctm_share=0.25, optimization=Optimization(steps=4_000))
 PRESETS: dict[str, Config] = {
     "cpu": Config(return_model=_CPU_RETURN, student=_CPU_STUDENT),
-    # The whole pipeline in minutes on two cores: half the steps, half the episodes.
+    # The whole pipeline in minutes: half the steps, a third of the episodes.
     "demo": Config(
         return_model=replace(_CPU_RETURN, optimization=replace(_CPU_RETURN.optimization, steps=3_000)),
         teacher=Teacher(optimization=Optimization(steps=8_000, batch_size=128, learning_rate=5e-4)),
         student=replace(_CPU_STUDENT, optimization=Optimization(steps=2_000)),
-        evaluation=Evaluation(episodes=50, checkpoints=4, checkpoint_episodes=10),
+        evaluation=Evaluation(episodes=30, checkpoints=4, checkpoint_episodes=10),
     ),
     "mujoco": _unet_preset(16, UNet(down_dims=(512, 1024, 2048), embed_dim=128)),  # Table 7
     "maze2d-umaze": _planner(_unet_preset(128, UNet(down_dims=(256, 512, 1024), embed_dim=256)), Plan()),  # Table 6
