@@ -134,7 +134,7 @@ def compare(student: Policy, teacher: Policy, batch: int, seconds: float, blocks
 
 
 def main() -> None:
-    """Measure, print, write `benchmarks/results/inference.json`."""
+    """Measure, print, write `benchmarks/results/inference.json`, or one that is named after the run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--run", type=Path, help="a run directory, whose student and teacher are measured")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -169,7 +169,8 @@ def main() -> None:
     print_table(title, ["network", "one step", "p99", "teacher", "p99", "ratio", "spread", "to folded"], rows)
     if not arguments.quick:
         settings = {"threads": arguments.threads, "seconds": seconds, "trained": arguments.run is not None}
-        print(write_result("inference", {**settings, "goal": GOAL, "results": results}).name)
+        result = "inference" if arguments.run is None else f"inference_{arguments.run.resolve().name}"
+        print(write_result(result, {**settings, "goal": GOAL, "results": results}).name)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import logging
 import signal
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,9 +30,6 @@ BACKLOG = 1024
 """Connections that wait to be accepted: whoever finds the queue full comes back a second later."""
 WATCH = 0.1
 """Seconds between two looks at how long each client has been silent or has not read."""
-SWITCH = 0.0005
-"""Seconds after which one thread of Python makes room for another: its own 5 ms are many times what a batch takes. About 5%
-more answers at 32 clients."""
 
 
 class Server:
@@ -204,8 +200,6 @@ def run(load: Load, settings: Settings, logger: logging.Logger) -> None:
         from uvloop import new_event_loop
     except ModuleNotFoundError:
         new_event_loop = asyncio.new_event_loop
-
-    sys.setswitchinterval(SWITCH)
 
     async def main() -> None:
         server = Server(load, settings, logger)
