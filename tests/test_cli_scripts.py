@@ -118,7 +118,7 @@ def test_the_latency_benchmark_goes_on_where_it_stopped(script: Script, tmp_path
 
 def test_the_server_benchmark_measures_both_engines(script: Script) -> None:
     said = script("benchmarks/serve.py", "--quick", "--clients", "2")
-    assert re.search(r"exported │ +2 │ +\d+ │", said)
+    assert re.search(r"exported +│ +2 │ +\d+ │", said)
     assert re.search(r"PyTorch +│ +2 │ +\d+ │", said)
 
 
