@@ -187,3 +187,10 @@ def test_mish_and_its_gradient_are_pytorchs_in_double_precision() -> None:
     torch.testing.assert_close(gradient.double(), expected_gradient, rtol=1e-6, atol=2e-5)
     with torch.inference_mode():
         torch.testing.assert_close(Mish()(x), torch.nn.functional.mish(x), rtol=0, atol=0)
+
+
+def test_mish_can_be_compiled_where_nothing_is_trained() -> None:
+    x = torch.randn(100)
+    with torch.inference_mode():
+        compiled = torch.compile(Mish(), backend="eager", fullgraph=True)(x)
+    torch.testing.assert_close(compiled, torch.nn.functional.mish(x), rtol=0, atol=0)

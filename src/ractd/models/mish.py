@@ -12,7 +12,8 @@ class Mish(nn.Module):
     """`x tanh(ln(1 + e^x))`, elementwise. What a policy computes and what is exported is PyTorch's own."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not x.is_cpu or torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
+        # Compiling comes first: the compiler can't trace the question about inference mode.
+        if torch.compiler.is_compiling() or not x.is_cpu or torch.is_inference_mode_enabled():
             return nn.functional.mish(x)
         return _ClosedForm.apply(x)  # type: ignore[no-any-return,no-untyped-call]
 
