@@ -91,7 +91,8 @@ def train(
         "plain": plain,
     }
     main = accelerator.is_main_process
-    with locked(directory) if main else nullcontext():
+    threads = threads_for(config.teacher.network, config.student.network)
+    with locked(directory) if main else nullcontext(), threads:
         if main:
             open_run(directory, description)
         log = Log(console, directory if main else None)
@@ -100,7 +101,7 @@ def train(
         if finished is not None and finished.complete:
             log.say(f"{escape(str(directory))} is finished; this is its result")
             return finished
-        with _stop_requests(console) as should_stop, threads_for(config.teacher.network, config.student.network):
+        with _stop_requests(console) as should_stop:
             metrics = Metrics(directory if main else None, console if main else None)
             run = prepare(directory, config, data, accelerator, metrics, log, checkpoint_seconds, should_stop, source)
             try:
@@ -112,8 +113,7 @@ def train(
                 metrics.close()
         accelerator.wait_for_everyone()
         if only is None and main:
-            with threads_for(config.teacher.network, config.student.network):
-                return evaluate_run(directory, data, config, console, log)
+            return evaluate_run(directory, data, config, console, log)
     return Result(directory, {})
 
 
