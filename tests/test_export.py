@@ -25,7 +25,7 @@ from ractd.data.hdf5 import write_hdf5
 from ractd.diffusion.samplers import SAMPLERS
 from ractd.errors import RactdError
 from ractd.export import export_policy, exporter, verify
-from ractd.export.graph import PolicyGraph, batch_first, draws_first
+from ractd.export.graph import OneStepGraph, PolicyGraph, batch_first, draws_first, graph_of
 from ractd.export.report import summary
 from ractd.fixed_times import preconditioning, times
 from ractd.policy import MODELS, Policy
@@ -63,10 +63,42 @@ def test_the_graph_with_folded_times_is_the_policy(network: Network, steps: int,
     policy = make_policy(network, steps=steps, candidates=candidates, history=history)
     seen, noise = observations(policy, 5), policy.reset(0).draw_noise(5)
     with torch.inference_mode():
-        graph = PolicyGraph(policy)
-        torch.testing.assert_close(
-            graph(seen, batch_first(noise, candidates)), policy.sample(seen, noise), rtol=0, atol=1e-5
-        )
+        for graph in (PolicyGraph(policy), graph_of(policy)):
+            torch.testing.assert_close(
+                graph(seen, batch_first(noise, candidates)), policy.sample(seen, noise), rtol=0, atol=1e-5
+            )
+
+
+def test_only_one_step_of_an_mlp_has_its_scales_folded() -> None:
+    assert isinstance(graph_of(make_policy()), OneStepGraph)
+    others = (
+        make_policy(steps=2),
+        make_policy(candidates=2),
+        make_policy(TINY_UNET),
+        make_policy(jumps=False, steps=2),
+    )
+    assert [type(graph_of(policy)) for policy in others] == 4 * [PolicyGraph]
+
+
+def test_actions_never_leave_their_bounds_and_nan_gets_through(tmp_path: Path) -> None:
+    """Clipping comes last, at the bounds themselves; a weight that is NaN must not be clipped into an action."""
+    policy = make_policy()
+    with torch.no_grad():
+        policy.network.output.weight.mul_(100)  # type: ignore[union-attr,operator]
+    exported(policy, tmp_path)
+    deployed = Deployed.load(tmp_path / "out")
+    seen, noise = observations(policy, 64).numpy(), deployed.draw_noise(64)
+    actions, low, high = (
+        deployed.sample(seen, noise),
+        policy.normalizer.action_low.numpy(),
+        policy.normalizer.action_high.numpy(),
+    )
+    assert ((low <= actions) & (actions <= high)).all()
+    assert (actions == low).any()
+    assert (actions == high).any()
+    noise[3] = np.nan
+    with pytest.raises(RactdError, match="NaN"):
+        deployed.sample(seen, noise)
 
 
 @pytest.mark.parametrize("network", [TINY_MLP, TINY_UNET], ids=["mlp", "unet"])
@@ -101,10 +133,11 @@ def test_noise_layouts_are_each_others_inverse() -> None:
     assert batch_first(noise, 5)[1, 0, 2].equal(noise[0, 7])
 
 
-def test_folding_leaves_the_policy_as_it_was() -> None:
-    policy = make_policy(TINY_UNET, steps=2)
+@pytest.mark.parametrize(("network", "steps"), [(TINY_UNET, 2), (TINY_MLP, 1)])
+def test_folding_leaves_the_policy_as_it_was(network: Network, steps: int) -> None:
+    policy = make_policy(network, steps=steps)
     before = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
-    PolicyGraph(policy)
+    graph_of(policy)
     after = policy.state_dict()
     assert before.keys() == after.keys()
     assert all(before[name].equal(after[name]) for name in before)
@@ -276,7 +309,7 @@ def test_pt2_is_compiled_ahead_of_time_for_cpp(tmp_path: Path) -> None:
 # --- verification and files --------------------------------------------------------------------------------------
 
 
-class Wrong(PolicyGraph):
+class Wrong(OneStepGraph):
     """A graph that is wrong by a little, on every third row of a batch alone."""
 
     def forward(self, observation: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
@@ -285,7 +318,7 @@ class Wrong(PolicyGraph):
 
 
 def test_a_failed_check_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exporter, "PolicyGraph", Wrong)
+    monkeypatch.setattr(exporter, "graph_of", Wrong)
     with pytest.raises(
         RactdError, match=r"differs from PyTorch by up to \S+ on random observations at batch 64 .* nothing was"
     ):

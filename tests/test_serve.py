@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -14,9 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Answer
-from serve_factory import ACTION, CRASH, HORIZON, NAN, Running, noise, start
+from serve_factory import ACTION, CRASH, HORIZON, NAN, OBSERVATION, LinearPolicy, Running, noise, start
 
 from ractd.errors import RactdError
+from ractd.serve.batching import QUICK, Batcher
+from ractd.serve.metrics import Metrics
 from ractd.serve.settings import Settings, exposure, read_api_key, tls_context
 
 pytest.importorskip("openpi_client")
@@ -168,6 +172,40 @@ def test_a_lone_client_does_not_wait_for_others(tmp_path: Path) -> None:
     client._ws.close()
     assert max(queued) < 10_000, "the batch began before its wait was over"
     assert server.end() == 0
+
+
+class Noting(LinearPolicy):
+    """Notes in which thread each batch is sampled."""
+
+    def sample(self, observations: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        self.threads = [*getattr(self, "threads", []), threading.current_thread()]
+        return super().sample(observations, noise)
+
+
+def test_a_quick_policy_is_sampled_in_the_event_loop_and_a_slow_or_new_one_elsewhere() -> None:
+    """Quick or slow is what its last batch was, so that no client's connection waits for a slow one."""
+    quick, slow = Noting(), Noting(delay=2 * QUICK)
+
+    async def ask(batcher: Batcher) -> None:
+        await batcher.answer(np.zeros((1, OBSERVATION), np.float32), np.random.default_rng(0))
+
+    async def work() -> None:
+        metrics = Metrics(logging.getLogger(__name__))
+        batcher = Batcher(slow, metrics, wait=0.0, largest=4, clients=lambda: 1)
+        running = asyncio.create_task(batcher.run())
+        for policy, times in ((slow, 3), (quick, 20), (slow, 3)):
+            batcher.policy = policy
+            for _ in range(times):
+                await ask(batcher)
+        running.cancel()
+        batcher.close()
+
+    asyncio.run(work())
+    assert len(slow.threads) == 6
+    assert all(thread is not threading.current_thread() for thread in slow.threads)
+    first, *others = quick.threads
+    assert first is not threading.current_thread()
+    assert any(thread is threading.current_thread() for thread in others)
 
 
 def test_pages(server: Running) -> None:

@@ -22,7 +22,7 @@ from ractd.errors import RactdError
 from ractd.export import verify
 from ractd.export.contract import contract, open_source
 from ractd.export.formats import WRITERS, Format, Precision, trace
-from ractd.export.graph import PlannerGraph, PolicyGraph, batch_first
+from ractd.export.graph import batch_first, graph_of
 from ractd.policy import Policy
 from ractd.training.checkpoint import write_json
 from ractd.training.results import make_of
@@ -105,7 +105,7 @@ def export_policy(
         return report
 
     with torch.no_grad():
-        graph = (PlannerGraph if chosen.spec.plans else PolicyGraph)(chosen)
+        graph = graph_of(chosen)
     content = export_graph(graph, _examples(chosen), contract(source), check, out, format, precision, console)
     return Exported(out, content, found["difference"], found.get("scores"))
 

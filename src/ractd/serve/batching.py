@@ -15,6 +15,9 @@ import numpy as np
 from ractd.serve.metrics import Metrics
 from ractd.serve.served import FloatArray, ServedPolicy
 
+QUICK = 1e-3
+"""Seconds: a batch that takes less is sampled in the event loop, where handing it to another thread and back costs more."""
+
 
 class SampleFailed(Exception):
     """The policy failed on a request; its message is for the client."""
@@ -44,11 +47,12 @@ class _Request:
 
 
 class Batcher:
-    """Gathers requests and samples them in one worker thread, so that the event loop never waits for a policy.
+    """Gathers requests and samples them in one worker thread, so that the event loop never waits for a slow policy.
 
-    A batch begins when the worker is free and either `largest` requests wait, or one of every client does, or the first
-    has waited `wait` seconds. Each caller awaits its answer before it asks again, so the queue holds at most one request a
-    client. `policy` may be replaced at any time: the next batch takes the new one.
+    A policy whose last batch took less than `QUICK` has the next one in the event loop itself. A batch begins when none is
+    under way and either `largest` requests wait, or one of every client does, or the first has waited `wait` seconds. Each
+    caller awaits its answer before it asks again, so the queue holds at most one request a client. `policy` may be replaced
+    at any time: the next batch takes the new one.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class Batcher:
     async def run(self) -> None:
         """Answer requests until cancelled."""
         loop = asyncio.get_running_loop()
+        quick: ServedPolicy | None = None
         while True:
             await self._arrived.wait()
             await self._gather()
@@ -85,8 +90,12 @@ class Batcher:
             if not self.queue:
                 self._arrived.clear()
             policy, self.began = self.policy, time.monotonic()
-            rows = await loop.run_in_executor(self._worker, self._sample, policy, requests)
-            self._resolve(policy, requests, rows, self.began, time.monotonic() - self.began)
+            if policy is quick:
+                rows, seconds = self._sample(policy, requests)
+            else:
+                rows, seconds = await loop.run_in_executor(self._worker, self._sample, policy, requests)
+            quick = policy if seconds < QUICK else None
+            self._resolve(policy, requests, rows, self.began, seconds)
             self.began = None
 
     def close(self) -> None:
@@ -111,8 +120,13 @@ class Batcher:
         except TimeoutError:
             pass
 
-    def _sample(self, policy: ServedPolicy, requests: list[_Request]) -> list[FloatArray | None]:
-        """Return each request's actions, `None` where the policy failed; runs in the worker, raises nothing."""
+    def _sample(self, policy: ServedPolicy, requests: list[_Request]) -> tuple[list[FloatArray | None], float]:
+        """Return each request's actions, `None` where the policy failed, and the seconds that took; raises nothing."""
+        began = time.monotonic()
+        rows = self._rows_of(policy, requests)
+        return rows, time.monotonic() - began
+
+    def _rows_of(self, policy: ServedPolicy, requests: list[_Request]) -> list[FloatArray | None]:
         observations = np.empty((len(requests), *policy.observation_shape), np.float32)
         noise = np.empty((len(requests), *policy.noise_shape), np.float32)
         for i, request in enumerate(requests):
