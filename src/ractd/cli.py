@@ -68,6 +68,9 @@ class Train:
     """Also distil a student without reward, to compare with."""
     checkpoint_seconds: float = 30.0
     """Seconds between checkpoints; they don't change the result."""
+    track: Literal["trackio", "wandb"] | None = None
+    """Show metrics and scores in trackio or Weights & Biases as well, in the project 'ractd'; whichever it is has to be
+    installed."""
     report: bool = True
     """Write RUN/report.html at the end, where the extra 'report' is installed."""
 
@@ -88,6 +91,7 @@ class Train:
             teacher=self.teacher_from,
             plain=self.plain,
             checkpoint_seconds=self.checkpoint_seconds,
+            track=self.track,
             console=out,
         )
         if result.content:

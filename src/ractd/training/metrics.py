@@ -10,13 +10,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from ractd.errors import RactdError
+from ractd.training.tracking import Tracking
 
 
 class Metrics:
-    """Writes `metrics.jsonl` and TensorBoard files of a run directory, and shows progress on the console."""
+    """Writes `metrics.jsonl` and TensorBoard files of a run directory, and shows progress on the console.
 
-    def __init__(self, directory: Path | None, console: Console | None = None) -> None:
-        self.directory, self.console = directory, console
+    `tracking` shows the same metrics elsewhere.
+    """
+
+    def __init__(
+        self, directory: Path | None, console: Console | None = None, tracking: Tracking | None = None
+    ) -> None:
+        self.directory, self.console, self.tracking = directory, console, tracking
         self.path = directory / "metrics.jsonl" if directory else None
         self.pending: list[str] = []
         self.board: Any = None
@@ -65,6 +71,8 @@ class Metrics:
         if self.board:
             for name, value in values.items():
                 self.board.add_scalar(f"{stage}/{name}", value, step)
+        if self.tracking:
+            self.tracking.log(stage, step, values)
         rate = f"{values.get('samples_per_second', 0):,.0f} samples/s"
         if self.progress:
             self.progress.update(self.task, completed=step, rate=rate, note=f"loss {values['loss']:.4f}")

@@ -42,6 +42,7 @@ from ractd.training.stages import (
     train_student,
     train_teacher,
 )
+from ractd.training.tracking import TrackerName, require, tracking
 
 StageName = Literal["return", "dynamics", "teacher", "student"]
 NO_STUDENT = "a student is distilled along the PF-ODE of an EDM teacher, and this one is a DDPM"
@@ -57,16 +58,19 @@ def train(
     teacher: str | Path | None = None,
     plain: bool = True,
     checkpoint_seconds: float = 30.0,
+    track: TrackerName | None = None,
     console: Console | None = None,
 ) -> Result:
     """Train return model, teacher and students on a dataset and score them; continue or show the run if it exists.
 
     `out` is the run directory, `runs/<dataset>-s<seed>` by default. `only` trains one stage, with what the run has.
     `teacher` takes teacher and return model from another run, with their horizon, history, noise levels and networks.
-    `plain` also distils a student without reward, to compare.
+    `plain` also distils a student without reward, to compare. `track` shows metrics and scores in a service as well.
     Raises `RactdError` for unusable data or options and `training.loop.Interrupted` after a saved Ctrl-C.
     """
     console = console or Console(quiet=True)
+    if track is not None:
+        require(track)
     data = sound(dataset) if isinstance(dataset, OfflineDataset) else load_dataset(dataset, env_id=env_id)
     data = _with_environment(data, env_id, console)
     _check_plan(config, data, only)
@@ -101,19 +105,25 @@ def train(
         if finished is not None and finished.complete:
             log.say(f"{escape(str(directory))} is finished; this is its result")
             return finished
-        with _stop_requests(console) as should_stop:
-            metrics = Metrics(directory if main else None, console if main else None)
-            run = prepare(directory, config, data, accelerator, metrics, log, checkpoint_seconds, should_stop, source)
-            try:
-                _train_stages(run, only, source, teacher, plain)
-            except (RactdError, Interrupted) as error:
-                log.write(f"stopped: {error}")
-                raise
-            finally:
-                metrics.close()
-        accelerator.wait_for_everyone()
-        if only is None and main:
-            return evaluate_run(directory, data, config, console, log)
+        with tracking(track, directory) if main and track is not None else nullcontext() as tracked:
+            with _stop_requests(console) as should_stop:
+                metrics = Metrics(directory if main else None, console if main else None, tracked)
+                run = prepare(
+                    directory, config, data, accelerator, metrics, log, checkpoint_seconds, should_stop, source
+                )
+                try:
+                    _train_stages(run, only, source, teacher, plain)
+                except (RactdError, Interrupted) as error:
+                    log.write(f"stopped: {error}")
+                    raise
+                finally:
+                    metrics.close()
+            accelerator.wait_for_everyone()
+            if only is None and main:
+                result = evaluate_run(directory, data, config, console, log)
+                if tracked is not None:
+                    tracked.scores(result.content["rows"])
+                return result
     return Result(directory, {})
 
 

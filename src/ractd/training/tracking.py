@@ -1,0 +1,95 @@
+"""Metrics where a team looks at them: Weights & Biases or trackio, through accelerate, where one of them is installed."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ractd.errors import RactdError
+from ractd.training.rundir import read_run
+
+if TYPE_CHECKING:
+    from accelerate.tracking import GeneralTracker
+
+TrackerName = Literal["trackio", "wandb"]
+PROJECT = "ractd"
+"""Of both services: where runs are seen side by side."""
+STAGES = ("return", "dynamics", "teacher", "plain", "student")
+
+
+class Tracking:
+    """A run as a service shows it, under the name of its directory; the same run again when it goes on.
+
+    Each stage counts its own steps, so they are a metric of their own, `STAGE/step`, to be put on the horizontal axis.
+    """
+
+    def __init__(self, tracker: GeneralTracker) -> None:
+        self._tracker = tracker
+
+    def log(self, stage: str, step: int, values: dict[str, float]) -> None:
+        """Record the metrics of a step."""
+        self._tracker.log({f"{stage}/{name}": value for name, value in {"step": step, **values}.items()})
+
+    def scores(self, rows: dict[str, dict[str, Any]]) -> None:
+        """Record the mean return and score of every row of a result."""
+        self._tracker.log(
+            {
+                f"{name}/{label}": row["evaluation"][name]
+                for label, row in rows.items()
+                for name in ("mean_return", "mean_score")
+                if row.get("evaluation", {}).get(name) is not None
+            }
+        )
+
+
+def require(name: TrackerName) -> None:
+    """Raise `RactdError` where a service's package is not installed."""
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        raise RactdError(f"--track {name}: {name} is not installed: pip install 'ractd[track]'") from None
+
+
+@contextmanager
+def tracking(name: TrackerName, directory: Path) -> Iterator[Tracking]:
+    """Begin or continue to show the run of a directory, and send everything at the end.
+
+    Raises `RactdError` where the service refuses.
+    """
+    run = read_run(directory)
+    identity = hashlib.sha256(json.dumps([directory.name, run["invocations"][0]]).encode()).hexdigest()[:8]
+    try:
+        tracker = _OPEN[name](directory, f"{directory.name}-{identity}")
+        tracker.store_init_configuration({key: run[key] for key in ("config", "dataset", "teacher_from", "plain")})
+    except Exception as error:  # each service has its own
+        raise RactdError(f"--track {name}: can't begin ({str(error).strip() or type(error).__name__})") from error
+    try:
+        yield Tracking(tracker)
+    finally:
+        tracker.finish()
+
+
+def _wandb(directory: Path, name: str) -> GeneralTracker:
+    from accelerate.tracking import WandBTracker
+
+    tracker = WandBTracker(PROJECT, id=name, name=directory.name, dir=str(directory), resume="allow")
+    tracker.start()
+    for stage in STAGES:
+        tracker.tracker.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
+    return tracker
+
+
+def _trackio(directory: Path, name: str) -> GeneralTracker:
+    from accelerate.tracking import TrackioTracker
+
+    tracker = TrackioTracker(PROJECT, name=name, resume="allow", embed=False)
+    tracker.start()
+    return tracker
+
+
+_OPEN: dict[TrackerName, Callable[[Path, str], Any]] = {"wandb": _wandb, "trackio": _trackio}
