@@ -5,13 +5,15 @@
 Measures `Policy.act`, so checks, noise, scaling and copies are in it. A student keeps what its one pair of times decides
 (embeddings, modulations, preconditioning) from call to call. The teacher, which visits 80 times, computes its own at each
 evaluation, as samplers do; `folded` is the same teacher with all of them computed once as well. The policies take turns in
-one run. Without `--run` the networks have the weights they begin training with: what an action costs does not depend on them.
+one run, and so does the student exported for each engine, beside PyTorch's teacher. Without `--run` the networks have the
+weights they begin training with: what an action costs does not depend on them.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -23,15 +25,20 @@ from numpy.typing import NDArray
 
 from ractd.config import PRESETS, Config, UNet
 from ractd.data.dataset import Statistics
+from ractd.export import export_policy
+from ractd.export.formats import Format
 from ractd.export.graph import PolicyGraph
 from ractd.models import ReturnNetwork, build_network
 from ractd.models.normalizer import Normalizer
 from ractd.policy import Policy, PolicySpec
+from ractd_runtime import Policy as Deployed
 
 GOAL = 142.0
 """The paper's ratio, at batch 1."""
 OBSERVATIONS, ACTIONS = 11, 3
 BATCHES = (1, 256)
+FORMATS: tuple[Format, ...] = ("onnx", "openvino")
+"""Of the exported student, in the order of the table's last columns: how much longer PyTorch's teacher takes."""
 BLOCKS = 5
 """A run is divided into so many parts, whose ratios show the spread."""
 CALLS = 10
@@ -81,17 +88,28 @@ def policies(run: Path | None) -> dict[str, tuple[Policy, Policy]]:
 
 
 def observations(policy: Policy, batch: int) -> NDArray[np.float32]:
-    """Random observations as `act` takes them."""
-    spec = policy.spec
+    """Random observations as `act` takes them, where the data is."""
+    spec, normalizer = policy.spec, policy.normalizer
     history = () if spec.history == 1 else (spec.history,)
     rng = np.random.default_rng(0)
-    return rng.standard_normal((*(() if batch == 1 else (batch,)), *history, spec.observation_dim), np.float32)
+    normal = rng.standard_normal((*(() if batch == 1 else (batch,)), *history, spec.observation_dim), np.float32)
+    mean, std = normalizer.observation_mean.numpy(), normalizer.observation_std.numpy()
+    near: NDArray[np.float32] = (mean + std * normal / 2).astype(np.float32)
+    return near
 
 
-def timed(policy: Policy, observation: NDArray[np.float32]) -> float:
-    """Seconds of one call."""
+def exported(policy: Policy, format: Format) -> Deployed:
+    """The runtime, on a graph that is exported for the purpose."""
+    with tempfile.TemporaryDirectory() as directory:
+        policy.save(Path(directory) / "policy")
+        export_policy(Path(directory) / "policy", Path(directory) / "out", format=format)
+        return Deployed.load(Path(directory) / "out")
+
+
+def timed(policy: Policy | Deployed, observation: NDArray[np.float32]) -> float:
+    """Seconds of one call, which computes a whole sequence."""
     start = time.perf_counter()
-    policy.act(observation)
+    policy.act_chunk(observation)
     return time.perf_counter() - start
 
 
@@ -106,20 +124,24 @@ def latencies(times: list[float], batch: int) -> dict[str, float]:
 def compare(student: Policy, teacher: Policy, batch: int, seconds: float, blocks: int) -> dict[str, Any]:
     """Time them in turns for about so many seconds, at least one round a block."""
     observation, folded = observations(student, batch), PolicyGraph(teacher).policy
-    for policy in (student, teacher, folded):
+    graphs = {format: exported(student, format) for format in FORMATS}
+    for policy in (student, teacher, folded, *graphs.values()):
         timed(policy, observation)
     one_step: list[list[float]] = [[] for _ in range(blocks)]
+    by_graph: dict[str, list[list[float]]] = {format: [[] for _ in range(blocks)] for format in FORMATS}
     heun: list[list[float]] = [[] for _ in range(blocks)]
     heun_folded: list[list[float]] = [[] for _ in range(blocks)]
     for block in range(blocks):
         stop = time.perf_counter() + seconds / blocks
         while not heun[block] or time.perf_counter() < stop:
             one_step[block] += [timed(student, observation) for _ in range(CALLS)]
+            for format, graph in graphs.items():
+                by_graph[format][block] += [timed(graph, observation) for _ in range(CALLS)]
             heun[block].append(timed(teacher, observation))
             heun_folded[block].append(timed(folded, observation))
 
-    def ratio(teachers: list[list[float]]) -> dict[str, Any]:
-        return summary([statistics.median(b) / statistics.median(a) for a, b in zip(one_step, teachers, strict=True)])
+    def ratio(teachers: list[list[float]], students: list[list[float]] = one_step) -> dict[str, Any]:
+        return summary([statistics.median(b) / statistics.median(a) for a, b in zip(students, teachers, strict=True)])
 
     return {
         "batch": batch,
@@ -130,6 +152,10 @@ def compare(student: Policy, teacher: Policy, batch: int, seconds: float, blocks
         "teacher_folded_ms": latencies([t for block in heun_folded for t in block], batch),
         "ratio": ratio(heun),
         "ratio_to_folded": ratio(heun_folded),
+        "exported": {
+            format: {"ms": latencies([t for block in times for t in block], batch), "ratio": ratio(heun, times)}
+            for format, times in by_graph.items()
+        },
     }
 
 
@@ -161,12 +187,13 @@ def main() -> None:
             f"{row['ratio']['median']:.0f}",
             f"{row['ratio']['spread']:.0%}",
             f"{row['ratio_to_folded']['median']:.0f}",
+            *(f"{row['exported'][format]['ratio']['median']:.0f}" for format in FORMATS),
         ]
         for label, row in results.items()
     ]
     evaluations = {row["teacher_evaluations"] for row in results.values()}
     title = f"1 network evaluation against {evaluations.pop()}, ms a call; goal {GOAL:g} at batch 1"
-    print_table(title, ["network", "one step", "p99", "teacher", "p99", "ratio", "spread", "to folded"], rows)
+    print_table(title, ["network", "one step", "p99", "teacher", "p99", "ratio", "spread", "to folded", *FORMATS], rows)
     if not arguments.quick:
         settings = {"threads": arguments.threads, "seconds": seconds, "trained": arguments.run is not None}
         result = "inference" if arguments.run is None else f"inference_{arguments.run.resolve().name}"

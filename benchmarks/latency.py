@@ -51,7 +51,7 @@ SAMPLING = ("1 step", "4 steps", "teacher")
 GOAL_US, GOAL_RATIO, GOAL_LIMIT, GOAL_IMPORT_MS = 100.0, 1000.0, 2.0, 150.0
 SMALL_BINS, LARGE_BINS = 5, 9
 """The teacher's graphs from which 80 bins are estimated: 8 and 16 evaluations. With fewer, what float32 rounds off at a
-noise of 80 (2e-5) is not contracted away by the steps that follow, and the export rightly refuses the graph."""
+noise of 80 (2e-5) is not contracted away by the steps that follow."""
 
 
 def configurations() -> dict[str, Config]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from ractd.config import MLP, Optimization
 from ractd.data.dataset import OfflineDataset
 from ractd.diffusion.ctm import reward_loss, sequence_return
 from ractd.errors import RactdError
+from ractd.export import verify
+from ractd.export.graph import draws_first
 from ractd.models import InverseDynamics, ReturnNetwork, build_network
 from ractd.models.normalizer import PlanNormalizer
 from ractd.models.spline import Spline, bspline_weights
@@ -238,6 +241,27 @@ def test_a_plan_is_the_same_whoever_asks(planner: Planner) -> None:
     same_goal, _ = planner.reset(3).plan(states, np.array([1.0, 1.0, 0.0, 0.0]))
     np.testing.assert_allclose(same_goal[0], planned[0], atol=1e-5)
     assert (planner.reset(3).acting()(states[:, None]) == planner.reset(3).plan(states, np.array(SPEC.goal))[1]).all()
+
+
+def test_an_export_may_be_off_by_what_the_inverse_dynamics_makes_of_rounding_and_no_more(planner: Planner) -> None:
+    """One step moves a state by little, so an action magnifies what single precision rounds: PyTorch's is off, too."""
+    observations, noise = verify.random_observations(planner, 64, generator()), planner.reset(0).draw_noise(64)
+    assert 0 < verify.rounding(planner, observations, noise) < verify.EXACT
+    planner.dynamics.step_std.fill_(1e-3)
+    assert verify.rounding(planner, observations, noise) > verify.EXACT
+
+    def off_by(error: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+        def sample(observations: np.ndarray, noise: np.ndarray) -> np.ndarray:
+            draws = draws_first(torch.from_numpy(noise))
+            with torch.inference_mode():
+                return planner.sample(torch.from_numpy(observations), draws).numpy() + error
+
+        return sample
+
+    accepted = verify.compare(planner, off_by(1.1 * verify.EXACT), None, "fp32")
+    assert verify.EXACT < accepted.largest <= accepted.limit < 1e-3
+    with pytest.raises(RactdError, match=r"differs from PyTorch by up to \S+ on random"):
+        verify.compare(planner, off_by(10 * accepted.limit), None, "fp32")
 
 
 def test_a_saved_planner_plans_the_same(planner: Planner, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ractd.envs.evaluate import Evaluation
 from ractd.export.exporter import Exported
-from ractd.export.verify import BATCHES, EXACT, REDUCED
+from ractd.export.verify import BATCHES
 
 
 def summary(exported: Exported) -> str:
@@ -12,7 +12,9 @@ def summary(exported: Exported) -> str:
     graph, sampling = exported.contract["graph"], exported.contract["sampling"]
     size = sum(entry["bytes"] for entry in graph["files"].values())
     precision, difference = graph["precision"], exported.difference
-    limit = f"limit {EXACT:g}" if precision == "fp32" else f"mean {difference.mean:.2g}, limit {REDUCED[precision]:g}"
+    limit = f"limit {difference.limit:.2g}"
+    if precision != "fp32":
+        limit = f"mean {difference.mean:.2g}, {limit}"
     lines = [
         f"graph: {exported.directory / next(iter(graph['files']))}  {graph['format']}, {precision}, {size / 1e6:.2f} MB, "
         f"{sampling['network_evaluations']} network evaluations, {sampling['candidates']} candidates",

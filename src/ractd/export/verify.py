@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +28,11 @@ Sample = Callable[[Floats, Floats], Floats]
 
 BATCHES = (1, 3, 64)
 EXACT = 1e-5
-"""Largest difference in fp32, in the scaled units in which actions span [-1, 1]."""
+"""Largest difference in fp32, in the scaled units in which actions span [-1, 1], where rounding doesn't make more of it."""
+ROUNDINGS = 4.0
+"""Largest difference in fp32 as a multiple of what PyTorch itself is off the same policy in double precision: a planner's
+actions follow from small differences of states, which magnify what single precision rounds. The graph rounds as well, in
+another order."""
 REDUCED: dict[Precision, float] = {"fp16": 5e-3, "int8": 5e-2}
 """Largest mean difference in reduced precision, in the same units."""
 TIE = 1e-4
@@ -40,6 +45,8 @@ class Difference:
 
     largest: float
     mean: float
+    limit: float
+    """What the largest, or in reduced precision the mean, had to stay below."""
     compared: dict[str, list[int]]
     """Batch sizes by the kind of observations."""
 
@@ -62,32 +69,49 @@ def compare(policy: Policy, sample: Sample, dataset: OfflineDataset | None, prec
         samples = samples_of(policy, dataset)
         kinds["dataset"] = lambda n: samples.observations(samples.draw(n, generator))
     policy.reset(0)
-    largest, means = 0.0, []
+    largest, means, limits = 0.0, [], []
     for kind, draw in kinds.items():
         for batch in BATCHES:
-            difference = differences(policy, sample, draw(batch), precision)
+            observations, noise = draw(batch), policy.draw_noise(batch)
+            difference = differences(policy, sample, observations, noise, precision)
             largest, mean = max(largest, float(difference.max())), float(difference.mean())
             means.append(mean)
-            what, found, limit = "by up to", float(difference.max()), EXACT
-            if precision != "fp32":
-                what, found, limit = "on average by", mean, REDUCED[precision]
+            what, found = ("by up to", float(difference.max())) if precision == "fp32" else ("on average by", mean)
+            limit = REDUCED.get(precision, EXACT)
+            if precision == "fp32" and found > limit:
+                limit = max(limit, ROUNDINGS * rounding(policy, draw(BATCHES[-1]), policy.draw_noise(BATCHES[-1])))
+            limits.append(limit)
             if not found <= limit:  # NaN included
                 raise RactdError(
                     f"the exported graph differs from PyTorch {what} {found:.2g} on {kind} observations at batch {batch} "
-                    f"(limit {limit:g}, where actions span [-1, 1]); nothing was written"
+                    f"(limit {limit:.2g}, where actions span [-1, 1]); nothing was written"
                 )
-    return Difference(largest, float(np.mean(means)), {kind: list(BATCHES) for kind in kinds})
+    return Difference(largest, float(np.mean(means)), max(limits), {kind: list(BATCHES) for kind in kinds})
 
 
 @torch.inference_mode()
-def differences(policy: Policy, sample: Sample, observations: Tensor, precision: Precision) -> Floats:
+def rounding(policy: Policy, observations: Tensor, noise: Tensor) -> float:
+    """Return by how much the policy is off itself in double precision, at most, where actions span [-1, 1].
+
+    Of every candidate, where it has several: which one is chosen is not a matter of rounding.
+    """
+    single, repeated = policy.configured(candidates=1), observations.repeat_interleave(policy.spec.candidates, 0)
+    with torch.inference_mode(False):
+        double = copy.deepcopy(single).double()
+    exact = double.sample(repeated.double(), noise.double())
+    normalizer = policy.normalizer
+    half_range = (normalizer.action_high - normalizer.action_low) / 2
+    return float(((single.sample(repeated, noise) - exact).abs() / half_range).max())
+
+
+@torch.inference_mode()
+def differences(policy: Policy, sample: Sample, observations: Tensor, noise: Tensor, precision: Precision) -> Floats:
     """Return |graph - PyTorch| of every number, `[B, c, A]`, where actions span [-1, 1].
 
     Rounding decides between candidates that are as good as equal: a row counts from the nearest of those (in reduced
     precision, whose rounding is larger than any bound on a tie, from the nearest of all).
     """
     spec, normalizer = policy.spec, policy.normalizer
-    noise = policy.draw_noise(len(observations))
     half_range = (normalizer.action_high - normalizer.action_low) / 2
     exported = torch.from_numpy(sample(observations.numpy(), np.ascontiguousarray(batch_first(noise, spec.candidates))))
     expected = policy.sample(observations, noise)
