@@ -80,12 +80,16 @@ def test_only_one_step_of_an_mlp_has_its_scales_folded() -> None:
     assert [type(graph_of(policy)) for policy in others] == 4 * [PolicyGraph]
 
 
-def test_actions_never_leave_their_bounds_and_nan_gets_through(tmp_path: Path) -> None:
-    """Clipping comes last, at the bounds themselves; a weight that is NaN must not be clipped into an action."""
-    policy = make_policy()
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+@pytest.mark.parametrize(("network", "steps"), [(TINY_MLP, 1), (TINY_MLP, 2), (TINY_UNET, 1)])
+def test_actions_never_leave_their_bounds_and_nan_gets_through(
+    network: Network, steps: int, format: Any, tmp_path: Path
+) -> None:
+    """What is NaN in the graph must not be clipped into an action, which a robot would execute."""
+    policy = make_policy(network, steps=steps)
     with torch.no_grad():
-        policy.network.output.weight.mul_(100)  # type: ignore[union-attr,operator]
-    exported(policy, tmp_path)
+        list(policy.network.parameters())[-2].mul_(100)
+    exported(policy, tmp_path, format=format)
     deployed = Deployed.load(tmp_path / "out")
     seen, noise = observations(policy, 64).numpy(), deployed.draw_noise(64)
     actions, low, high = (
@@ -93,9 +97,10 @@ def test_actions_never_leave_their_bounds_and_nan_gets_through(tmp_path: Path) -
         policy.normalizer.action_low.numpy(),
         policy.normalizer.action_high.numpy(),
     )
-    assert ((low <= actions) & (actions <= high)).all()
-    assert (actions == low).any()
-    assert (actions == high).any()
+    rounding = 1e-6 * (high - low)
+    assert ((low - rounding <= actions) & (actions <= high + rounding)).all()
+    assert (np.isclose(actions, low, rtol=0, atol=1e-6)).any()
+    assert (np.isclose(actions, high, rtol=0, atol=1e-6)).any()
     noise[3] = np.nan
     with pytest.raises(RactdError, match="NaN"):
         deployed.sample(seen, noise)

@@ -65,7 +65,8 @@ def write_openvino(
     openvino = _import("openvino", "openvino")
     if precision == "int8":
         raise RactdError("--precision int8 is for --format onnx; OpenVINO graphs are written in fp32 or fp16")
-    model = openvino.Core().read_model(onnx_model(program, names, contract, "fp32").SerializeToString())
+    written = _letting_nan_through(onnx_model(program, names, contract, "fp32"))
+    model = openvino.Core().read_model(written.SerializeToString())
     model.set_rt_info(contract, ["ractd"])
     openvino.save_model(model, to / "policy.xml", compress_to_fp16=precision == "fp16")
     return [to / "policy.xml", to / "policy.bin"]
@@ -119,6 +120,25 @@ def onnx_model(
     del model.metadata_props[:]
     model.metadata_props.add(key="ractd", value=contract)
     onnx.checker.check_model(model)
+    return model
+
+
+def _letting_nan_through(model: Any) -> Any:
+    """Add `x - x`, which is 0 or NaN, to what is clipped: OpenVINO clips NaN to a bound, which a robot would execute."""
+    from onnx import helper
+
+    nodes = []
+    for node in model.graph.node:
+        nodes.append(node)
+        if node.op_type in ("Clip", "Max", "Min"):
+            x, clipped = node.input[0], node.output[0]
+            node.output[0] = f"{clipped}.clipped"
+            nodes += [
+                helper.make_node("Sub", [x, x], [f"{clipped}.nan"]),
+                helper.make_node("Add", [f"{clipped}.clipped", f"{clipped}.nan"], [clipped]),
+            ]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
     return model
 
 
