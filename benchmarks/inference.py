@@ -98,11 +98,11 @@ def observations(policy: Policy, batch: int) -> NDArray[np.float32]:
     return near
 
 
-def exported(policy: Policy, format: Format) -> Deployed:
-    """The runtime, on a graph that is exported for the purpose."""
+def exported(policy: Policy, **options: Any) -> Deployed:
+    """The runtime, on a graph that is exported for the purpose, with options of `export_policy`."""
     with tempfile.TemporaryDirectory() as directory:
         policy.save(Path(directory) / "policy")
-        export_policy(Path(directory) / "policy", Path(directory) / "out", format=format)
+        export_policy(Path(directory) / "policy", Path(directory) / "out", **options)
         return Deployed.load(Path(directory) / "out")
 
 
@@ -124,7 +124,7 @@ def latencies(times: list[float], batch: int) -> dict[str, float]:
 def compare(student: Policy, teacher: Policy, batch: int, seconds: float, blocks: int) -> dict[str, Any]:
     """Time them in turns for about so many seconds, at least one round a block."""
     observation, folded = observations(student, batch), PolicyGraph(teacher).policy
-    graphs = {format: exported(student, format) for format in FORMATS}
+    graphs = {format: exported(student, format=format) for format in FORMATS}
     for policy in (student, teacher, folded, *graphs.values()):
         timed(policy, observation)
     one_step: list[list[float]] = [[] for _ in range(blocks)]

@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 from common import RESULTS, machine, print_table, write_result
-from inference import observations, untrained
+from inference import exported, observations, untrained
 from torch.utils.flop_counter import FlopCounterMode
 from training import gemm_peak
 
@@ -102,21 +102,12 @@ def compiled(policy: Policy) -> Act:
     return policy.act
 
 
-def exported(policy: Policy, **options: Any) -> Act:
-    """The runtime, on a graph that is exported for the purpose."""
-    with tempfile.TemporaryDirectory() as directory:
-        policy.save(Path(directory) / "policy")
-        export_policy(Path(directory) / "policy", Path(directory) / "out", **options)
-        act: Act = Deployed.load(Path(directory) / "out").act
-        return act
-
-
 ENGINES: dict[str, Callable[[Policy], Act]] = {
     "eager": eager,
     "compile": compiled,
-    "onnx": exported,
-    "onnx int8": lambda policy: exported(policy, precision="int8"),
-    "openvino": lambda policy: exported(policy, format="openvino"),
+    "onnx": lambda policy: exported(policy).act,
+    "onnx int8": lambda policy: exported(policy, precision="int8").act,
+    "openvino": lambda policy: exported(policy, format="openvino").act,
 }
 GRAPHS = ("onnx", "onnx int8", "openvino")
 
