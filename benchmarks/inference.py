@@ -4,9 +4,10 @@
 
 Measures `Policy.act`, so checks, noise, scaling and copies are in it. A student keeps what its one pair of times decides
 (embeddings, modulations, preconditioning) from call to call. The teacher, which visits 80 times, computes its own at each
-evaluation, as samplers do; `folded` is the same teacher with all of them computed once as well. The policies take turns in
-one run, and so does the student exported for each engine, beside PyTorch's teacher. Without `--run` the networks have the
-weights they begin training with: what an action costs does not depend on them.
+evaluation, as samplers do; `folded` is the same teacher with all of them computed once as well. Each policy is called again
+and again for its part of a block, then the next, and so is the student exported for each engine, beside PyTorch's teacher.
+`cold` is the student's first call after one of the teacher's, which leaves other weights in the caches. Without `--run` the
+networks have the weights they begin training with: what an action costs does not depend on them.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ FORMATS: tuple[Format, ...] = ("onnx", "openvino")
 """Of the exported student, in the order of the table's last columns: how much longer PyTorch's teacher takes."""
 BLOCKS = 5
 """A run is divided into so many parts, whose ratios show the spread."""
-CALLS = 10
-"""Calls of the student for each call of the teacher, which takes a hundred times as long."""
+COLD = 20
+"""First calls of the student after one of the teacher, in each block."""
 
 
 def untrained(config: Config, jumps: bool) -> Policy:
@@ -122,40 +123,46 @@ def latencies(times: list[float], batch: int) -> dict[str, float]:
 
 
 def compare(student: Policy, teacher: Policy, batch: int, seconds: float, blocks: int) -> dict[str, Any]:
-    """Time them in turns for about so many seconds, at least one round a block."""
-    observation, folded = observations(student, batch), PolicyGraph(teacher).policy
+    """Time them block by block for about so many seconds, each at least once a block."""
+    observation = observations(student, batch)
     graphs = {format: exported(student, format=format) for format in FORMATS}
-    for policy in (student, teacher, folded, *graphs.values()):
-        timed(policy, observation)
-    one_step: list[list[float]] = [[] for _ in range(blocks)]
-    by_graph: dict[str, list[list[float]]] = {format: [[] for _ in range(blocks)] for format in FORMATS}
-    heun: list[list[float]] = [[] for _ in range(blocks)]
-    heun_folded: list[list[float]] = [[] for _ in range(blocks)]
-    for block in range(blocks):
-        stop = time.perf_counter() + seconds / blocks
-        while not heun[block] or time.perf_counter() < stop:
-            one_step[block] += [timed(student, observation) for _ in range(CALLS)]
-            for format, graph in graphs.items():
-                by_graph[format][block] += [timed(graph, observation) for _ in range(CALLS)]
-            heun[block].append(timed(teacher, observation))
-            heun_folded[block].append(timed(folded, observation))
+    folded = PolicyGraph(teacher).policy
+    policies: dict[str, Policy | Deployed] = {
+        "student": student,
+        "teacher": teacher,
+        "teacher_folded": folded,
+        **graphs,
+    }
+    times: dict[str, list[list[float]]] = {name: [] for name in policies}
+    cold: list[float] = []
+    share = seconds / blocks / len(policies)
+    for _ in range(blocks):
+        for name, policy in policies.items():
+            timed(policy, observation)
+            stop, calls = time.perf_counter() + share, [timed(policy, observation)]
+            while time.perf_counter() < stop:
+                calls.append(timed(policy, observation))
+            times[name].append(calls)
+        for _ in range(COLD if seconds else 1):
+            timed(teacher, observation)
+            cold.append(timed(student, observation))
 
-    def ratio(teachers: list[list[float]], students: list[list[float]] = one_step) -> dict[str, Any]:
-        return summary([statistics.median(b) / statistics.median(a) for a, b in zip(students, teachers, strict=True)])
+    def all_of(name: str) -> dict[str, float]:
+        return latencies([t for block in times[name] for t in block], batch)
+
+    def ratio(slow: str, fast: str) -> dict[str, Any]:
+        pairs = zip(times[slow], times[fast], strict=True)
+        return summary([statistics.median(a) / statistics.median(b) for a, b in pairs])
 
     return {
         "batch": batch,
         "student_evaluations": student.evaluations,
         "teacher_evaluations": teacher.evaluations,
-        "student_ms": latencies([t for block in one_step for t in block], batch),
-        "teacher_ms": latencies([t for block in heun for t in block], batch),
-        "teacher_folded_ms": latencies([t for block in heun_folded for t in block], batch),
-        "ratio": ratio(heun),
-        "ratio_to_folded": ratio(heun_folded),
-        "exported": {
-            format: {"ms": latencies([t for block in times for t in block], batch), "ratio": ratio(heun, times)}
-            for format, times in by_graph.items()
-        },
+        **{f"{name}_ms": all_of(name) for name in policies if name not in graphs},
+        "student_cold_ms": latencies(cold, batch),
+        "ratio": ratio("teacher", "student"),
+        "ratio_to_folded": ratio("teacher_folded", "student"),
+        "exported": {name: {"ms": all_of(name), "ratio": ratio("teacher", name)} for name in graphs},
     }
 
 
@@ -182,6 +189,7 @@ def main() -> None:
             label,
             f"{row['student_ms']['median']:.3f}",
             f"{row['student_ms']['p99']:.3f}",
+            f"{row['student_cold_ms']['median']:.3f}",
             f"{row['teacher_ms']['median']:.2f}",
             f"{row['teacher_ms']['p99']:.2f}",
             f"{row['ratio']['median']:.0f}",
@@ -193,7 +201,9 @@ def main() -> None:
     ]
     evaluations = {row["teacher_evaluations"] for row in results.values()}
     title = f"1 network evaluation against {evaluations.pop()}, ms a call; goal {GOAL:g} at batch 1"
-    print_table(title, ["network", "one step", "p99", "teacher", "p99", "ratio", "spread", "to folded", *FORMATS], rows)
+    print_table(
+        title, ["network", "one step", "p99", "cold", "teacher", "p99", "ratio", "spread", "to folded", *FORMATS], rows
+    )
     if not arguments.quick:
         settings = {"threads": arguments.threads, "seconds": seconds, "trained": arguments.run is not None}
         result = "inference" if arguments.run is None else f"inference_{arguments.run.resolve().name}"

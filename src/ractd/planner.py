@@ -55,15 +55,19 @@ class Planner(Policy):
 
     def sample_plan(self, observations: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Return raw states `[B, c, S]` and the raw actions `[B, c, A]` that lead to them, for raw observations `[B, 1, 2 S]`."""
-        condition = self.normalizer.observation(observations).flatten(1)
-        states = self.decode(self.sequence(condition, noise), condition).clamp(-1, 1)
-        now = self.normalizer.state(observations[:, :, : self.spec.state_dim])
-        before = torch.cat([now, states[:, :-1]], dim=1)
-        return self.normalizer.raw_state(states), self.normalizer.raw_action(self.dynamics(before, states))
+        states, actions = self._plan(observations, noise)
+        return self.normalizer.raw_state(states), actions
 
     def sample(self, observations: Tensor, noise: Tensor) -> Tensor:
         """Return the raw actions `[B, c, A]` of plans for raw observations `[B, 1, 2 S]`."""
-        return self.sample_plan(observations, noise)[1]
+        return self._plan(observations, noise)[1]
+
+    def _plan(self, observations: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        condition = self.normalizer.observation(observations).flatten(1)
+        now = self.normalizer.state(observations[:, :, : self.spec.state_dim])
+        states = self.normalizer.decode_from(self.sequence(condition, noise), now).clamp(-1, 1)
+        before = torch.cat([now, states[:, :-1]], dim=1)
+        return states, self.normalizer.raw_action(self.dynamics(before, states))
 
     @torch.inference_mode()
     def plan(self, state: NDArray[Any], goal: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -7,6 +7,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from ractd.models.mish import Mish
+
 
 class InverseDynamics(nn.Module):
     """Linear + Mish layers from a state and the one after it, each `[..., S]`, to the action between them, `[..., A]`.
@@ -18,7 +20,7 @@ class InverseDynamics(nn.Module):
     def __init__(self, state_dim: int, action_dim: int, layers: tuple[int, ...]) -> None:
         super().__init__()
         widths = (2 * state_dim, *layers)
-        hidden = [module for i, o in pairwise(widths) for module in (nn.Linear(i, o), nn.Mish())]
+        hidden = [module for i, o in pairwise(widths) for module in (nn.Linear(i, o), Mish())]
         self.layers = nn.Sequential(*hidden, nn.Linear(widths[-1], action_dim))
         self.step_std: Tensor
         self.register_buffer("step_std", torch.ones(state_dim))

@@ -89,7 +89,11 @@ class PlanNormalizer(Normalizer):
 
     def decode(self, x: Tensor, condition: Tensor) -> Tensor:
         """Return the states `[B, H, S]`, in [-1, 1] where the data is, of sequences x and their conditions `[B, 2 S]`."""
-        return x if self.spline is None else self.spline.decode(x, self.start(condition))
+        return self.decode_from(x, self.start(condition))
+
+    def decode_from(self, x: Tensor, start: Tensor) -> Tensor:
+        """Return the same where the state `[B, 1, S]`, in [-1, 1], that sequences begin at is known."""
+        return x if self.spline is None else self.spline.decode(x, start)
 
     def goal(self, goal: Tensor) -> Tensor:
         """Standardise raw goals `[..., S]` as they stand in an observation."""

@@ -21,29 +21,28 @@ class Spline(nn.Module):
     def __init__(self, horizon: int, points: int, dim: int) -> None:
         super().__init__()
         weights = bspline_weights(torch.arange(1, horizon + 1).double() / horizon, points + 1)
-        self.of_start: Tensor
-        self.basis: Tensor
+        self.weights: Tensor
         self.least_squares: Tensor
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer("of_start", weights[:, :1].float(), persistent=False)
-        self.register_buffer("basis", weights[:, 1:].float(), persistent=False)
+        self.register_buffer("weights", weights.float(), persistent=False)
         self.register_buffer("least_squares", torch.linalg.pinv(weights[:, 1:]).float(), persistent=False)
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("std", torch.full((dim,), SIGMA_DATA))
 
     def fit(self, sequences: Tensor, start: Tensor) -> None:
         """Scale by the spread of the control points of `sequences [N, H, D]`."""
-        points = self.least_squares @ (sequences - self.of_start * start)
+        points = self.least_squares @ (sequences - self.weights[:, :1] * start)
         self.mean, self.std = points.mean((0, 1)), points.std((0, 1)).clamp(min=1e-6)
 
     def encode(self, sequences: Tensor, start: Tensor) -> Tensor:
         """Return the scaled control points `[B, K, D]` of `[B, H, D]`."""
-        return SIGMA_DATA * (self.least_squares @ (sequences - self.of_start * start) - self.mean) / self.std
+        return SIGMA_DATA * (self.least_squares @ (sequences - self.weights[:, :1] * start) - self.mean) / self.std
 
     def decode(self, x: Tensor, start: Tensor) -> Tensor:
         """Return the sequences `[B, H, D]` of scaled control points `[B, K, D]`."""
-        return self.of_start * start + self.basis @ (x * (self.std / SIGMA_DATA) + self.mean)
+        points = torch.addcmul(self.mean, x, self.std / SIGMA_DATA)
+        return self.weights @ torch.cat([start, points], dim=1)
 
 
 def bspline_weights(t: Tensor, points: int) -> Tensor:

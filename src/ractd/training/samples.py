@@ -80,7 +80,7 @@ class Plans:
         self.last = ends.repeat_interleave(torch.from_numpy(dataset.episode_lengths)).to(device)
         self.horizon = self.rewarded = horizon
         spline = normalizer.spline
-        self.shape = (horizon if spline is None else spline.basis.shape[1], dataset.observation_dim)
+        self.shape = (horizon if spline is None else len(spline.least_squares), dataset.observation_dim)
 
     def fit(self, seed: int) -> None:
         """Scale the spline, where there is one, by that of the data's plans."""
