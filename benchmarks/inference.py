@@ -4,8 +4,8 @@
 
 Measures `Policy.act`, so checks, noise, scaling and copies are in it. A student keeps what its one pair of times decides
 (embeddings, modulations, preconditioning) from call to call. The teacher, which visits 80 times, computes its own at each
-evaluation, as samplers do; `folded` is the same teacher with all of them computed once as well. Each policy is called again
-and again for its part of a block, then the next, and so is the student exported for each engine, beside PyTorch's teacher.
+evaluation, as samplers do; `folded` is the same teacher with all of them computed once as well. Policies take turns, in
+which each is called again and again, and so is the student exported for each engine, beside PyTorch's teacher.
 `cold` is the student's first call after one of the teacher's, which leaves other weights in the caches. Without `--run` the
 networks have the weights they begin training with: what an action costs does not depend on them.
 """
@@ -42,8 +42,8 @@ FORMATS: tuple[Format, ...] = ("onnx", "openvino")
 """Of the exported student, in the order of the table's last columns: how much longer PyTorch's teacher takes."""
 BLOCKS = 5
 """A run is divided into so many parts, whose ratios show the spread."""
-COLD = 20
-"""First calls of the student after one of the teacher, in each block."""
+TURN = 0.2
+"""Seconds for which a policy is called again and again before the next."""
 
 
 def untrained(config: Config, jumps: bool) -> Policy:
@@ -114,6 +114,15 @@ def timed(policy: Policy | Deployed, observation: NDArray[np.float32]) -> float:
     return time.perf_counter() - start
 
 
+def turn(policy: Policy | Deployed, observation: NDArray[np.float32], seconds: float) -> list[float]:
+    """Seconds of each call of so many seconds, but for the first, which finds other policies' weights in the caches."""
+    timed(policy, observation)
+    times, stop = [timed(policy, observation)], time.perf_counter() + seconds
+    while time.perf_counter() < stop:
+        times.append(timed(policy, observation))
+    return times
+
+
 def latencies(times: list[float], batch: int) -> dict[str, float]:
     """Median, p99 and quartiles of a call, and the median per action, in milliseconds."""
     ms = 1e3 * np.asarray(times)
@@ -126,24 +135,15 @@ def compare(student: Policy, teacher: Policy, batch: int, seconds: float, blocks
     """Time them block by block for about so many seconds, each at least once a block."""
     observation = observations(student, batch)
     graphs: dict[str, Deployed] = {format: exported(student, format=format) for format in FORMATS}
-    folded = PolicyGraph(teacher).policy
-    policies: dict[str, Policy | Deployed] = {
-        "student": student,
-        "teacher": teacher,
-        "teacher_folded": folded,
-        **graphs,
-    }
-    times: dict[str, list[list[float]]] = {name: [] for name in policies}
+    policies: dict[str, Policy | Deployed] = {"student": student, "teacher": teacher}
+    policies |= {"teacher_folded": PolicyGraph(teacher).policy, **graphs}
+    times: dict[str, list[list[float]]] = {name: [[] for _ in range(blocks)] for name in policies}
     cold: list[float] = []
-    share = seconds / blocks / len(policies)
-    for _ in range(blocks):
-        for name, policy in policies.items():
-            timed(policy, observation)
-            stop, calls = time.perf_counter() + share, [timed(policy, observation)]
-            while time.perf_counter() < stop:
-                calls.append(timed(policy, observation))
-            times[name].append(calls)
-        for _ in range(COLD if seconds else 1):
+    for block in range(blocks):
+        stop = time.perf_counter() + seconds / blocks
+        while not times["student"][block] or time.perf_counter() < stop:
+            for name, policy in policies.items():
+                times[name][block] += turn(policy, observation, min(TURN, seconds))
             timed(teacher, observation)
             cold.append(timed(student, observation))
 
