@@ -42,7 +42,7 @@ class Normalizer(nn.Module):
 
     def raw_action(self, action: Tensor) -> Tensor:
         """Clip to [-1, 1] and scale back to the environment's units."""
-        return self.action_low + (action.clamp(-1, 1) + 1) * ((self.action_high - self.action_low) / 2)
+        return torch.addcmul(self.action_low, action.clamp(-1, 1) + 1, (self.action_high - self.action_low) / 2)
 
 
 class PlanNormalizer(Normalizer):
@@ -102,4 +102,4 @@ class PlanNormalizer(Normalizer):
 
     def raw_state(self, state: Tensor) -> Tensor:
         """Clip to [-1, 1] and scale back to the environment's units."""
-        return self.state_low + (state.clamp(-1, 1) + 1) * ((self.state_high - self.state_low) / 2)
+        return torch.addcmul(self.state_low, state.clamp(-1, 1) + 1, (self.state_high - self.state_low) / 2)
