@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -174,6 +175,19 @@ def test_onnx_equals_pytorch(tmp_path: Path, network: Network, options: dict[str
     assert 0 < done.difference.largest <= 1e-5
     assert done.difference.compared == {"random": [1, 3, 64]}, "there is no data file"
     assert_equal(policy, Deployed.load(tmp_path / "out"))
+
+
+def test_mish_is_written_as_each_engine_is_fast_at(tmp_path: Path) -> None:
+    policy = make_policy(candidates=4)
+    exported(policy, tmp_path / "onnx")
+    (graph,) = (tmp_path / "onnx").rglob("policy.onnx")
+    operations = {node.op_type for node in onnx.load(graph).graph.node}
+    assert "Sigmoid" in operations
+    assert not operations & {"Mish", "Softplus", "Tanh"}
+    exported(policy, tmp_path / "openvino", format="openvino")
+    (text,) = (tmp_path / "openvino").rglob("policy.xml")
+    layers = set(re.findall(r'type="(\w+)"', text.read_text()))
+    assert layers & {"Mish", "SoftPlus"}
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ractd.errors import RactdError
+from ractd.models import mish
 
 Format = Literal["onnx", "openvino", "pt2"]
 Precision = Literal["fp32", "fp16", "int8"]
@@ -47,6 +48,9 @@ def write_onnx(
 ) -> list[Path]:
     """Write `policy.onnx` into the directory `to`; return the files. `names` are those of inputs and outputs."""
     path = to / "policy.onnx"
+    # ONNX Runtime has neither mish nor a fast softplus; OpenVINO has mish.
+    with _quiet():
+        program = program.run_decompositions({torch.ops.aten.mish.default: mish.closed_form})
     model = onnx_model(program, names, contract, precision)
     if model.ByteSize() > MAX_PROTOBUF:
         raise RactdError(f"the ONNX graph has {model.ByteSize() / 1e9:.1f} GB, more than its format can hold (2 GB)")
