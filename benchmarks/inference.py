@@ -115,12 +115,12 @@ def timed(policy: Policy | Deployed, observation: NDArray[np.float32]) -> float:
 
 
 def turn(policy: Policy | Deployed, observation: NDArray[np.float32], seconds: float) -> list[float]:
-    """Seconds of each call of so many seconds, but for the first, which finds other policies' weights in the caches."""
-    timed(policy, observation)
-    times, stop = [timed(policy, observation)], time.perf_counter() + seconds
+    """Seconds of each call in so many seconds; but for the first, which finds other weights in the caches, if there are more."""
+    stop = time.perf_counter() + seconds
+    first, times = timed(policy, observation), []
     while time.perf_counter() < stop:
         times.append(timed(policy, observation))
-    return times
+    return times or [first]
 
 
 def latencies(times: list[float], batch: int) -> dict[str, float]:
@@ -135,17 +135,16 @@ def compare(student: Policy, teacher: Policy, batch: int, seconds: float, blocks
     """Time them block by block for about so many seconds, each at least once a block."""
     observation = observations(student, batch)
     graphs: dict[str, Deployed] = {format: exported(student, format=format) for format in FORMATS}
-    policies: dict[str, Policy | Deployed] = {"student": student, "teacher": teacher}
-    policies |= {"teacher_folded": PolicyGraph(teacher).policy, **graphs}
+    policies: dict[str, Policy | Deployed] = {"student": student, "teacher_folded": PolicyGraph(teacher).policy}
+    policies |= {**graphs, "teacher": teacher}
     times: dict[str, list[list[float]]] = {name: [[] for _ in range(blocks)] for name in policies}
     cold: list[float] = []
     for block in range(blocks):
         stop = time.perf_counter() + seconds / blocks
         while not times["student"][block] or time.perf_counter() < stop:
+            cold.append(timed(student, observation))
             for name, policy in policies.items():
                 times[name][block] += turn(policy, observation, min(TURN, seconds))
-            timed(teacher, observation)
-            cold.append(timed(student, observation))
 
     def all_of(name: str) -> dict[str, float]:
         return latencies([t for block in times[name] for t in block], batch)
