@@ -57,9 +57,7 @@ def commands(options: Options) -> list[list[str]]:
         path = str(options.data / f"{name}.hdf5")
         for seed in seeds:
             out = options.runs / f"{name}-s{seed}"
-            first.append(
-                ["train", path, "--out", str(out), "--seed", str(seed), "--reward-weight", "auto", "--no-report"]
-            )
+            first.append(["train", path, "--out", str(out), "--seed", str(seed), "--no-report"])
         for weight in WEIGHTS if options.weights else ():
             teacher = options.runs / f"{name}-s{seeds[0]}"
             out = Path(f"{teacher}-w{weight:g}")

@@ -1,6 +1,7 @@
 """The commands of README.md and docs/: where they are found, and what a test may change or leave out, with the reason.
 
-A new `ractd` command that trains needs nothing here. One that can't be run in a test gets a line in `PARSED`.
+A new `ractd` command that trains needs nothing here. One that takes a minute gets a line in `LONG`, one that can't be run in
+a test a line in `PARSED`.
 """
 
 from __future__ import annotations
@@ -48,29 +49,31 @@ FLAGS = {"ractd train": ["--no-report"], "ractd report": ["--no-video"], "ractd 
 
 GPU = "needs GPUs, and hours"
 NETWORK = "downloads"
-SWEEPS = "trains several runs in processes of their own; tests/test_sweeps.py runs such sweeps"
-TABLES = "trains several runs in processes of their own; tests/test_reproduce.py runs such tables"
-SERVES = "serves until it is stopped; tests/test_serve.py runs it"
 PARSED: dict[str, str] = {
     "ractd data inspect mujoco/hopper/medium-v0": NETWORK,
     "ractd train hopper-medium-replay-v2": NETWORK,
+    "ractd sweep hopper-mixed walker2d-medium-v2 --vary student.reward-weight 0.1 0.3 auto --vary horizon 4 8 --jobs 8": NETWORK,
     "ractd data collect Hopper-v5 --steps 1000000": "trains SAC for hours; tests/test_collect.py runs it",
     "torchrun --nproc_per_node 2 -m ractd.cli train logs.hdf5 --preset mujoco": GPU,
     "accelerate launch --multi_gpu -m ractd.cli train logs.hdf5 --preset mujoco": GPU,
-    "ractd sweep hopper-mixed --seeds 5 --jobs 2": SWEEPS,
-    "ractd sweep hopper-mixed walker2d-medium-v2 --vary student.reward-weight 0.1 0.3 auto --vary horizon 4 8 --jobs 8": SWEEPS,
-    "ractd sweep hopper-mixed --vary student.reward-weight 0.1 1 -- --preset demo --teacher runs/a": SWEEPS,
-    "ractd sweep hopper-mixed --seeds 5 --ray-address auto --cpus 4 --gpus 1": SWEEPS,
-    "ractd reproduce table4 --datasets hopper-mixed": TABLES,
-    "ractd reproduce table4 figure3 --datasets a.hdf5 b.hdf5 --seeds 3 --jobs 2": TABLES,
-    "ractd reproduce table3 --no-train": TABLES,
-    "ractd reproduce table1 --preset paper --jobs 4 --gpus 1": TABLES,
-    "ractd reproduce table5 --datasets hopper-mixed -- --teacher.optimization.steps 8000 --student.optimization.steps 2000": TABLES,
-    "ractd serve deployed": SERVES,
-    "ractd serve --torch runs/a": SERVES,
-    "ractd serve --torch runs/a --host 0.0.0.0 --api-key-file key --tls-cert tls.crt --tls-key tls.key": SERVES,
+    "ractd reproduce table1 --preset paper --jobs 4 --gpus 1": GPU,
+    "ractd sweep hopper-mixed --seeds 5 --ray-address auto --cpus 4 --gpus 1": GPU,
 }
 """Commands of ours that are only parsed, and why."""
+LONG: dict[str, dict[str, str]] = {
+    "ractd sweep hopper-mixed --seeds 5 --jobs 2": {"--seeds": "2"},
+    "ractd sweep hopper-mixed --vary student.reward-weight 0.1 1 -- --preset demo --teacher runs/a": {},
+    "ractd reproduce table4 --datasets hopper-mixed": {},
+    "ractd reproduce table4 figure3 --datasets a.hdf5 b.hdf5 --seeds 3 --jobs 2": {"--seeds": "2"},
+    "ractd reproduce table3 --no-train": {},
+    "ractd reproduce table5 --datasets hopper-mixed -- --teacher.optimization.steps 8000 --student.optimization.steps 2000": {},
+    "ractd serve deployed": {"--port": "0"},
+    "ractd serve --torch runs/a": {"--port": "0"},
+    "ractd serve --torch runs/a --host 0.0.0.0 --api-key-file key --tls-cert tls.crt --tls-key tls.key": {
+        "--port": "0"
+    },
+}
+"""Commands that train several runs, or serve until they are stopped, and what `make proofs` runs them with."""
 FOREIGN = {
     "make": "builds the project's own environment; its target has to be there",
     "pip": "installs; its extras have to be there",

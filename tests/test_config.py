@@ -40,6 +40,13 @@ def test_weights_and_discounts_of_the_papers_datasets(dataset: str, weight: floa
     assert resolved.return_model.termination_penalty == -100
 
 
+def test_only_the_papers_preset_takes_the_papers_weights() -> None:
+    """Tuned for its networks: Table 9 gives hopper-medium-expert 0, with which a student knows nothing of rewards."""
+    names = ("cpu", "demo", "mujoco")
+    weights = [resolve(PRESETS[name], "hopper-medium-expert-v2").student.reward_weight for name in names]
+    assert weights == ["auto", "auto", 0.0]
+
+
 def test_what_is_asked_for_stays() -> None:
     config = Config()
     asked = replace(

@@ -177,8 +177,8 @@ class Student:
     """beta of eq. 9."""
     reward_weight: float | Literal["auto"] | None = None
     """sigma of eq. 9, for returns in units of their standard deviation; `auto` holds the reward gradient on the one-step
-    sample at `reward_share` of the data gradient there; 0 is plain distillation. By default the paper's (Table 9) where
-    the dataset is one of the paper's, else `auto`."""
+    sample at `reward_share` of the data gradient there; 0 is plain distillation. None, as in the paper's presets, is the paper's
+    (Table 9) where the dataset is one of the paper's, else `auto`."""
     reward_share: float = 0.05
     """What `auto` aims at: one value for all datasets (benchmarks/README.md says how it was chosen)."""
     normalize_returns: bool = True
@@ -351,7 +351,7 @@ def check(config: Any, prefix: str = "") -> None:
 # Ours, for CPUs: a wider, smoother, farther-sighted return model, the mean of three, ranks actions better than the paper's; CTM on
 # a quarter of a batch twice as large costs the same and fits the one-step sample better (benchmarks/README.md).
 _CPU_RETURN = ReturnModel(layers=(256, 256), members=3, gamma=0.997, action_noise=0.3)
-_CPU_STUDENT = Student(ctm_share=0.25, optimization=Optimization(steps=4_000))
+_CPU_STUDENT = Student(reward_weight="auto", ctm_share=0.25, optimization=Optimization(steps=4_000))
 PRESETS: dict[str, Config] = {
     "cpu": Config(return_model=_CPU_RETURN, student=_CPU_STUDENT),
     # The whole pipeline in minutes: half the steps, a third of the episodes.
