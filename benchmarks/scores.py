@@ -26,7 +26,7 @@ from ractd.training.results import VARIANTS, read_result
 
 SEEDS = {
     "hopper-medium-replay": (0, 1, 2),
-    "hopper-medium-expert": (0,),
+    "hopper-medium-expert": (0, 1, 2),
     "halfcheetah-medium-replay": (0,),
     "walker2d-medium-replay": (0,),
 }
