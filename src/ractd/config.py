@@ -154,10 +154,10 @@ class Plan:
     points: int = 0
     """0, the paper's: x is the states themselves. K: x is the K control points of a spline through them, so that
     plans are smooth, begin where they should, and small networks can make them (ours, for CPUs)."""
-    dynamics_layers: tuple[int, ...] = (64, 64)
-    """Widths of the Linear + Mish layers of the inverse dynamics."""
+    dynamics_layers: tuple[int, ...] = (64,)
+    """Widths of the Linear + ReLU layers of the inverse dynamics."""
     optimization: Optimization = field(
-        default_factory=lambda: Optimization(steps=20_000, batch_size=512, learning_rate=1e-3)
+        default_factory=lambda: Optimization(steps=10_000, batch_size=512, learning_rate=1e-3)
     )
     """How the inverse dynamics is trained: long, since open loop its errors add up."""
 

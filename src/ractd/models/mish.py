@@ -1,4 +1,4 @@
-"""Mish, fast enough for a CPU: PyTorch's own costs a return model or an inverse dynamics more there than its multiplications do."""
+"""Mish, fast enough for a CPU: PyTorch's own costs a return model more there than its multiplications do."""
 
 from __future__ import annotations
 

@@ -16,6 +16,8 @@ Reached = Callable[[Tensor, Tensor], Tensor]
 """Raw states and goals, each `[B, S]` -> True where the state is at the goal, `[B]`."""
 NEAR = 50
 """Half of the goals that the reward is shown lie at most so many steps from the state: most others are far from it."""
+SMALL = 0.02
+"""Error of an action, of 2 from the lowest to the highest, from which on it counts by its size alone."""
 STEPS_SEEN = 100_000
 """Steps that tell how far one goes."""
 
@@ -65,7 +67,10 @@ class GoalRewardObjective(nn.Module):
 
 
 class DynamicsObjective(nn.Module):
-    """Squared error of the action between two consecutive states, both in [-1, 1]."""
+    """Absolute error (squared below `SMALL`) of the action between two consecutive states, both in [-1, 1].
+
+    Of an action against a wall the states say little. Squared, the few errors there would rule the many that could be none.
+    """
 
     def __init__(self, network: InverseDynamics, plans: Plans, actions: Tensor) -> None:
         super().__init__()
@@ -89,5 +94,6 @@ class DynamicsObjective(nn.Module):
     def forward(self, draws: dict[str, Tensor]) -> dict[str, Tensor]:
         index, normalizer = self.rows[draws["row"]], self.plans.normalizer
         state, after = (normalizer.state(self.plans.states[rows]) for rows in (index, index + 1))
-        loss = (self.network(state, after) - normalizer.action(self.actions[index])).square().mean()
-        return {"loss": loss, "action_mse": loss.detach()}
+        found, action = self.network(state, after), normalizer.action(self.actions[index])
+        loss = nn.functional.smooth_l1_loss(found, action, beta=SMALL)
+        return {"loss": loss, "action_error": (found.detach() - action).abs().mean()}
