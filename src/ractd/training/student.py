@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,16 @@ from ractd.diffusion import ctm
 from ractd.diffusion.edm import Denoiser, distance, loss_weight, precondition, sigma_schedule
 from ractd.diffusion.samplers import StudentNetwork
 from ractd.models import ReturnNetwork
+from ractd.training.reward import (
+    WEIGHT_MEMORY,
+    auto_weight,
+    differentiated,
+    gradient_of_data,
+    mean_gradient,
+    only_judged,
+)
 from ractd.training.samples import Samples
-from ractd.training.teacher import WEIGHT_MEMORY, denoiser, mean_gradient
+from ractd.training.teacher import denoiser
 
 SHARE_AT_T = 0.6
 """Of the data term's high-noise half, the share exactly at T."""
@@ -62,6 +71,7 @@ class StudentObjective(nn.Module):
         self.samples, self.diffusion, self.config = samples, diffusion, config
         self.return_scale = 1.0 if config.normalize_returns else return_scale
         self.mean_over_processes = mean_over_processes
+        self.judge = (differentiated if config.reward_weight != 0 else only_judged)(return_network)
         self.sigmas: Tensor
         self.gradients: Tensor
         self.register_buffer("sigmas", sigma_schedule(diffusion), persistent=False)
@@ -100,9 +110,9 @@ class StudentObjective(nn.Module):
 
         given = self.return_network.given(condition)
         judged = self.samples.decode(sample, condition)
-        negative_return, excess = ctm.reward_loss(self.return_network, given, judged, self.samples.rewarded)
+        negative_return, excess = ctm.reward_loss(self.judge, given, judged, self.samples.rewarded)
         reward_loss, bound_loss = self.return_scale * negative_return.mean(), excess.mean()
-        weight = self.reward_weight(condition, x0, sample, negative_return)
+        weight = self.reward_weight(x0, sample, negative_return)
 
         loss = config.ctm_weight * ctm_loss + config.dsm_weight * dsm_loss + weight * reward_loss
         loss = loss + config.bound_weight * bound_loss
@@ -120,28 +130,23 @@ class StudentObjective(nn.Module):
             "out_of_bounds": (judged.detach().abs() > 1).float().mean(),
         }
 
-    def reward_weight(self, condition: Tensor, x0: Tensor, sample: Tensor, negative_return: Tensor) -> Tensor:
-        """Return sigma of eq. 9: as configured, or `reward_share` times the data gradient over the reward gradient.
+    @cached_property
+    def gradient_of_data(self) -> Tensor:
+        """Mean norm of R's gradient at logged sequences."""
+        return self.return_scale * gradient_of_data(self.return_network, self.samples)
 
-        Both are norms of gradients at the one-step sample, averaged over the batch and over time. The reward gradient
-        counts for at least what it is at the logged sequences: where a sample has left the data it can vanish, and a weight
-        that grew in answer would drive the sample further out.
+    def reward_weight(self, x0: Tensor, sample: Tensor, negative_return: Tensor) -> Tensor:
+        """Return sigma of eq. 9: as configured, or what holds the reward gradient at `reward_share` of the data gradient.
+
+        Both are norms of gradients at the one-step sample, averaged over the batch and over time, see `auto_weight`.
         """
         if self.config.reward_weight != "auto":
             return torch.as_tensor(self.config.reward_weight, device=sample.device)
         T = sample.new_tensor([self.diffusion.sigma_max])
-        at_sample, logged = sample.detach().requires_grad_(), x0.detach().requires_grad_()
+        at_sample = sample.detach().requires_grad_()
         data = self.config.dsm_weight * loss_weight(T, self.diffusion) * distance(x0, at_sample)
-        given, judged = self.return_network.given(condition), self.samples.decode(logged, condition)
-        return_of_data = ctm.sequence_return(self.return_network, given, judged, self.samples.rewarded)
-        norms = (
-            mean_gradient(data, at_sample),
-            self.return_scale * mean_gradient(negative_return, sample),
-            self.return_scale * mean_gradient(return_of_data, logged),
-        )
-        now = self.mean_over_processes(torch.stack(norms))
+        norms = mean_gradient(data, at_sample), self.return_scale * mean_gradient(negative_return, sample)
         if self.training:
+            now = torch.stack([*self.mean_over_processes(torch.stack(norms)), self.gradient_of_data])
             self.gradients.lerp_(now, 1 - WEIGHT_MEMORY)
-        data_gradient, reward_gradient, reward_gradient_of_data = self.gradients
-        weight: Tensor = self.config.reward_share * data_gradient
-        return weight / torch.maximum(reward_gradient, reward_gradient_of_data).clamp(min=1e-12)
+        return auto_weight(self.config.reward_share, self.gradients)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ractd.config import Diffusion, Optimization, TeacherLoss
-from ractd.diffusion.ctm import reward_loss, sequence_return
+from ractd.diffusion.ctm import reward_loss
 from ractd.diffusion.edm import (
     Denoiser,
     WeightedDistance,
@@ -20,11 +21,10 @@ from ractd.diffusion.edm import (
     weighted_square,
 )
 from ractd.models import ReturnNetwork
+from ractd.training.reward import WEIGHT_MEMORY, auto_weight, differentiated, gradient_of_data, mean_gradient
 from ractd.training.samples import Samples
 
 LOSSES: dict[TeacherLoss, WeightedDistance] = {"pseudo-huber": weighted_pseudo_huber, "square": weighted_square}
-WEIGHT_MEMORY = 0.99
-"""Decay of the averages that the automatic reward weight is computed from."""
 
 
 def denoiser(network: nn.Module, diffusion: Diffusion) -> Denoiser:
@@ -61,6 +61,7 @@ class TeacherObjective(nn.Module):
         self.gradients: Tensor
         if reward is not None:
             self.return_network = reward.network.requires_grad_(False)
+            self.judge = differentiated(reward.network)
             self.register_buffer("gradients", torch.zeros(3))  # running means: data, reward, reward at logged sequences
 
     def draw(self, generator: torch.Generator, optimization: Optimization) -> dict[str, Tensor]:
@@ -84,9 +85,9 @@ class TeacherObjective(nn.Module):
 
         given, rewarded = self.return_network.given(condition), self.samples.rewarded
         judged = self.samples.decode(estimate, condition)
-        negative_return, excess = reward_loss(self.return_network, given, judged, rewarded)
+        negative_return, excess = reward_loss(self.judge, given, judged, rewarded)
         reward_term, bound_term = negative_return.mean(), excess.mean()
-        weight = self.reward_weight(self.reward, condition, x0, estimate, dsm, negative_return)
+        weight = self.reward_weight(self.reward, estimate, dsm, negative_return)
         return {
             "loss": loss + weight * reward_term + self.reward.bound_weight * bound_term,
             "dsm": loss.detach(),
@@ -97,32 +98,20 @@ class TeacherObjective(nn.Module):
             "out_of_bounds": (judged.detach().abs() > 1).float().mean(),
         }
 
-    def reward_weight(
-        self, reward: Reward, condition: Tensor, x0: Tensor, estimate: Tensor, dsm: Tensor, negative_return: Tensor
-    ) -> Tensor:
-        """Return the weight of the reward: as configured, or `share` times the data gradient over the reward gradient.
+    @cached_property
+    def gradient_of_data(self) -> Tensor:
+        """Mean norm of R's gradient at logged sequences."""
+        return gradient_of_data(self.return_network, self.samples)
 
-        Both are norms of gradients at the denoised estimate, averaged over batch and time; the reward gradient counts for
-        at least what it is at the logged sequences, as for the student.
+    def reward_weight(self, reward: Reward, estimate: Tensor, dsm: Tensor, negative_return: Tensor) -> Tensor:
+        """Return the weight of the reward: as configured, or what holds the reward gradient at `share` of the data gradient.
+
+        Both are norms of gradients at the denoised estimate, averaged over batch and time, see `auto_weight`.
         """
         if reward.weight != "auto":
             return torch.as_tensor(reward.weight, device=estimate.device)
-        logged = x0.detach().requires_grad_()
-        given, judged = self.return_network.given(condition), self.samples.decode(logged, condition)
-        norms = (
-            mean_gradient(dsm, estimate),
-            mean_gradient(negative_return, estimate),
-            mean_gradient(sequence_return(self.return_network, given, judged, self.samples.rewarded), logged),
-        )
         if self.training:
-            self.gradients.lerp_(reward.mean_over_processes(torch.stack(norms)), 1 - WEIGHT_MEMORY)
-        data, at_estimate, at_logged = self.gradients
-        weight: Tensor = reward.share * data / torch.maximum(at_estimate, at_logged).clamp(min=1e-12)
-        return weight
-
-
-def mean_gradient(values: Tensor, at: Tensor) -> Tensor:
-    """Return the mean norm of the gradient of `values [B]` by the rows of `at`, leaving the graph as it is."""
-    (gradient,) = torch.autograd.grad(values.sum(), at, retain_graph=True)
-    mean: Tensor = gradient.flatten(1).norm(dim=1).mean()
-    return mean
+            norms = mean_gradient(dsm, estimate), mean_gradient(negative_return, estimate)
+            now = torch.stack([*reward.mean_over_processes(torch.stack(norms)), self.gradient_of_data])
+            self.gradients.lerp_(now, 1 - WEIGHT_MEMORY)
+        return auto_weight(reward.share, self.gradients)
