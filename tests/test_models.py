@@ -11,6 +11,7 @@ from ractd.config import MLP, PRESETS, UNet
 from ractd.errors import RactdError
 from ractd.models import MLPDenoiser, ReturnNetwork, UNetDenoiser, build_network, copy_matching
 from ractd.models.mish import Mish
+from ractd.models.unet import Conv, ConvTranspose
 
 # (preset, dimension of x, dimension of the condition, parameters of the teacher, of the student).
 # MuJoCo: hopper, 3 actions, 11 observations. Maze2d plans states (4) given state and goal position (4 + 2).
@@ -94,6 +95,38 @@ def test_the_return_network_is_the_mean_of_its_members() -> None:
     assert not torch.allclose(alone[0], alone[1])
     torch.testing.assert_close(network(observation, action), (alone[0] + alone[1] + alone[2]) / 3)
     assert count(network) == 3 * count(ReturnNetwork(11, 3, (8, 16)))
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(5, 1, 2), (3, 2, 1), (1, 1, 0)])
+def test_the_convolutions_are_those_over_time(kernel: int, stride: int, padding: int) -> None:
+    """Forward and backward, against PyTorch's own on sequences; their weights have the same names and shapes."""
+    torch.manual_seed(0)
+    sequences = torch.nn.Conv1d(6, 10, kernel, stride=stride, padding=padding)
+    images = Conv(6, 10, kernel, stride=stride, padding=padding)
+    images.load_state_dict(sequences.state_dict())
+    x = torch.randn(4, 6, 8)
+    same_gradients(sequences, images, x)
+
+
+def test_the_transposed_convolution_is_that_over_time() -> None:
+    torch.manual_seed(0)
+    sequences = torch.nn.ConvTranspose1d(6, 6, 4, stride=2, padding=1)
+    images = ConvTranspose(6, 6, 4, stride=2, padding=1)
+    images.load_state_dict(sequences.state_dict())
+    same_gradients(sequences, images, torch.randn(4, 6, 8))
+
+
+def same_gradients(sequences: torch.nn.Module, images: torch.nn.Module, x: torch.Tensor) -> None:
+    ours, reference = x.transpose(1, 2).contiguous().transpose(1, 2).requires_grad_(), x.clone().requires_grad_()
+    out, expected = images(ours.unsqueeze(2)), sequences(reference)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(out.squeeze(2), expected)
+    weights = torch.randn_like(expected)
+    (out.squeeze(2) * weights).sum().backward()
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(ours.grad, reference.grad)
+    for own, other in zip(images.parameters(), sequences.parameters(), strict=True):
+        torch.testing.assert_close(own.grad, other.grad, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("network", [SMALL_UNET, SMALL_MLP], ids=["unet", "mlp"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +14,44 @@ from ractd.models.embedding import JumpEmbedding
 from ractd.models.mish import Mish
 
 
+def channels_beside(weight: Tensor) -> Tensor:
+    """Return a convolution's weight `[C, C, k]` with its second channels beside each other in memory."""
+    return weight.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+class Conv(nn.Conv1d):
+    """Convolution over time of images one pixel high, `[B, C_in, 1, c] -> [B, C_out, 1, c]`.
+
+    Only images can have their channels beside each other in memory, which is how a CPU convolves and normalises them fastest.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.weight.data = channels_beside(self.weight.data)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, stride, padding = self.weight.unsqueeze(2), (1, *self.stride), (0, self.padding[0])
+        return nn.functional.conv2d(x, weight, self.bias, stride, padding)  # type: ignore[arg-type]
+
+
+class ConvTranspose(nn.ConvTranspose1d):
+    """The transposed convolution over time of images one pixel high."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.weight.data = channels_beside(self.weight.data)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        weight, stride, padding = self.weight.unsqueeze(2), (1, *self.stride), (0, self.padding[0])
+        return nn.functional.conv_transpose2d(x, weight, self.bias, stride, padding)  # type: ignore[arg-type]
+
+
 class ConvBlock(nn.Sequential):
-    """Convolution over time, group normalisation, Mish: `[B, C_in, c] -> [B, C_out, c]`."""
+    """Convolution over time, group normalisation, Mish: `[B, C_in, 1, c] -> [B, C_out, 1, c]`."""
 
     def __init__(self, channels_in: int, channels_out: int, config: UNet) -> None:
         super().__init__(
-            nn.Conv1d(channels_in, channels_out, config.kernel_size, padding=config.kernel_size // 2),
+            Conv(channels_in, channels_out, config.kernel_size, padding=config.kernel_size // 2),
             nn.GroupNorm(config.groups, channels_out),
             Mish(),
         )
@@ -33,10 +65,10 @@ class ResidualBlock(nn.Module):
         self.first = ConvBlock(channels_in, channels_out, config)
         self.film = nn.Sequential(Mish(), nn.Linear(condition_dim, 2 * channels_out))
         self.second = ConvBlock(channels_out, channels_out, config)
-        self.skip = nn.Conv1d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
+        self.skip = Conv(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        scale, bias = self.film(condition).unsqueeze(2).chunk(2, dim=1)
+        scale, bias = self.film(condition)[:, :, None, None].chunk(2, dim=1)
         return self.second(scale * self.first(x) + bias) + self.skip(x)  # type: ignore[no-any-return]
 
 
@@ -72,20 +104,20 @@ class UNetDenoiser(nn.Module):
             )
 
         self.down = nn.ModuleList(pair(i, o) for i, o in pairwise((dim, *widths)))
-        self.shrink = nn.ModuleList(nn.Conv1d(width, width, 3, stride=2, padding=1) for width in widths[:-1])
+        self.shrink = nn.ModuleList(Conv(width, width, 3, stride=2, padding=1) for width in widths[:-1])
         self.middle = pair(widths[-1], widths[-1])
         self.up = nn.ModuleList(pair(2 * o, i) for i, o in reversed(list(pairwise(widths))))
         self.grow = nn.ModuleList(
-            nn.ConvTranspose1d(width, width, 4, stride=2, padding=1) for width in reversed(widths[:-1])
+            ConvTranspose(width, width, 4, stride=2, padding=1) for width in reversed(widths[:-1])
         )
-        self.output = nn.Sequential(ConvBlock(widths[0], widths[0], config), nn.Conv1d(widths[0], dim, 1))
+        self.output = nn.Sequential(ConvBlock(widths[0], widths[0], config), Conv(widths[0], dim, 1))
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor, s: Tensor | None = None) -> Tensor:
         return self.modulated(x, torch.cat([self.embedding(t, s), condition], dim=1))
 
     def modulated(self, x: Tensor, condition: Tensor) -> Tensor:
         """Denoise `x [B, c, D]` with what the FiLM layers take, `[B, E + K]`: the times' embedding, then the condition."""
-        h, skips = x.transpose(1, 2), []
+        h, skips = x.transpose(1, 2).unsqueeze(2), []
         for level, blocks in enumerate(self.down):
             for block in cast(nn.ModuleList, blocks):
                 h = block(h, condition)
@@ -99,4 +131,4 @@ class UNetDenoiser(nn.Module):
             for block in cast(nn.ModuleList, blocks):
                 h = block(h, condition)
             h = grow(h)
-        return self.output(h).transpose(1, 2)  # type: ignore[no-any-return]
+        return self.output(h).squeeze(2).transpose(1, 2)  # type: ignore[no-any-return]
