@@ -32,9 +32,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from common import RESULTS, machine, print_table, write_result
 from inference import exported, observations, untrained
+from onnx import helper, numpy_helper
 from torch.utils.flop_counter import FlopCounterMode
 from training import gemm_peak
 
@@ -43,6 +45,7 @@ from ractd.export import export_policy
 from ractd.export.graph import PolicyGraph
 from ractd.policy import Policy
 from ractd_runtime import Policy as Deployed
+from ractd_runtime.session import OnnxSession
 
 BATCHES = (1, 32, 256)
 LEAST_CALLS, SLOW_SECONDS = 20, 60.0
@@ -176,6 +179,28 @@ def bandwidth(size: int, seconds: float = 0.1) -> float:
     return block.nbytes / (1e-6 * statistics.median(times))
 
 
+def floor(seconds: float) -> dict[str, Any]:
+    """Microseconds of `act` with a graph that computes nothing: checks, noise, copies and the call of ONNX Runtime."""
+    contract = exported(Cell("mlp", "onnx", "1 step", 1).policy()).contract
+    shapes = {"noise": contract.noise_shape, "actions": (contract.horizon, contract.action_dim)}
+    shapes["observation"] = (contract.history, contract.observation_dim)
+    noise, observation, actions = (
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["B", *shapes[name]])
+        for name in ("noise", "observation", "actions")
+    )
+    shape = numpy_helper.from_array(np.array([-1, *shapes["actions"]]), "shape")
+    node = helper.make_node("Reshape", ["noise", "shape"], ["actions"])
+    graph = helper.make_graph([node], "nothing", [observation, noise], [actions], [shape])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    policy = Deployed(contract, OnnxSession({"graph": model.SerializeToString()}, threads=1, spin=False))
+    observed = np.zeros(contract.observation_shape, np.float32)
+    alone = policy._bound(1).run
+    return {
+        **quantiles(timed(policy.act, observed, seconds, LEAST_CALLS)),
+        "graph_p50": quantiles(timed(lambda _: alone(), observed, seconds, LEAST_CALLS))["p50"],
+    }
+
+
 def import_times() -> dict[str, float]:
     """Milliseconds that a fresh process takes to import the runtime, numpy in it, and onnxruntime after it; best of 5."""
     code = (
@@ -230,6 +255,11 @@ def show(result: dict[str, Any]) -> None:
         f"import: ractd_runtime {imports['ractd_runtime_ms']:.0f} ms, of which numpy {imports['of_which_numpy_ms']:.0f} "
         f"(goal {GOAL_IMPORT_MS:g}); onnxruntime {imports['onnxruntime_ms']:.0f} ms more"
     )
+    nothing = result["floor"]
+    print(
+        f"a graph that computes nothing: {nothing['p50']:.0f} us, of which ONNX Runtime {nothing['graph_p50']:.0f}; "
+        "what is above is the graph's"
+    )
     one = {name: cells.get(f"mlp, {name}, batch 1", {}).get("p50") for name in ("onnx, 1 step", "eager, teacher")}
     student, teacher = one.values()
     if student:
@@ -269,6 +299,7 @@ def main() -> None:
     torch.set_num_threads(1)
     seconds, least = (0.02, 2) if arguments.quick else (arguments.seconds, LEAST_CALLS)
     result: dict[str, Any] = {"threads": 1, "seconds": seconds, "cells": {}, "scores": {}, "imports": import_times()}
+    result["floor"] = floor(seconds)
     if out is not None and out.exists():
         before = json.loads(out.read_text())
         if before["machine"]["cpu"] != machine()["cpu"]:
