@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,15 +133,22 @@ class Command:
 
     def smallest(self) -> list[str]:
         """Its words, with the smallest settings that keep its meaning."""
-        words = list(self.words)
         assert self.kind is not None
         settings = TINY_PLANNER if self.out and plans(self.words[2]) else SMALLEST[self.kind]
-        for option, value in settings.items():
-            if option in words:
-                words[words.index(option) + 1] = value
-            elif option != "--check-episodes":
-                words += [option, value]
-        return words + FLAGS.get(self.kind, [])
+        if "--check-episodes" not in self.words:
+            settings = {option: value for option, value in settings.items() if option != "--check-episodes"}
+        return replaced(self.words, settings) + FLAGS.get(self.kind, [])
+
+
+def replaced(words: Sequence[str], settings: dict[str, str]) -> list[str]:
+    """The words with other values for these options, which are added where they aren't there."""
+    words = list(words)
+    for option, value in settings.items():
+        if option in words:
+            words[words.index(option) + 1] = value
+        else:
+            words += [option, value]
+    return words
 
 
 def plans(dataset: str) -> bool:

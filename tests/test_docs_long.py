@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Answer, Trained, environment
-from docs_commands import LONG, TINY, commands
+from docs_commands import LONG, TINY, commands, replaced
 from serve_factory import Running
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")]
@@ -40,17 +40,6 @@ def words_of(text: str) -> list[str]:
     taken = "--teacher." if "--teacher runs" in trainings else "nothing"
     settings = {option: value for option, value in TINY.items() if not option.startswith(taken)}
     return [*words, "--", *replaced(trainings.split(), settings)]
-
-
-def replaced(words: list[str], settings: dict[str, str]) -> list[str]:
-    """The words with other values for these options, which are added where they aren't there."""
-    words = list(words)
-    for option, value in settings.items():
-        if option in words:
-            words[words.index(option) + 1] = value
-        else:
-            words += [option, value]
-    return words
 
 
 @pytest.mark.parametrize("text", [text for text in LONG if not text.startswith("ractd serve")])
