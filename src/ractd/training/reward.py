@@ -80,7 +80,7 @@ def gradient_of_data(return_network: ReturnNetwork, samples: Samples) -> Tensor:
     weight = next(return_network.parameters())
     draws = samples.draw(LOGGED, torch.Generator().manual_seed(0))
     condition, x0 = samples.gather({name: value.to(weight.device) for name, value in draws.items()})
-    logged = x0.requires_grad_()
+    logged = x0.detach().requires_grad_()
     judged, given = samples.decode(logged, condition), return_network.given(condition)
     return mean_gradient(sequence_return(differentiated(return_network), given, judged, samples.rewarded), logged)
 
