@@ -10,15 +10,18 @@ pictures of plans to docs/figures.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tyro
 from common import write_result
 
@@ -33,6 +36,8 @@ PAPER = {
     for maze, rows in TABLE_2.items()
 }
 """Table 2 of the paper; CTD is consistency trajectory distillation without reward."""
+COMPARED, EPISODES = ("plain", "student"), 1_000
+"""Policies that are played from many more starts, the same ones, since their scores lie close together."""
 FIGURES = Path(__file__).resolve().parents[1] / "docs" / "figures"
 
 
@@ -78,6 +83,33 @@ def make(maze: str, options: Options) -> None:
     for name in POLICIES:
         if not closed_loop(out, name, options).exists():
             run(log, "eval", str(out), "--policy", name, "--replan", str(options.replan))
+    for name, loop in product(COMPARED, ((), ("--replan", str(options.replan)))):
+        if evaluation(out, name, EPISODES, options.replan if loop else None) is None:
+            run(log, "eval", str(out), "--policy", name, "--episodes", str(EPISODES), *loop)
+
+
+def evaluation(out: Path, name: str, episodes: int, replan: int | None) -> dict[str, Any] | None:
+    """Return what `ractd eval` left of a one-step policy, closed loop, or open loop where `replan` is None."""
+    for path in sorted((out / "evaluations").glob(f"{name}-e{episodes}-x*-n1-consistency-k1-s0.json")):
+        row: dict[str, Any] = json.loads(path.read_text())
+        horizon = json.loads((out / "config.json").read_text())["config"]["horizon"]
+        if row["evaluation"]["execute"] == (horizon if replan is None else replan):
+            return row
+    return None
+
+
+def compared(out: Path, replan: int | None) -> dict[str, Any] | None:
+    """Return RACTD's score less the plain student's, from the same starts."""
+    rows = [evaluation(out, name, EPISODES, replan) for name in COMPARED]
+    if any(row is None for row in rows):
+        return None
+    plain, student = (row["evaluation"] for row in rows if row)
+    reference = student["reference"]
+    scale = 100 / (reference["max"] - reference["min"])
+    differences = scale * (np.array(student["returns"]) - np.array(plain["returns"]))
+    error = differences.std(ddof=1) / math.sqrt(len(differences))
+    scores = {"plain": plain["mean_score"], "student": student["mean_score"]}
+    return {"episodes": EPISODES, "difference": float(differences.mean()), "error": float(error), **scores}
 
 
 def row_of(row: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -112,6 +144,7 @@ def collect(options: Options) -> dict[str, Any]:
             "closed": {
                 POLICIES[name]: row_of(json.loads(path.read_text())) for name, path in closed.items() if path.exists()
             },
+            "compared": {loop: compared(out, replan) for loop, replan in (("open", None), ("closed", options.replan))},
             "paper": PAPER.get(maze),
         }
     return content
@@ -147,6 +180,13 @@ def markdown(content: dict[str, Any]) -> str:
             lines.append(
                 "| " + " | ".join([label, str(row and row["nfe"]), str(ms), ratio, *cells(row), *closed]) + " |"
             )
+        pairs = {loop: pair for loop, pair in entry["compared"].items() if pair}
+        if pairs:
+            said = ", ".join(
+                f"{loop} loop {pair['difference']:+.1f} ± {pair['error']:.1f} ({pair['student']:.1f} and {pair['plain']:.1f})"
+                for loop, pair in pairs.items()
+            )
+            lines += ["", f"RACTD less the plain student, {EPISODES:,} episodes from the same starts: {said}."]
         if entry["paper"]:
             figures = ", ".join(f"{name} {score}" for name, score in entry["paper"].items())
             lines += ["", f"The paper's Table 2, on D4RL's own data and environment: {figures}."]

@@ -6,13 +6,16 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from dataset_factory import make
 from torch import Tensor
 
+from ractd.data.windows import Windows
 from ractd.diffusion.ctm import sequence_return
 from ractd.models import ReturnNetwork
+from ractd.models.normalizer import Normalizer
 from ractd.training import reward
 from ractd.training.reward import auto_weight, differentiated, gradient_of_data, only_judged
-from tests.test_reward_teacher import NORMALIZER, WINDOWS, ActionSequences
+from ractd.training.samples import ActionSequences
 
 
 def network(observation_dim: int = 3, action_dim: int = 2) -> ReturnNetwork:
@@ -58,8 +61,9 @@ def test_where_the_reward_has_no_weight_it_has_no_gradient() -> None:
 
 def test_the_gradient_of_the_data_is_the_mean_over_logged_sequences() -> None:
     """Of a sample of them; here against all of them, one by one."""
-    samples, R = ActionSequences(WINDOWS, NORMALIZER), network(WINDOWS.observations.shape[1], WINDOWS.actions.shape[1])
-    condition, x0 = samples.gather({"index": torch.arange(len(WINDOWS.actions))})
+    data, R = make((40, 60, 50)), network().float()
+    samples = ActionSequences(Windows(data, 4), Normalizer.of(data.statistics()))
+    condition, x0 = samples.gather({"index": torch.arange(data.num_transitions)})
     norms = []
     for given, x in zip(R.given(condition), x0, strict=True):
         at = x.clone().requires_grad_()
