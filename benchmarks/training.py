@@ -105,6 +105,7 @@ class Contender:
     def _count(self) -> int:
         draws = self.objective.draw(step_generator(0, self.name, 0), self.optimization)
         counter = FlopCounter()
+        self.module(draws)  # what only a first step does is not counted
         with counter:
             self.module(draws)["loss"].backward()
         self.module.zero_grad(set_to_none=True)
