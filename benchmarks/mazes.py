@@ -67,10 +67,15 @@ def run(log: Path, *arguments: str) -> None:
     print(f"{' '.join(arguments)}: {'done' if code == 0 else f'exit code {code}'}", flush=True)
 
 
-def closed_loop(out: Path, name: str, options: Options) -> Path:
-    """Return where `ractd eval --replan` leaves a policy's score."""
+def played(out: Path, name: str, episodes: int, execute: int) -> Path:
+    """Return where `ractd eval` leaves the score of a policy that executes so many steps of each plan."""
     sampling = "heun-k80" if name == "teacher" else "consistency-k1"
-    return out / "evaluations" / f"{name}-e100-x{options.replan}-n1-{sampling}-s0.json"
+    return out / "evaluations" / f"{name}-e{episodes}-x{execute}-n1-{sampling}-s0.json"
+
+
+def horizon(out: Path) -> int:
+    """Return the steps of a run's plans: all are executed open loop."""
+    return int(json.loads((out / "config.json").read_text())["config"]["horizon"])
 
 
 def make(maze: str, options: Options) -> None:
@@ -81,29 +86,20 @@ def make(maze: str, options: Options) -> None:
         run(log, "data", "make", maze)
     run(log, "train", maze, "--out", str(out))
     for name in POLICIES:
-        if not closed_loop(out, name, options).exists():
+        if not played(out, name, 100, options.replan).exists():
             run(log, "eval", str(out), "--policy", name, "--replan", str(options.replan))
-    for name, loop in product(COMPARED, ((), ("--replan", str(options.replan)))):
-        if evaluation(out, name, EPISODES, options.replan if loop else None) is None:
+    loops = {horizon(out): (), options.replan: ("--replan", str(options.replan))}
+    for name, (execute, loop) in product(COMPARED, loops.items()):
+        if not played(out, name, EPISODES, execute).exists():
             run(log, "eval", str(out), "--policy", name, "--episodes", str(EPISODES), *loop)
 
 
-def evaluation(out: Path, name: str, episodes: int, replan: int | None) -> dict[str, Any] | None:
-    """Return what `ractd eval` left of a one-step policy, closed loop, or open loop where `replan` is None."""
-    for path in sorted((out / "evaluations").glob(f"{name}-e{episodes}-x*-n1-consistency-k1-s0.json")):
-        row: dict[str, Any] = json.loads(path.read_text())
-        horizon = json.loads((out / "config.json").read_text())["config"]["horizon"]
-        if row["evaluation"]["execute"] == (horizon if replan is None else replan):
-            return row
-    return None
-
-
-def compared(out: Path, replan: int | None) -> dict[str, Any] | None:
+def compared(out: Path, execute: int) -> dict[str, Any] | None:
     """Return RACTD's score less the plain student's, from the same starts."""
-    rows = [evaluation(out, name, EPISODES, replan) for name in COMPARED]
-    if any(row is None for row in rows):
+    paths = [played(out, name, EPISODES, execute) for name in COMPARED]
+    if not all(path.exists() for path in paths):
         return None
-    plain, student = (row["evaluation"] for row in rows if row)
+    plain, student = (json.loads(path.read_text())["evaluation"] for path in paths)
     reference = student["reference"]
     scale = 100 / (reference["max"] - reference["min"])
     differences = scale * (np.array(student["returns"]) - np.array(plain["returns"]))
@@ -134,7 +130,7 @@ def collect(options: Options) -> dict[str, Any]:
             continue
         if (out / "plans.png").exists():
             shutil.copy(out / "plans.png", FIGURES / f"{maze}.png")
-        closed = {name: closed_loop(out, name, options) for name in POLICIES}
+        closed = {name: played(out, name, 100, options.replan) for name in POLICIES}
         result.content["dataset"].pop("source", None)
         content[maze] = {
             "complete": result.complete,
@@ -144,7 +140,7 @@ def collect(options: Options) -> dict[str, Any]:
             "closed": {
                 POLICIES[name]: row_of(json.loads(path.read_text())) for name, path in closed.items() if path.exists()
             },
-            "compared": {loop: compared(out, replan) for loop, replan in (("open", None), ("closed", options.replan))},
+            "compared": {"open": compared(out, horizon(out)), "closed": compared(out, options.replan)},
             "paper": PAPER.get(maze),
         }
     return content

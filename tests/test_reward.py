@@ -18,9 +18,9 @@ from ractd.training.reward import auto_weight, differentiated, gradient_of_data,
 from ractd.training.samples import ActionSequences
 
 
-def network(observation_dim: int = 3, action_dim: int = 2) -> ReturnNetwork:
+def network() -> ReturnNetwork:
     torch.manual_seed(0)
-    return ReturnNetwork(observation_dim, action_dim, (16, 8), 2).double().requires_grad_(False)
+    return ReturnNetwork(3, 2, (16, 8), 2).double().requires_grad_(False)
 
 
 @pytest.mark.parametrize("batch", [1, 6, 7, 19])
