@@ -99,7 +99,9 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -
     own = module.state_dict()
     for name, value in own.items():
         if name not in tensors:
-            raise RactdError(f"{path}: tensor '{name}' is missing")
+            raise RactdError(
+                f"{path}: tensor '{name}' is missing; the file is damaged or of another version of ractd: train it anew"
+            )
         if tensors[name].shape != value.shape:
             raise RactdError(
                 f"{path}: tensor '{name}' has shape {list(tensors[name].shape)}, expected {list(value.shape)}"
