@@ -28,7 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
@@ -112,10 +112,9 @@ GRAPHS: dict[str, dict[str, Any]] = {"onnx": {}, "onnx int8": {"precision": "int
 
 
 @cache
-def graph(network: str, engine: str, teacher: bool, steps: int) -> Deployed:
+def graph(network: str, engine: str, student: bool, steps: int) -> Deployed:
     """The graph of a network with so many steps, for every batch: to make one can take minutes."""
-    policy = untrained(configurations()[network], jumps=not teacher)
-    return exported(policy.configured(steps=steps), **GRAPHS[engine])
+    return exported(untrained(configurations()[network], student).configured(steps=steps), **GRAPHS[engine])
 
 
 ENGINES: dict[str, Callable[[Policy], Act]] = {"eager": eager, "compile": compiled}
@@ -141,31 +140,28 @@ def quantiles(times: list[float]) -> dict[str, float]:
 
 def measure(cell: Cell, seconds: float, least: int) -> dict[str, Any]:
     """Measure one cell and the limits of its work."""
-    policy = cell.policy()
-    observation = observations(policy, cell.batch)
+    policy, of_cell = cell.policy(), partial(calls, cell.network, cell.engine, cell.batch)
     limits = physical_limit(policy, cell.batch, cell.engine == "onnx int8")
-
     if cell.sampling == "teacher" and (cell.engine in GRAPHS or cell.network == "mujoco"):
-        of = replace(cell, sampling="1 step") if cell.network == "mujoco" else cell
-        few, many = (1, 4) if cell.network == "mujoco" else (SMALL_BINS, LARGE_BINS)
-        small, large = (timed(acting(of, steps), observation, seconds / 2, least) for steps in (few, many))
-        evaluated = [of.policy().configured(steps=steps).evaluations for steps in (few, many)]
+        student = cell.network == "mujoco"
+        few, many = (1, 4) if student else (SMALL_BINS, LARGE_BINS)
+        small, large = (of_cell(student, steps, seconds, least) for steps in (few, many))
+        evaluated = [
+            untrained(configurations()[cell.network], student).configured(steps=k).evaluations for k in (few, many)
+        ]
         each = (statistics.median(large) - statistics.median(small)) / (evaluated[1] - evaluated[0])
         rest = policy.evaluations - evaluated[1]
         return {**quantiles([t + rest * each for t in large]), "estimated": True, **limits}
-    return {
-        **quantiles(timed(acting(cell, policy.spec.steps), observation, seconds, least)),
-        "estimated": False,
-        **limits,
-    }
+    times = of_cell(policy.spec.jumps, policy.spec.steps, seconds, least)
+    return {**quantiles(times), "estimated": False, **limits}
 
 
-def acting(cell: Cell, steps: int) -> Act:
-    """What is timed: a cell's policy with so many steps."""
-    if cell.engine not in GRAPHS:
-        return ENGINES[cell.engine](cell.policy().configured(steps=steps))
-    deployed: Act = graph(cell.network, cell.engine, cell.sampling == "teacher", steps).act
-    return deployed
+@cache
+def calls(network: str, engine: str, batch: int, student: bool, steps: int, seconds: float, least: int) -> list[float]:
+    """Microseconds of each call of a student, or a teacher; an estimate takes what another cell has measured already."""
+    policy = untrained(configurations()[network], student).configured(steps=steps)
+    act = graph(network, engine, student, steps).act if engine in GRAPHS else ENGINES[engine](policy)
+    return timed(act, observations(policy, batch), seconds, least)
 
 
 def physical_limit(policy: Policy, batch: int, int8: bool) -> dict[str, Any]:

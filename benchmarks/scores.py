@@ -4,7 +4,8 @@
     python benchmarks/scores.py --data DIR --collect       # only reads the runs that are there
 
 DIR holds the datasets as HDF5 files. Runs are made by the same command that a user types, `ractd train`, one thread each.
-Writes benchmarks/results/scores.json and scores.md.
+Writes benchmarks/results/scores.json and scores.md; rows of runs that are not there (another machine's) stay as they were, and each
+says at which commit it was collected.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from common import write_result
+from common import RESULTS, machine, write_result
 
 from ractd.data import load_dataset
 from ractd.training.results import VARIANTS, read_result
@@ -98,31 +99,34 @@ def row_of(row: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def collect(options: Options) -> dict[str, Any]:
-    """Read every run that is there."""
+    """Read every run that is there, the last result of the others."""
+    kept = RESULTS / "scores.json"
+    before: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
     content: dict[str, Any] = {}
+    commit = {"commit": machine()["commit"]}
     for name, seeds in SEEDS.items():
         path = options.data / f"{name}.hdf5"
         if not path.exists():
             continue
         returns = load_dataset(str(path)).episode_returns()
-        entry: dict[str, Any] = {"runs": {}, "weights": {}}
+        entry: dict[str, Any] = before.get(name, {"runs": {}, "weights": {}})
         for seed in seeds:
             result = read_result(options.runs / f"{name}-s{seed}")
-            if result is None:
+            if result is None or not result.complete:
                 continue
             entry |= {"dataset": result.content["dataset"], "behavior": result.content["behavior"]}
             entry["behavior"]["returns"] = [round(value, 1) for value in returns.tolist()]
             entry["dataset"].pop("source", None)
             rows = {label: row_of(result.content["rows"].get(label)) for label in VARIANTS}
             entry["runs"][str(seed)] = {
-                "complete": result.complete,
+                **commit,
                 "stages": result.content["stages"],
                 "rows": {label: row for label, row in rows.items() if row},
             }
         for weight in WEIGHTS:
             path = evaluation(options.runs / f"{name}-s{seeds[0]}-w{weight:g}")
-            if path.exists():
-                entry["weights"][f"{weight:g}"] = row_of(json.loads(path.read_text()))
+            if path.exists() and (row := row_of(json.loads(path.read_text()))) is not None:
+                entry["weights"][f"{weight:g}"] = {**commit, **row}
         content[name] = entry
     return content
 
