@@ -9,6 +9,7 @@ import pytest
 
 from ractd.cli import PresetName
 from ractd.config import DEFAULT_GAMMA, PRESETS, Config, check
+from ractd.errors import RactdError
 from ractd.training.pipeline import resolve
 
 
@@ -56,3 +57,10 @@ def test_what_is_asked_for_stays() -> None:
     )
     resolved = resolve(asked, "hopper-medium-v2")
     assert (resolved.student.reward_weight, resolved.return_model.gamma) == (0.3, 0.5)
+
+
+def test_pessimism_needs_members_that_can_differ() -> None:
+    cautious = replace(Config(), student=replace(Config().student, pessimism=1.0))
+    with pytest.raises(RactdError, match=r"--student\.pessimism is 1\.0, expected 0 .*--return-model\.members 2"):
+        check(cautious)
+    check(replace(cautious, return_model=replace(cautious.return_model, members=2)))

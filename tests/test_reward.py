@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
 from dataset_factory import make
-from torch import Tensor
+from torch import Tensor, nn
 
+from ractd.config import MLP, Diffusion, Optimization, Student
 from ractd.data.windows import Windows
-from ractd.diffusion.ctm import sequence_return
-from ractd.models import ReturnNetwork
+from ractd.diffusion.ctm import one_step, sequence_return
+from ractd.models import ReturnNetwork, build_network
 from ractd.models.normalizer import Normalizer
 from ractd.training import reward
+from ractd.training.loop import averaged_copy
 from ractd.training.reward import auto_weight, differentiated, gradient_of_data, only_judged
 from ractd.training.samples import ActionSequences
+from ractd.training.student import StudentObjective, student_network
 
 
 def network() -> ReturnNetwork:
@@ -59,7 +63,22 @@ def test_where_the_reward_has_no_weight_it_has_no_gradient() -> None:
     assert torch.equal(returns, R(observation, action.detach()))
 
 
-def test_the_gradient_of_the_data_is_the_mean_over_logged_sequences() -> None:
+def test_a_cautious_return_is_below_the_mean_by_what_the_members_differ() -> None:
+    """Of two members the standard deviation is their difference over the root of 2; the gradient against finite differences."""
+    R = network()
+    observation, action = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64)
+    first, second = R.each(observation, action)
+    lower = R.cautious(1.5)
+    expected = (first + second) / 2 - 1.5 * (first - second).abs() / 2**0.5
+    torch.testing.assert_close(lower(observation, action), expected)
+    assert (expected < R(observation, action)).all()
+    at = action.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: differentiated(lower)(observation, x), at)
+    assert R.cautious(0.0) is R
+
+
+@pytest.mark.parametrize("pessimism", [0.0, 2.0])
+def test_the_gradient_of_the_data_is_the_mean_over_logged_sequences(pessimism: float) -> None:
     """Of a sample of them; here against all of them, one by one."""
     data, R = make((40, 60, 50)), network().float()
     samples = ActionSequences(Windows(data, 4), Normalizer.of(data.statistics()))
@@ -67,10 +86,10 @@ def test_the_gradient_of_the_data_is_the_mean_over_logged_sequences() -> None:
     norms = []
     for given, x in zip(R.given(condition), x0, strict=True):
         at = x.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(sequence_return(R, given[None], at[None]).sum(), at)
+        (gradient,) = torch.autograd.grad(sequence_return(R.cautious(pessimism), given[None], at[None]).sum(), at)
         norms.append(gradient.norm().item())
     mean, spread = torch.tensor(norms).mean().item(), torch.tensor(norms).std().item()
-    found = gradient_of_data(R, samples)
+    found = gradient_of_data(R, samples, pessimism)
     assert not found.requires_grad
     assert found.item() == pytest.approx(mean, abs=4 * spread / reward.LOGGED**0.5)
 
@@ -79,3 +98,26 @@ def test_the_automatic_weight_is_a_share_of_the_data_gradient() -> None:
     assert auto_weight(0.1, torch.tensor([4.0, 2.0, 1.0])).item() == pytest.approx(0.2)
     assert auto_weight(0.1, torch.tensor([4.0, 0.0, 1.0])).item() == pytest.approx(0.4), "a gradient that vanished"
     assert auto_weight(0.1, torch.zeros(3)).item() == 0
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, "auto"])
+def test_the_student_s_reward_is_the_cautious_one(weight: float | Literal["auto"]) -> None:
+    data, diffusion = make((40, 60, 50)), Diffusion()
+    samples = ActionSequences(Windows(data, 4), Normalizer.of(data.statistics()))
+    R = ReturnNetwork(3, 2, (16, 8), 3)
+    teacher, student = (build_network(MLP(16, 1, 8), 4, 2, 3, jumps) for jumps in (False, True))
+    nn.init.normal_(student.output.weight, std=0.2)  # type: ignore[arg-type, union-attr]
+    config = Student(reward_weight=weight, pessimism=2.0)
+    objective = StudentObjective(student, averaged_copy(student), teacher, R, samples, diffusion, config, 1.0)
+    draws = objective.draw(torch.Generator().manual_seed(0), Optimization(steps=1, batch_size=16))
+    condition, _ = samples.gather(draws)
+    with torch.no_grad():
+        sample = one_step(student_network(student, diffusion), draws["noise"][:, 2], condition, diffusion)
+        each = R.each(condition, sample[:, 0].clamp(-1, 1))
+    terms = objective(draws)
+    expected = (each.mean(0) - 2 * each.std(0)).mean().item()
+    assert terms["estimated_return"].item() == pytest.approx(expected, rel=1e-4)
+    if weight == "auto":
+        assert terms["reward_gradient_of_data"].item() == pytest.approx(
+            (1 - reward.WEIGHT_MEMORY) * gradient_of_data(R, samples, 2.0).item(), rel=1e-4
+        )

@@ -181,6 +181,8 @@ class Student:
     (Table 9) where the dataset is one of the paper's, else `auto`."""
     reward_share: float = 0.05
     """What `auto` aims at: one value for all datasets (benchmarks/README.md says how it was chosen)."""
+    pessimism: float = 0.0
+    """Standard deviations between the return model's members by which the reward stays below their mean; it needs two of them."""
     normalize_returns: bool = True
     """Divide the return estimate by the dataset's standard deviation of returns-to-go; False keeps the units of the rewards."""
     bound_weight: float = 1.0
@@ -304,6 +306,7 @@ _RANGES: dict[str, tuple[float, float]] = {
         _NOT_NEGATIVE,
     ),
     "bound_weight": _NOT_NEGATIVE,
+    "pessimism": _NOT_NEGATIVE,
     "gamma": (0.0, 1.0),
     "termination_penalty": (-1e12, 1e12),
     "validation_share": (0.0, 0.5),
@@ -342,6 +345,11 @@ def check(config: Any, prefix: str = "") -> None:
                 f"--plan.points is {points}, expected {FEWEST_POINTS} to {most} for the horizon {config.horizon}, "
                 "or 0 for none"
             )
+    if isinstance(config, Config) and config.student.pessimism and config.return_model.members < 2:
+        raise RactdError(
+            f"--student.pessimism is {config.student.pessimism}, expected 0 for a return model of one network, "
+            "which disagrees with nobody; use --return-model.members 2 or more"
+        )
     if isinstance(config, Config) and (config.evaluation.execute or 1) > config.horizon:
         raise RactdError(
             f"--evaluation.execute is {config.evaluation.execute}, expected at most the horizon, {config.horizon}"

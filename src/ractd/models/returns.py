@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -35,6 +36,18 @@ class ReturnNetwork(nn.Module):
         """Return every member's estimate, `[members, B]`."""
         x = torch.cat([observation, action], dim=1)
         return torch.stack([member(x).squeeze(1) for member in self.members])
+
+    def cautious(self, pessimism: float) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return R less `pessimism` standard deviations between the members, which disagree where no data told them.
+
+        It takes and returns what `forward` does; with a `pessimism` of 0 it is R, above that R needs two members or more.
+        """
+
+        def lower(observation: Tensor, action: Tensor) -> Tensor:
+            each = self.each(observation, action)
+            return each.mean(0) - pessimism * each.std(0)
+
+        return lower if pessimism else self
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         return self.each(observation, action).mean(0)

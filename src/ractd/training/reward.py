@@ -30,12 +30,12 @@ class _Judged(torch.autograd.Function):
     """R of each row and, at once, its gradient by the row: a step asks for that twice, and a row has no part in another's."""
 
     @staticmethod
-    def forward(ctx: Any, action: Tensor, observation: Tensor, return_network: ReturnNetwork) -> Tensor:
+    def forward(ctx: Any, action: Tensor, observation: Tensor, return_to_go: ReturnFunction) -> Tensor:
         returns, gradients = [], []
         for given, x in _blocks(observation, action):
             with torch.enable_grad():
                 x = x.detach().requires_grad_()
-                values = return_network(given, x)
+                values = return_to_go(given, x)
                 (gradient,) = torch.autograd.grad(values.sum(), x)
             returns.append(values.detach())
             gradients.append(gradient)
@@ -49,21 +49,21 @@ class _Judged(torch.autograd.Function):
         return by_return.unsqueeze(1) * gradient, None, None
 
 
-def differentiated(return_network: ReturnNetwork) -> ReturnFunction:
-    """Return R with its gradient by the action, which takes one pass through the network however often it is asked for."""
+def differentiated(return_to_go: ReturnFunction) -> ReturnFunction:
+    """Return R with its gradient by the action, which takes one pass through its network however often it is asked for."""
 
     def judge(observation: Tensor, action: Tensor) -> Tensor:
-        return cast(Tensor, _Judged.apply(action, observation, return_network))  # type: ignore[no-untyped-call]
+        return cast(Tensor, _Judged.apply(action, observation, return_to_go))  # type: ignore[no-untyped-call]
 
     return judge
 
 
-def only_judged(return_network: ReturnNetwork) -> ReturnFunction:
+def only_judged(return_to_go: ReturnFunction) -> ReturnFunction:
     """Return R without a gradient: where the reward is watched and has no weight."""
 
     @torch.no_grad()
     def judge(observation: Tensor, action: Tensor) -> Tensor:
-        return torch.cat([return_network(given, x) for given, x in _blocks(observation, action)])
+        return torch.cat([return_to_go(given, x) for given, x in _blocks(observation, action)])
 
     return judge
 
@@ -75,14 +75,15 @@ def mean_gradient(values: Tensor, at: Tensor) -> Tensor:
     return mean
 
 
-def gradient_of_data(return_network: ReturnNetwork, samples: Samples) -> Tensor:
+def gradient_of_data(return_network: ReturnNetwork, samples: Samples, pessimism: float = 0.0) -> Tensor:
     """Return the mean norm of R's gradient at logged sequences, of a sample of them: neither R nor the data change."""
     weight = next(return_network.parameters())
     draws = samples.draw(LOGGED, torch.Generator().manual_seed(0))
     condition, x0 = samples.gather({name: value.to(weight.device) for name, value in draws.items()})
     logged = x0.detach().requires_grad_()
     judged, given = samples.decode(logged, condition), return_network.given(condition)
-    return mean_gradient(sequence_return(differentiated(return_network), given, judged, samples.rewarded), logged)
+    judge = differentiated(return_network.cautious(pessimism))
+    return mean_gradient(sequence_return(judge, given, judged, samples.rewarded), logged)
 
 
 def auto_weight(share: float, gradients: Tensor) -> Tensor:

@@ -71,7 +71,9 @@ class StudentObjective(nn.Module):
         self.samples, self.diffusion, self.config = samples, diffusion, config
         self.return_scale = 1.0 if config.normalize_returns else return_scale
         self.mean_over_processes = mean_over_processes
-        self.judge = (differentiated if config.reward_weight != 0 else only_judged)(return_network)
+        self.judge = (differentiated if config.reward_weight != 0 else only_judged)(
+            return_network.cautious(config.pessimism)
+        )
         self.sigmas: Tensor
         self.gradients: Tensor
         self.register_buffer("sigmas", sigma_schedule(diffusion), persistent=False)
@@ -133,7 +135,7 @@ class StudentObjective(nn.Module):
     @cached_property
     def gradient_of_data(self) -> Tensor:
         """Mean norm of R's gradient at logged sequences."""
-        return self.return_scale * gradient_of_data(self.return_network, self.samples)
+        return self.return_scale * gradient_of_data(self.return_network, self.samples, self.config.pessimism)
 
     def reward_weight(self, x0: Tensor, sample: Tensor, negative_return: Tensor) -> Tensor:
         """Return sigma of eq. 9: as configured, or what holds the reward gradient at `reward_share` of the data gradient.
