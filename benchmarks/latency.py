@@ -2,7 +2,7 @@
 
     python benchmarks/latency.py [--networks mlp unet] [--engines onnx openvino] [--batches 1] [--sampling "1 step"]
     python benchmarks/latency.py --run runs/a runs/b --episodes 50    # what smaller students and int8 cost in score
-    python benchmarks/latency.py --networks mujoco --batches 1        # the paper's U-Net, 1 GB of weights
+    python benchmarks/latency.py --networks mujoco --seconds 1        # the paper's U-Net, 1 GB of weights
 
 Measures `act` with all it does: checks, noise, scaling, copies. Every cell is written as soon as it is measured; the same
 command goes on where it stopped, `--again` measures anew. Networks have the weights they begin training with, but for

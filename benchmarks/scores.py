@@ -29,7 +29,7 @@ SEEDS = {
     "hopper-medium-replay": (0, 1, 2),
     "hopper-medium-expert": (0, 1, 2),
     "halfcheetah-medium-replay": (0,),
-    "walker2d-medium-replay": (0,),
+    "walker2d-medium-replay": (0, 1),
 }
 WEIGHTS = (0.1, 0.3, 1.0, 3.0)
 """Hand-picked, for normalised returns; Table 9's is 1."""
