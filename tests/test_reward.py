@@ -89,7 +89,7 @@ def test_the_gradient_of_the_data_is_the_mean_over_logged_sequences(pessimism: f
         (gradient,) = torch.autograd.grad(sequence_return(R.cautious(pessimism), given[None], at[None]).sum(), at)
         norms.append(gradient.norm().item())
     mean, spread = torch.tensor(norms).mean().item(), torch.tensor(norms).std().item()
-    found = gradient_of_data(R, samples, pessimism)
+    found = gradient_of_data(differentiated(R.cautious(pessimism)), R, samples)
     assert not found.requires_grad
     assert found.item() == pytest.approx(mean, abs=4 * spread / reward.LOGGED**0.5)
 
@@ -119,5 +119,5 @@ def test_the_student_s_reward_is_the_cautious_one(weight: float | Literal["auto"
     assert terms["estimated_return"].item() == pytest.approx(expected, rel=1e-4)
     if weight == "auto":
         assert terms["reward_gradient_of_data"].item() == pytest.approx(
-            (1 - reward.WEIGHT_MEMORY) * gradient_of_data(R, samples, 2.0).item(), rel=1e-4
+            (1 - reward.WEIGHT_MEMORY) * gradient_of_data(differentiated(R.cautious(2.0)), R, samples).item(), rel=1e-4
         )

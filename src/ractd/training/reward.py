@@ -75,14 +75,16 @@ def mean_gradient(values: Tensor, at: Tensor) -> Tensor:
     return mean
 
 
-def gradient_of_data(return_network: ReturnNetwork, samples: Samples, pessimism: float = 0.0) -> Tensor:
-    """Return the mean norm of R's gradient at logged sequences, of a sample of them: neither R nor the data change."""
+def gradient_of_data(judge: ReturnFunction, return_network: ReturnNetwork, samples: Samples) -> Tensor:
+    """Return the mean norm of R's gradient at logged sequences, of a sample of them: neither R nor the data change.
+
+    `judge` is R of the network as the reward has it, see `differentiated`.
+    """
     weight = next(return_network.parameters())
     draws = samples.draw(LOGGED, torch.Generator().manual_seed(0))
     condition, x0 = samples.gather({name: value.to(weight.device) for name, value in draws.items()})
     logged = x0.detach().requires_grad_()
     judged, given = samples.decode(logged, condition), return_network.given(condition)
-    judge = differentiated(return_network.cautious(pessimism))
     return mean_gradient(sequence_return(judge, given, judged, samples.rewarded), logged)
 
 

@@ -135,7 +135,7 @@ class StudentObjective(nn.Module):
     @cached_property
     def gradient_of_data(self) -> Tensor:
         """Mean norm of R's gradient at logged sequences."""
-        return self.return_scale * gradient_of_data(self.return_network, self.samples, self.config.pessimism)
+        return self.return_scale * gradient_of_data(self.judge, self.return_network, self.samples)
 
     def reward_weight(self, x0: Tensor, sample: Tensor, negative_return: Tensor) -> Tensor:
         """Return sigma of eq. 9: as configured, or what holds the reward gradient at `reward_share` of the data gradient.

@@ -101,7 +101,7 @@ class TeacherObjective(nn.Module):
     @cached_property
     def gradient_of_data(self) -> Tensor:
         """Mean norm of R's gradient at logged sequences."""
-        return gradient_of_data(self.return_network, self.samples)
+        return gradient_of_data(self.judge, self.return_network, self.samples)
 
     def reward_weight(self, reward: Reward, estimate: Tensor, dsm: Tensor, negative_return: Tensor) -> Tensor:
         """Return the weight of the reward: as configured, or what holds the reward gradient at `share` of the data gradient.
