@@ -147,7 +147,7 @@ def test_stages_one_by_one_end_with_the_weights_of_a_whole_run(trained: Trained,
     early = cli(*arguments, "--only", "student")
     assert early.code == 2
     assert "its return is not trained; run with --only return first" in early.err
-    for stage, made in (("return", set()), ("teacher", set()), ("student", {"teacher", "student"})):
+    for stage, made in (("return", set()), ("teacher", {"teacher"}), ("student", {"teacher", "student"})):
         answer = cli(*arguments, "--only", stage)
         assert answer.code == 0, answer.err
         assert {path.name for path in (out / "policy").glob("*")} == made
@@ -156,6 +156,21 @@ def test_stages_one_by_one_end_with_the_weights_of_a_whole_run(trained: Trained,
     for policy in ("teacher", "student"):
         weights = Path("policy") / policy / "policy.safetensors"
         assert_same_tensors(out / weights, trained.directory / weights)
+
+
+def test_a_student_from_a_run_that_has_a_teacher_alone(pendulum: Path, cli: Command, tmp_path: Path) -> None:
+    """The stages in any order: once both are there, the run is a teacher to others."""
+    run, words = tmp_path / "run", ("train", pendulum, *options())
+    student = (*words, "--teacher", run, "--only", "student", "--out", tmp_path / "student")
+    assert cli(*words, "--out", run, "--only", "teacher").code == 0
+    answer = cli(*student)
+    assert answer.code == 2
+    assert f"{run}: it has no policy/teacher" in " ".join(answer.err.split())
+    assert not (tmp_path / "student").exists()
+    assert cli(*words, "--out", run, "--only", "return").code == 0
+    answer = cli(*student)
+    assert answer.code == 0, answer.err
+    assert {path.name for path in (tmp_path / "student" / "policy").iterdir()} == {"teacher", "student"}
 
 
 def test_a_new_student_from_the_teacher_of_another_run(trained: Trained, cli: Command, tmp_path: Path) -> None:

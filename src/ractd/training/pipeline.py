@@ -76,7 +76,7 @@ def train(
     _check_plan(config, data, only)
     if teacher is not None and only not in (None, "student"):
         raise RactdError(f"--only {only}: the run trains a student alone, the rest comes from --teacher {teacher}")
-    source = None if teacher is None else Policy.load(Path(teacher) / "policy" / "teacher")
+    source = None if teacher is None else _teacher_of(Path(teacher))
     if source is not None:
         config = _with_teacher(config, source, data, Path(teacher or ""))
     config = resolve(config, data.name)
@@ -142,23 +142,25 @@ def _train_stages(
                 raise RactdError(
                     f"{run.directory}: its {name} is not trained; run with --only {name} first, or without --only"
                 )
-        return_network = train_return(run) if only in (None, "return", "student") or reward_aware else None
-        plan = config.plan if only in (None, "dynamics", "student") else None
+        trained = {name for name, count in steps.items() if finished_steps(run.directory, name) >= count}
+        here = set(steps) if only in (None, "student") else trained | {only}
+        plan = config.plan if "dynamics" in here else None
+        return_network = train_return(run) if "return" in here else None
         dynamics = None if plan is None else train_dynamics(run, plan)
-        teacher_network = train_teacher(run, return_network) if only in (None, "teacher", "student") else None
-        if return_network is None or teacher_network is None:
+        teacher_network = train_teacher(run, return_network) if "teacher" in here else None
+        if return_network is None or teacher_network is None or len(here) < len(steps):
             return
         models = Models(return_network, dynamics)
     else:
         teacher_network = source.network
         models = Models(source.return_network, source.dynamics if isinstance(source, Planner) else None)
-    if only not in (None, "student"):
-        return
     if source is None:
         origin = {"selection": "last", "reward_weight": run.config.teacher.reward_weight}
         run.save_policy("teacher", teacher_network, models, False, origin)
     elif run.accelerator.is_main_process:
         copy_policies(Path(teacher or ""), run.directory)
+    if only not in (None, "student"):
+        return
     if run.config.teacher.parametrization == "ddpm":
         run.log.say(f"the run ends with its teacher: {NO_STUDENT}")
         return
@@ -226,6 +228,14 @@ def _with_environment(data: OfflineDataset, env_id: str | None, console: Console
         if finding.level == "error":
             raise RactdError(finding.message)
     return data
+
+
+def _teacher_of(run: Path) -> Policy:
+    if run.is_dir() and not (run / "policy" / "teacher").exists():
+        raise RactdError(
+            f"{run}: it has no policy/teacher, which a run writes once its return model and its teacher are trained"
+        )
+    return Policy.load(run / "policy" / "teacher")
 
 
 def _with_teacher(config: Config, teacher: Policy, data: OfflineDataset, path: Path) -> Config:
