@@ -123,6 +123,7 @@ def make_run(directory: Path, name: str = "hopper-mixed", env_id: str | None = "
             "max_return": float(returns.max()),
             "mean_score": None if scores is None else float(scores.mean()),
             "episodes": len(returns),
+            "returns": returns.tolist(),
         },
         "stages": {
             "return": {"steps": 2000, "seconds": 75.0},

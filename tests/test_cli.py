@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ENV_ID, STEPS, Answer, Trained, assert_same_tensors, options, pendulum_data
 from dataset_factory import save_npz
@@ -109,7 +110,9 @@ def test_the_result_says_how_it_was_measured(trained: Trained) -> None:
     result = json.loads((trained.directory / "result.json").read_text())
     assert result["complete"] is True
     assert result["dataset"]["transitions"] == 3000
-    assert result["behavior"]["episodes"] > 100
+    returns = load_dataset(str(trained.dataset)).episode_returns()
+    assert result["behavior"]["episodes"] == len(returns) > 100
+    np.testing.assert_allclose(result["behavior"]["returns"], returns, rtol=1e-5)
     teacher, student = result["rows"]["teacher"], result["rows"]["RACTD"]
     assert teacher["nfe"] == 18, "10 bins of Heun"
     assert student["nfe"] == 1

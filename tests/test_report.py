@@ -16,6 +16,7 @@ import pytest
 from conftest import Answer, Trained, options
 from report_factory import EPISODES, MEANS, make_run, metrics
 
+from ractd.data import load_dataset
 from ractd.errors import RactdError
 from ractd.training.results import VARIANTS
 
@@ -231,15 +232,16 @@ def damage_config(run: Path) -> None:
     (run / "config.json").write_text('{"format": "something else"}')
 
 
-def move_data(run: Path) -> None:
-    (run.parent / "hopper-mixed.hdf5").unlink()
+def leave_data_out(run: Path) -> None:
+    content = json.loads((run / "result.json").read_text())
+    del content["behavior"]["returns"]
+    (run / "result.json").write_text(json.dumps(content))
 
 
-def change_data(run: Path) -> None:
-    shutil.copy(make_run(run.parent / "other", "other").parent / "other.hdf5", run.parent / "spare.hdf5")
-    from report_factory import hopper_data
-
-    hopper_data(run.parent / "hopper-mixed.hdf5", "hopper-mixed", "Hopper-v5", episodes=41)
+def damage_data(run: Path) -> None:
+    content = json.loads((run / "result.json").read_text())
+    content["behavior"]["returns"][3] = "many"
+    (run / "result.json").write_text(json.dumps(content))
 
 
 def break_plans(run: Path) -> None:
@@ -257,8 +259,8 @@ def break_plans(run: Path) -> None:
         (stop_early, "teacher: unfinished, its metrics end at step 2,000 of 8,000"),
         (leave_rows_out, "result.json: teacher is not measured yet"),
         (damage_config, "config.json: not a ractd run"),
-        (move_data, "dataset: hopper-mixed is not where it was"),
-        (change_data, "dataset: hopper-mixed.hdf5 is not the one the run was trained on"),
+        (leave_data_out, "result.json: has no returns of the data"),
+        (damage_data, "result.json: has no returns of the data"),
         (break_plans, "plans.png: is no PNG"),
     ],
 )
@@ -271,6 +273,16 @@ def test_what_is_missing_is_named_and_the_rest_shown(
     assert not any(str(tmp_path) in what for what in written.missing)
     assert re.sub(r"&#39;", "'", written.page.read_text()).count(named) == 1
     assert 'data-figure="training-teacher"' in written.page.read_text()
+
+
+def test_the_data_s_returns_are_shown_where_the_data_is_not(run: Path, no_pictures: None) -> None:
+    data = run.parent / "hopper-mixed.hdf5"
+    returns = load_dataset(str(data)).episode_returns()
+    data.unlink()
+    (contents,) = read_runs([run])
+    assert contents.data_returns is not None
+    np.testing.assert_allclose(contents.data_returns, returns, rtol=1e-5)
+    assert write_report([run], video=False).missing == []
 
 
 def test_plans_are_embedded(run: Path, no_pictures: None) -> None:
@@ -306,10 +318,10 @@ def test_bad_input_is_refused_in_a_sentence(
 def test_command_writes_page_and_pictures_and_names_them(run: Path, cli: Callable[..., Answer], tmp_path: Path) -> None:
     from matplotlib.image import imread
 
-    move_data(run)
+    leave_data_out(run)
     answer = cli("report", run, "--no-video", "-o", tmp_path / "page.html")
     assert answer.code == 0, answer.err
-    assert "not shown: dataset: hopper-mixed is not where it was" in answer.out
+    assert "not shown: result.json: has no returns of the data" in answer.out
     assert f"wrote {tmp_path / 'page.html'} and 7 pictures in {tmp_path / 'page'}" in answer.out
     pictures = {path.name: path for path in (tmp_path / "page").iterdir()}
     stages = [f"training-{stage}.png" for stage in ("return", "teacher", "plain", "student")]

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ractd.data import load_dataset
 from ractd.errors import RactdError
 from ractd.training.checkpoint import read_json
 from ractd.training.results import VARIANTS
@@ -141,14 +140,12 @@ def read_contents(directory: Path, label: str) -> Contents:
         result=result,
         rows=_rows(result, missing),
         curves=read_curves(directory / "metrics.jsonl", missing),
-        data_returns=None,
+        data_returns=_data_returns(result, missing),
         plans=_read_plans(directory / PLANS, missing),
         missing=missing,
     )
     _name_unfinished(run)
-    if not run.rows:
-        return run
-    return Contents(**{**run.__dict__, "data_returns": _data_returns(run)})
+    return run
 
 
 def number(value: Any) -> float | None:
@@ -292,20 +289,11 @@ def _name_unfinished(run: Contents) -> None:
             run.missing.append(f"result.json: {label} is not measured yet.")
 
 
-def _data_returns(run: Contents) -> NDArray[np.float64] | None:
-    """The returns of the dataset's episodes, read from where it was; None where it is not there any more."""
-    source, behavior = run.dataset.get("source"), run.behavior
-    nothing = "so its returns are not shown beside the policies'."
-    if not isinstance(source, str) or not Path(source).is_file():
-        run.missing.append(f"dataset: {run.dataset.get('name', 'its file')} is not where it was, {nothing}")
-        return None
-    try:
-        returns = load_dataset(source).episode_returns()
-    except RactdError as error:
-        run.missing.append(f"dataset: {_without_directory(error)}, {nothing}")
-        return None
-    mean = number(behavior.get("mean_return"))
-    same = len(returns) == behavior.get("episodes") and mean is not None and math.isclose(returns.mean(), mean)
-    if not same:
-        run.missing.append(f"dataset: {Path(source).name} is not the one the run was trained on, {nothing}")
-    return returns if same else None
+def _data_returns(result: dict[str, Any], missing: list[str]) -> NDArray[np.float64] | None:
+    """The returns of the dataset's episodes, as the run noted them: its data may be far away."""
+    returns = mapping(result.get("behavior")).get("returns")
+    if isinstance(returns, list) and returns and all(number(value) is not None for value in returns):
+        return np.array(returns, np.float64)
+    if mapping(result.get("rows")):
+        missing.append("result.json: has no returns of the data, so they are not shown beside the policies'.")
+    return None

@@ -197,6 +197,7 @@ def evaluate_run(directory: Path, dataset: OfflineDataset, config: Config, conso
             "max_return": float(returns.max()),
             "mean_score": None if scores is None else float(scores.mean()),
             "episodes": len(returns),
+            "returns": [float(f"{value:.6g}") for value in returns],
         },
         "stages": _stages(directory),
         "versions": versions(),
