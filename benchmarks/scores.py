@@ -1,4 +1,4 @@
-"""Scores of the `cpu` preset: every policy of every dataset, and hand-picked reward weights beside `auto`.
+"""Scores of the `cpu` preset: every policy of every dataset, hand-picked reward weights beside `auto`, and pessimism.
 
     python benchmarks/scores.py --data DIR                 # runs what is missing, two at a time; stop it and go on at will
     python benchmarks/scores.py --data DIR --collect       # only reads the runs that are there
@@ -14,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +30,19 @@ SEEDS = {
     "hopper-medium-replay": (0, 1, 2),
     "hopper-medium-expert": (0, 1, 2),
     "halfcheetah-medium-replay": (0,),
-    "walker2d-medium-replay": (0, 1),
+    "walker2d-medium-replay": (0, 1, 2),
 }
 WEIGHTS = (0.1, 0.3, 1.0, 3.0)
 """Hand-picked, for normalised returns; Table 9's is 1."""
+PESSIMISM = {0: 0.05, 3: 0.15}
+"""Less and more than the preset's: standard deviations between the return model's members, with the `reward_share` they bear."""
+COMPARED = {
+    "hopper-medium-replay": (0, 1),
+    "hopper-medium-expert": (0,),
+    "halfcheetah-medium-replay": (0,),
+    "walker2d-medium-replay": (0, 1, 2),
+}
+"""Seeds with students of every pessimism."""
 
 
 @dataclass
@@ -45,8 +55,8 @@ class Options:
     """Folder of the run directories."""
     jobs: int = 2
     """Runs at a time, one thread each."""
-    weights: bool = True
-    """Also distil students with hand-picked reward weights from each dataset's first teacher."""
+    others: bool = True
+    """Also distil students with other reward weights and with pessimism, from the same teachers."""
     collect: bool = False
     """Train nothing, read what is there."""
 
@@ -59,14 +69,32 @@ def commands(options: Options) -> list[list[str]]:
         for seed in seeds:
             out = options.runs / f"{name}-s{seed}"
             first.append(["train", path, "--out", str(out), "--seed", str(seed), "--no-report"])
-        for weight in WEIGHTS if options.weights else ():
-            teacher = options.runs / f"{name}-s{seeds[0]}"
-            out = Path(f"{teacher}-w{weight:g}")
-            student = ["--teacher", str(teacher), "--reward-weight", str(weight), "--only", "student", "--no-plain"]
-            second.append(["train", path, "--out", str(out), *student])
+        for seed, out, changed in others(options.runs, name) if options.others else ():
+            words = ["--teacher", str(options.runs / f"{name}-s{seed}"), "--only", "student", "--no-plain"]
+            second.append(["train", path, "--out", str(out), "--seed", str(seed), *words, "--no-report", *changed])
             if not evaluation(out).exists():
                 third.append(["eval", str(out)])
     return first + second + third
+
+
+def weighted(runs: Path, name: str, weight: float) -> Path:
+    """Return the run of a hand-picked weight."""
+    return runs / f"{name}-s{SEEDS[name][0]}-w{weight:g}"
+
+
+def cautious(runs: Path, name: str, seed: int, pessimism: float) -> Path:
+    """Return the run of a pessimism."""
+    return runs / f"{name}-s{seed}-k{pessimism:g}"
+
+
+def others(runs: Path, name: str) -> Iterator[tuple[int, Path, list[str]]]:
+    """Yield seed, run and options of the students that are set beside a dataset's."""
+    for weight in WEIGHTS:
+        yield SEEDS[name][0], weighted(runs, name, weight), ["--reward-weight", str(weight)]
+    for pessimism, share in PESSIMISM.items():
+        for seed in COMPARED[name]:
+            changed = ["--student.pessimism", str(pessimism), "--student.reward-share", str(share)]
+            yield seed, cautious(runs, name, seed, pessimism), changed
 
 
 def evaluation(out: Path) -> Path:
@@ -98,6 +126,13 @@ def row_of(row: dict[str, Any] | None) -> dict[str, Any] | None:
     return kept | {k: row[k] for k in keys}
 
 
+def note(scores: dict[str, Any], key: str, out: Path) -> None:
+    """Put the score of a run's student among `scores` if the run is there."""
+    path = evaluation(out)
+    if path.exists() and (row := row_of(json.loads(path.read_text()))) is not None:
+        scores[key] = {"commit": machine()["commit"], **row}
+
+
 def collect(options: Options) -> dict[str, Any]:
     """Read every run that is there, the last result of the others."""
     kept = RESULTS / "scores.json"
@@ -109,7 +144,7 @@ def collect(options: Options) -> dict[str, Any]:
         if not path.exists():
             continue
         returns = load_dataset(str(path)).episode_returns()
-        entry: dict[str, Any] = before.get(name, {"runs": {}, "weights": {}})
+        entry: dict[str, Any] = before.get(name, {"runs": {}, "weights": {}, "pessimism": {}})
         for seed in seeds:
             result = read_result(options.runs / f"{name}-s{seed}")
             if result is None or not result.complete:
@@ -124,9 +159,11 @@ def collect(options: Options) -> dict[str, Any]:
                 "rows": {label: row for label, row in rows.items() if row},
             }
         for weight in WEIGHTS:
-            path = evaluation(options.runs / f"{name}-s{seeds[0]}-w{weight:g}")
-            if path.exists() and (row := row_of(json.loads(path.read_text()))) is not None:
-                entry["weights"][f"{weight:g}"] = {**commit, **row}
+            note(entry["weights"], f"{weight:g}", weighted(options.runs, name, weight))
+        for pessimism in PESSIMISM:
+            of_pessimism = entry.setdefault("pessimism", {}).setdefault(f"{pessimism:g}", {})
+            for seed in COMPARED[name]:
+                note(of_pessimism, str(seed), cautious(options.runs, name, seed, pessimism))
         content[name] = entry
     return content
 
@@ -154,6 +191,14 @@ def markdown(content: dict[str, Any]) -> str:
     for weight in WEIGHTS:
         rows = [entry["weights"].get(f"{weight:g}") for entry in content.values()]
         lines.append(f"| {weight:g} | " + " | ".join(cell(row) for row in rows) + " |")
+    compared = [(name, str(seed)) for name in content for seed in COMPARED[name]]
+    lines += ["", "| RACTD, pessimism | " + " | ".join(f"{name}, seed {seed}" for name, seed in compared) + " |"]
+    lines.append("| --- |" + " --- |" * len(compared))
+    rows = [content[name]["runs"].get(seed, {"rows": {}})["rows"].get("RACTD") for name, seed in compared]
+    lines.append("| preset: 2, share 0.1 | " + " | ".join(cell(row) for row in rows) + " |")
+    for pessimism, share in PESSIMISM.items():
+        rows = [content[name]["pessimism"].get(f"{pessimism:g}", {}).get(seed) for name, seed in compared]
+        lines.append(f"| {pessimism:g}, share {share:g} | " + " | ".join(cell(row) for row in rows) + " |")
     return "\n".join(lines) + "\n"
 
 
