@@ -72,8 +72,8 @@ def commands(options: Options) -> list[list[str]]:
         for seed, out, changed in others(options.runs, name) if options.others else ():
             words = ["--teacher", str(options.runs / f"{name}-s{seed}"), "--only", "student", "--no-plain"]
             second.append(["train", path, "--out", str(out), "--seed", str(seed), *words, "--no-report", *changed])
-            if not evaluation(out).exists():
-                third.append(["eval", str(out)])
+            if not evaluation(out, seed).exists():
+                third.append(["eval", str(out), "--seed", str(seed)])
     return first + second + third
 
 
@@ -97,9 +97,9 @@ def others(runs: Path, name: str) -> Iterator[tuple[int, Path, list[str]]]:
             yield seed, cautious(runs, name, seed, pessimism), changed
 
 
-def evaluation(out: Path) -> Path:
+def evaluation(out: Path, seed: int) -> Path:
     """Return where `ractd eval` leaves the score of a run's student."""
-    return out / "evaluations" / "student-e100-x1-n1-consistency-k1-s0.json"
+    return out / "evaluations" / f"student-e100-x1-n1-consistency-k1-s{seed}.json"
 
 
 def run(arguments: list[str]) -> int:
@@ -126,9 +126,9 @@ def row_of(row: dict[str, Any] | None) -> dict[str, Any] | None:
     return kept | {k: row[k] for k in keys}
 
 
-def note(scores: dict[str, Any], key: str, out: Path) -> None:
+def note(scores: dict[str, Any], key: str, out: Path, seed: int) -> None:
     """Put the score of a run's student among `scores` if the run is there."""
-    path = evaluation(out)
+    path = evaluation(out, seed)
     if path.exists() and (row := row_of(json.loads(path.read_text()))) is not None:
         scores[key] = {"commit": machine()["commit"], **row}
 
@@ -159,11 +159,11 @@ def collect(options: Options) -> dict[str, Any]:
                 "rows": {label: row for label, row in rows.items() if row},
             }
         for weight in WEIGHTS:
-            note(entry["weights"], f"{weight:g}", weighted(options.runs, name, weight))
+            note(entry["weights"], f"{weight:g}", weighted(options.runs, name, weight), seeds[0])
         for pessimism in PESSIMISM:
             of_pessimism = entry.setdefault("pessimism", {}).setdefault(f"{pessimism:g}", {})
             for seed in COMPARED[name]:
-                note(of_pessimism, str(seed), cautious(options.runs, name, seed, pessimism))
+                note(of_pessimism, str(seed), cautious(options.runs, name, seed, pessimism), seed)
         content[name] = entry
     return content
 
