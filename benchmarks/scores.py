@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tyro
 from common import RESULTS, machine, write_result
 
@@ -173,17 +174,32 @@ def cell(row: dict[str, Any] | None) -> str:
     return "not run" if row is None else f"{row['mean_score']:.1f} ± {row['score_se']:.1f}"
 
 
-def markdown(content: dict[str, Any]) -> str:
-    """Return the tables that README and benchmarks/README.md show."""
-    columns = [(name, seed) for name, entry in content.items() for seed in entry["runs"]]
-    lines = ["| policy | NFE | " + " | ".join(f"{name}, seed {seed}" for name, seed in columns) + " |"]
-    lines.append("| --- | --- |" + " --- |" * len(columns))
+def over_seeds(rows: list[dict[str, Any]]) -> str:
+    """Return one seed's score ± standard error over its episodes, or several seeds' mean ± standard error over them."""
+    if len(rows) < 2:
+        return cell(rows[0] if rows else None)
+    scores = np.array([row["mean_score"] for row in rows])
+    return f"{scores.mean():.1f} ± {scores.std(ddof=1) / np.sqrt(len(scores)):.1f}"
+
+
+def table(content: dict[str, Any], columns: list[tuple[str, tuple[str, ...]]]) -> list[str]:
+    """Return every policy's scores as a table; a column is a dataset and the seeds it is about."""
+    titles = [f"{name}, {f'{len(seeds)} seeds' if len(seeds) > 1 else f'seed {seeds[0]}'}" for name, seeds in columns]
+    lines = ["| policy | NFE | " + " | ".join(titles) + " |", "| --- | --- |" + " --- |" * len(columns)]
     data = " | ".join(f"{content[name]['behavior']['mean_score']:.1f}" for name, _ in columns)
     lines.append(f"| behaviour data | | {data} |")
     for label in VARIANTS:
-        rows = [content[name]["runs"][seed]["rows"].get(label) for name, seed in columns]
-        nfe = next((str(row["nfe"]) for row in rows if row), "")
-        lines.append(f"| {label} | {nfe} | " + " | ".join(cell(row) for row in rows) + " |")
+        found = [[content[name]["runs"][seed]["rows"].get(label) for seed in seeds] for name, seeds in columns]
+        rows = [[row for row in column if row] for column in found]
+        nfe = next((str(column[0]["nfe"]) for column in rows if column), "")
+        lines.append(f"| {label} | {nfe} | " + " | ".join(over_seeds(column) for column in rows) + " |")
+    return lines
+
+
+def markdown(content: dict[str, Any]) -> str:
+    """Return the tables that README and benchmarks/README.md show."""
+    lines = table(content, [(name, tuple(entry["runs"])) for name, entry in content.items()])
+    lines += ["", *table(content, [(name, (seed,)) for name, entry in content.items() for seed in entry["runs"]])]
     lines += ["", "| RACTD, reward weight | " + " | ".join(content) + " |", "| --- |" + " --- |" * len(content)]
     first = [next(iter(entry["runs"].values()), None) for entry in content.values()]
     auto = [run["rows"].get("RACTD") if run else None for run in first]
