@@ -24,7 +24,6 @@ import numpy as np
 import tyro
 from common import RESULTS, machine, write_result
 
-from ractd.data import load_dataset
 from ractd.training.results import VARIANTS, read_result
 
 SEEDS = {
@@ -141,17 +140,12 @@ def collect(options: Options) -> dict[str, Any]:
     content: dict[str, Any] = {}
     commit = {"commit": machine()["commit"]}
     for name, seeds in SEEDS.items():
-        path = options.data / f"{name}.hdf5"
-        if not path.exists():
-            continue
-        returns = load_dataset(str(path)).episode_returns()
         entry: dict[str, Any] = before.get(name, {"runs": {}, "weights": {}, "pessimism": {}})
         for seed in seeds:
             result = read_result(options.runs / f"{name}-s{seed}")
             if result is None or not result.complete:
                 continue
             entry |= {"dataset": result.content["dataset"], "behavior": result.content["behavior"]}
-            entry["behavior"]["returns"] = [round(value, 1) for value in returns.tolist()]
             entry["dataset"].pop("source", None)
             rows = {label: row_of(result.content["rows"].get(label)) for label in VARIANTS}
             entry["runs"][str(seed)] = {
@@ -165,7 +159,8 @@ def collect(options: Options) -> dict[str, Any]:
             of_pessimism = entry.setdefault("pessimism", {}).setdefault(f"{pessimism:g}", {})
             for seed in COMPARED[name]:
                 note(of_pessimism, str(seed), cautious(options.runs, name, seed, pessimism), seed)
-        content[name] = entry
+        if entry["runs"]:
+            content[name] = entry
     return content
 
 
