@@ -357,11 +357,11 @@ def check(config: Any, prefix: str = "") -> None:
 
 
 # Ours, for CPUs: three wider, smoother, farther-sighted return models rank actions better than the paper's one, and where they
-# disagree the student is not paid, so that it bears twice the share; CTM on a quarter of a batch twice as large costs the same and
+# disagree the student is not paid, so that it bears a larger share; CTM on a quarter of a batch twice as large costs the same and
 # fits the one-step sample better (benchmarks/README.md).
 _CPU_RETURN = ReturnModel(layers=(256, 256), members=3, gamma=0.997, action_noise=0.3)
 _CPU_STUDENT = Student(
-    reward_weight="auto", reward_share=0.1, pessimism=2.0, ctm_share=0.25, optimization=Optimization(steps=4_000)
+    reward_weight="auto", reward_share=0.075, pessimism=2.0, ctm_share=0.25, optimization=Optimization(steps=4_000)
 )
 PRESETS: dict[str, Config] = {
     "cpu": Config(return_model=_CPU_RETURN, student=_CPU_STUDENT),
