@@ -233,13 +233,15 @@ def markdown(content: dict[str, Any]) -> str:
 def main() -> None:
     """Run what is missing, then write the tables."""
     options = tyro.cli(Options, description=__doc__)
+    codes: list[int] = []
     if not options.collect:
         with ThreadPoolExecutor(options.jobs) as pool:
-            list(pool.map(run, commands(options)))
+            codes = list(pool.map(run, commands(options)))
     content = collect(options)
     path = write_result("scores", content)
     path.with_suffix(".md").write_text(markdown(content))
     print(markdown(content))
+    sys.exit(1 if any(codes) else 0)
 
 
 if __name__ == "__main__":
