@@ -179,16 +179,17 @@ def over_seeds(rows: list[dict[str, Any]]) -> str:
 
 
 def table(content: dict[str, Any], columns: list[tuple[str, tuple[str, ...]]]) -> list[str]:
-    """Return every policy's scores as a table; a column is a dataset and the seeds it is about."""
+    """Return every policy's network evaluations, median ms per action and scores; a column is a dataset and its seeds."""
     titles = [titled(name, seeds) for name, seeds in columns]
-    lines = ["| policy | NFE | " + " | ".join(titles) + " |", "| --- | --- |" + " --- |" * len(columns)]
+    lines = ["| policy | NFE | ms | " + " | ".join(titles) + " |", "| --- | --- | --- |" + " --- |" * len(columns)]
     data = " | ".join(f"{content[name]['behavior']['mean_score']:.1f}" for name, _ in columns)
-    lines.append(f"| behaviour data | | {data} |")
+    lines.append(f"| behaviour data | | | {data} |")
     for label in VARIANTS:
         found = [[content[name]["runs"][seed]["rows"].get(label) for seed in seeds] for name, seeds in columns]
         rows = [[row for row in column if row] for column in found]
         nfe = next((str(column[0]["nfe"]) for column in rows if column), "")
-        lines.append(f"| {label} | {nfe} | " + " | ".join(over_seeds(column) for column in rows) + " |")
+        ms = f"{np.median([row['ms_per_action'] for column in rows for row in column] or [np.nan]):.2f}"
+        lines.append(f"| {label} | {nfe} | {ms} | " + " | ".join(over_seeds(column) for column in rows) + " |")
     return lines
 
 
