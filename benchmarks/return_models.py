@@ -95,7 +95,7 @@ def main() -> None:
         for seed in SEEDS:
             if str(seed) in scores.setdefault(label, {}):
                 continue
-            config = resolve(replace(PRESETS["cpu"], seed=seed, return_model=model), data.name)
+            config = resolve(replace(PRESETS["cpu"], seed=seed, return_model=model), data)
             where, silent = Path("runs/return_models") / f"{data.name}-{label}-s{seed}", Log(Console(quiet=True), None)
             run = prepare(where, config, data, Accelerator(), Metrics(None), silent, 1e9, lambda: False, None)
             judge = run.policy(plain.network, Models(train_return(run)), True, {})

@@ -65,9 +65,9 @@ def dataset(rows: int) -> OfflineDataset:
     )
 
 
-def configurations(quick: bool) -> dict[str, Config]:
+def configurations(data: OfflineDataset, quick: bool) -> dict[str, Config]:
     """The cpu preset, and the same training of a small U-Net at the paper's horizon."""
-    mlp = resolve(PRESETS["cpu"], "random")
+    mlp = resolve(PRESETS["cpu"], data)
     if quick:
         small = Optimization(steps=1, batch_size=8)
         mlp = replace(mlp, teacher=replace(mlp.teacher, optimization=small))
@@ -238,7 +238,7 @@ def main() -> None:
     accelerator, data = Accelerator(cpu=True), dataset(arguments.rows)
     stages = {
         (name, stage): contender
-        for name, config in configurations(arguments.quick).items()
+        for name, config in configurations(data, arguments.quick).items()
         for stage, contender in contenders(config, data, accelerator).items()
     }
     steps = {

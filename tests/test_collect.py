@@ -6,6 +6,7 @@ import pytest
 
 from ractd.data.behaviors import load_actors, sac_actor
 from ractd.data.collect import Snapshot, actor_weights, collect, pick_medium
+from ractd.data.origin import rebuilt_recipe
 from ractd.data.registry import load_dataset
 from ractd.errors import RactdError
 
@@ -49,7 +50,8 @@ def test_four_datasets_are_written(collected):
     assert sets["medium-expert"].num_transitions == 2 * ROWS
     np.testing.assert_array_equal(sets["medium-expert"].rewards[:ROWS], sets["medium"].rewards)
     np.testing.assert_array_equal(sets["medium-expert"].actions[ROWS:], sets["expert"].actions)
-    for dataset in sets.values():
+    for kind, dataset in sets.items():
+        assert dataset.recipe.startswith(rebuilt_recipe(kind, ""))
         assert dataset.env_id == "Pendulum-v1"
         assert "not D4RL's data" in dataset.recipe
         # Pendulum never terminates: each episode ends after 200 steps or where the dataset is cut.

@@ -6,9 +6,12 @@ from dataclasses import replace
 from typing import get_args
 
 import pytest
+from dataset_factory import make
 
 from ractd.cli import PresetName
 from ractd.config import DEFAULT_GAMMA, PRESETS, Config, check
+from ractd.data import OfflineDataset
+from ractd.data.origin import published_recipe, rebuilt_recipe
 from ractd.errors import RactdError
 from ractd.training.pipeline import resolve
 
@@ -16,35 +19,65 @@ from ractd.training.pipeline import resolve
 def test_the_command_line_offers_every_preset_and_each_is_within_the_ranges() -> None:
     assert set(get_args(PresetName)) == set(PRESETS)
     for preset in PRESETS.values():
-        check(resolve(preset, "anything"))
+        check(resolve(preset, data()))
+
+
+def data(env_id: str | None = None, recipe: str = "", name: str = "logs") -> OfflineDataset:
+    """A dataset that says this of itself."""
+    return replace(make(name=name, env_id=env_id), recipe=recipe)
 
 
 @pytest.mark.parametrize(
-    ("dataset", "weight", "gamma"),
+    ("name", "env_id", "weight", "gamma"),
     [
-        ("hopper-medium-replay-v2", 1.0, 0.997),
-        ("hopper-medium-v2", 3.0, 0.997),
-        ("hopper-medium-expert", 0.0, 0.997),
-        ("walker2d-medium-v0", 0.4, 0.99),
-        ("walker2d-medium-expert-v2", 0.2, 0.99),
-        ("halfcheetah-medium-v2", 0.5, 0.9),
-        ("hopper-mixed", "auto", 0.997),
-        ("my-logs", "auto", DEFAULT_GAMMA),
+        ("hopper-medium-replay-v2", "Hopper-v5", 1.0, 0.997),
+        ("hopper-medium-v2", "Hopper-v5", 3.0, 0.997),
+        ("hopper-medium-expert-v2", "Hopper-v5", 0.0, 0.997),
+        ("walker2d-medium-replay-v2", "Walker2d-v4", 1.0, 0.99),
+        ("walker2d-medium-v0", "Walker2d-v4", 0.4, 0.99),
+        ("walker2d-medium-expert-v2", "Walker2d-v4", 0.2, 0.99),
+        ("halfcheetah-medium-replay-v2", "HalfCheetah-v5", 1.0, 0.9),
+        ("halfcheetah-medium-v2", "HalfCheetah-v5", 0.5, 0.9),
+        ("halfcheetah-medium-expert-v1", "HalfCheetah-v5", 0.0, 0.9),
+        ("halfcheetah-random-v2", "HalfCheetah-v5", "auto", 0.9),
     ],
 )
-def test_weights_and_discounts_of_the_papers_datasets(dataset: str, weight: float | str, gamma: float) -> None:
-    """Table 9 and B.2, typed off the paper."""
-    resolved = resolve(Config(), dataset)
-    assert resolved.student.reward_weight == weight
-    assert (resolved.student.ctm_weight, resolved.student.dsm_weight) == (1.0, 1.0)
-    assert resolved.return_model.gamma == gamma
-    assert resolved.return_model.termination_penalty == -100
+@pytest.mark.parametrize("called", ["as D4RL has it", "logs", "hopper-medium-v2"])
+def test_weights_and_discounts_of_the_papers_datasets(
+    name: str, env_id: str, weight: float | str, gamma: float, called: str
+) -> None:
+    """Table 9 and B.2, typed off the paper; what the data is called changes nothing."""
+    own = data(env_id, published_recipe(name), called)
+    kind = name.partition("-")[2].rpartition("-v")[0]
+    rebuilt = data(env_id.replace("v4", "v5"), rebuilt_recipe(kind, "a SAC run"), called)
+    for each in (own, rebuilt):
+        resolved = resolve(Config(), each)
+        assert resolved.student.reward_weight == weight
+        assert (resolved.student.ctm_weight, resolved.student.dsm_weight) == (1.0, 1.0)
+        assert resolved.return_model.gamma == gamma
+        assert resolved.return_model.termination_penalty == -100
+
+
+@pytest.mark.parametrize(
+    ("env_id", "recipe", "gamma"),
+    [
+        (None, "", DEFAULT_GAMMA),
+        (None, "my robot", DEFAULT_GAMMA),
+        ("Hopper-v5", "first 200000 environment steps of one SAC run", 0.997),
+        ("Pendulum-v1", rebuilt_recipe("medium", "a SAC run"), DEFAULT_GAMMA),
+        ("Walker2d-v5", "like D4RL hopper-medium-v2", 0.99),
+    ],
+)
+def test_a_name_alone_makes_no_dataset_one_of_the_papers(env_id: str | None, recipe: str, gamma: float) -> None:
+    resolved = resolve(Config(), data(env_id, recipe, "hopper-medium-v2"))
+    assert (resolved.student.reward_weight, resolved.return_model.gamma) == ("auto", gamma)
 
 
 def test_only_the_papers_preset_takes_the_papers_weights() -> None:
     """Tuned for its networks: Table 9 gives hopper-medium-expert 0, with which a student knows nothing of rewards."""
     names = ("cpu", "demo", "mujoco")
-    weights = [resolve(PRESETS[name], "hopper-medium-expert-v2").student.reward_weight for name in names]
+    own = data("Hopper-v5", published_recipe("hopper-medium-expert-v2"))
+    weights = [resolve(PRESETS[name], own).student.reward_weight for name in names]
     assert weights == ["auto", "auto", 0.0]
 
 
@@ -55,7 +88,7 @@ def test_what_is_asked_for_stays() -> None:
         student=replace(config.student, reward_weight=0.3),
         return_model=replace(config.return_model, gamma=0.5),
     )
-    resolved = resolve(asked, "hopper-medium-v2")
+    resolved = resolve(asked, data("Hopper-v5", published_recipe("hopper-medium-v2")))
     assert (resolved.student.reward_weight, resolved.return_model.gamma) == (0.3, 0.5)
 
 

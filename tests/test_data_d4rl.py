@@ -17,6 +17,9 @@ from dataset_factory import arrays, assert_same, make
 from ractd.data import load_dataset, validate
 from ractd.data.d4rl import BASE_URL, DATASETS, cache_path, url_of
 from ractd.data.hdf5 import write_hdf5
+from ractd.data.origin import d4rl_name, published_recipe
+from ractd.envs import envpool_vector, gymnasium_vector
+from ractd.envs.scores import REFERENCES, reference
 from ractd.errors import RactdError
 
 NAME = "hopper-medium-replay-v2"
@@ -167,3 +170,70 @@ def test_addresses_are_d4rls():
     paths = [cache_path(entry) for entry in DATASETS.values()]
     assert len(set(paths)) == len(paths)
     assert cache_path(DATASETS["pen-human-v1"]).parts[-3:] == (".d4rl", "datasets", "pen-human-v1.hdf5")
+
+
+@pytest.mark.parametrize(
+    ("robot", "env_id", "dims"),
+    [
+        ("hopper", "Hopper-v5", (11, 3)),
+        ("walker2d", "Walker2d-v4", (17, 6)),
+        ("halfcheetah", "HalfCheetah-v5", (17, 6)),
+    ],
+)
+def test_d4rls_own_files_and_rebuilt_ones_have_their_own_environments(robot, env_id, dims, tmp_path, monkeypatch):
+    monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path))
+    path = tmp_path / f"{robot}_medium-v2.hdf5"
+    obs, act = dims
+    write_hdf5(path, make([30], env_id=f"{env_id[:-1]}5", obs=obs, act=act))
+    rebuilt = (load_dataset(path), load_dataset(f"{robot}-medium-v2"))
+    assert [data.env_id for data in rebuilt] == 2 * [f"{env_id[:-1]}5"], "a file that says what it is stays that"
+    with h5py.File(path, "r+") as file:
+        file.attrs.clear()  # D4RL's files have none
+    own = load_dataset(f"{robot}-medium-v2")
+    assert (own.env_id, own.recipe, d4rl_name(own)) == (
+        env_id,
+        published_recipe(f"{robot}-medium-v2"),
+        f"{robot}-medium",
+    )
+    assert reference(env_id) == reference(f"{env_id[:-1]}5") == REFERENCES[robot]
+    assert load_dataset(path).env_id is None, "by its path it is any file"
+
+
+def test_walker2ds_right_foot_slides_in_d4rls_data():
+    gymnasium = pytest.importorskip("gymnasium")
+    frictions = {}
+    for version in ("v4", "v5"):
+        model = gymnasium.make(f"Walker2d-{version}").unwrapped.model
+        frictions[version] = [model.geom(foot).friction[0] for foot in ("foot_geom", "foot_left_geom")]
+    assert frictions == {"v4": [0.9, 1.9], "v5": [1.9, 1.9]}
+
+
+@pytest.mark.parametrize("backend", [envpool_vector, gymnasium_vector])
+@pytest.mark.parametrize("robot", ["Walker2d", "Hopper", "HalfCheetah"])
+def test_only_walker2d_moves_in_another_way_in_v5(backend, robot, tmp_path, monkeypatch):
+    """Why D4RL's other robots keep v5: the same motion, and a reward that differs where Hopper falls, by 1."""
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes a log where it is
+    steps, count = 40, 4
+    seen = {}
+    for version in ("v4", "v5"):
+        env = backend(f"{robot}-{version}", count, 7)
+        observations, rewards, ended = [env.reset()], [], []
+        rng = np.random.default_rng(0)
+        for _ in range(steps):
+            actions = rng.uniform(-1, 1, (count, len(env.action_low)))
+            observation, reward, terminated, _ = env.step(actions)
+            observations.append(observation)
+            rewards.append(reward)
+            ended.append(terminated)
+        env.close()
+        seen[version] = np.array(observations), np.array(rewards), np.array(ended)
+    (old, old_rewards, old_ended), (new, new_rewards, new_ended) = seen["v4"], seen["v5"]
+    np.testing.assert_allclose(old[0], new[0], atol=1e-6)
+    if robot == "Walker2d":
+        assert abs(old - new).max() > 0.1
+        return
+    np.testing.assert_allclose(old, new, atol=1e-6)
+    assert np.array_equal(old_ended, new_ended)
+    falls = old_ended & (robot == "Hopper")
+    assert falls.any() == (robot == "Hopper")
+    np.testing.assert_allclose(old_rewards - new_rewards, falls.astype(float), atol=1e-6)

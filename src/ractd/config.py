@@ -178,7 +178,7 @@ class Student:
     reward_weight: float | Literal["auto"] | None = None
     """sigma of eq. 9, for returns in units of their standard deviation; `auto` holds the reward gradient on the one-step
     sample at `reward_share` of the data gradient there; 0 is plain distillation. None, as in the paper's presets, is the paper's
-    (Table 9) where the dataset is one of the paper's, else `auto`."""
+    (Table 9) where the data is one of D4RL's sets or says that it rebuilds one, else `auto`."""
     reward_share: float = 0.05
     """What `auto` aims at: one value for all datasets (benchmarks/README.md says how it was chosen)."""
     pessimism: float = 0.0

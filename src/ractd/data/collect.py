@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ractd.data.behaviors import Weights, sac_actor, uniform_policy, write_transitions
+from ractd.data.origin import rebuilt_recipe
 from ractd.envs.evaluate import evaluate
 from ractd.envs.rollout import Act, Transitions, join, rollout
 from ractd.envs.vector import Rows, make_gymnasium, make_vector
@@ -78,7 +79,8 @@ def collect(
 
     def write(kind: str, data: Transitions, recipe: str) -> Path:
         note = f"SAC (Stable-Baselines3, {steps} steps) on {env_id}; made by ractd, not D4RL's data"
-        return write_transitions(folder / f"{stem}-{kind}.hdf5", data, env_id, seed, f"{recipe}; {note}")
+        said = rebuilt_recipe(kind, f"{recipe}; {note}")
+        return write_transitions(folder / f"{stem}-{kind}.hdf5", data, env_id, seed, said)
 
     what = {
         "medium": f"stochastic policy after {medium.step} steps (mean return {medium.mean_return:.1f})",

@@ -15,6 +15,7 @@ from rich.progress import track
 
 from ractd.data import OfflineDataset, load_dataset
 from ractd.data.dataset import describe
+from ractd.data.origin import published_recipe
 from ractd.errors import RactdError
 from ractd.reproduce.aggregates import aggregates
 from ractd.reproduce.catalog import EXPERIMENTS, Experiment
@@ -210,7 +211,7 @@ def _source(place: Place) -> Source:
     description = describe(place.dataset)
     del description["source"]
     # What the reader of D4RL's names calls a file that doesn't say itself what it is, as rebuilt ones do.
-    published = description["recipe"] == f"D4RL {place.spec}"
+    published = description["recipe"] == published_recipe(place.spec)
     return Source(place.name, description, published, place.unit)
 
 

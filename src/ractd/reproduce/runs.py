@@ -88,7 +88,7 @@ class Run:
 
     def settings(self) -> Config:
         """Return what its command trains with."""
-        return _settings(self.command, self.place.name)
+        return _settings(self.command, self.place.dataset)
 
     def plain(self) -> str:
         """Return which policy is its plain student: where its reward weight is 0, the student, which is not trained twice."""
@@ -142,10 +142,10 @@ class Reading:
 
 
 @functools.cache
-def _settings(command: tuple[str, ...], dataset_name: str) -> Config:
+def _settings(command: tuple[str, ...], dataset: OfflineDataset) -> Config:
     from ractd.cli import settings_of  # what a command's settings are, the command line knows
 
-    return resolve(settings_of(command), dataset_name)
+    return resolve(settings_of(command), dataset)
 
 
 def _train(place: Place, seed: int, suffix: str, *options: str, needs: tuple[str, ...] = ()) -> Run:

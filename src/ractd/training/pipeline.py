@@ -20,6 +20,7 @@ from ractd.config import DEFAULT_GAMMA, GAMMA, PRESETS, TABLE_9, Config, check
 from ractd.data import OfflineDataset, load_dataset
 from ractd.data.dataset import describe
 from ractd.data.maze import make_for, maze_of
+from ractd.data.origin import d4rl_name
 from ractd.data.validation import check_environment, sound
 from ractd.envs.scores import family
 from ractd.errors import RactdError
@@ -71,15 +72,16 @@ def train(
     console = console or Console(quiet=True)
     if track is not None:
         require(track)
-    data = sound(dataset) if isinstance(dataset, OfflineDataset) else load_dataset(dataset, env_id=env_id)
-    data = _with_environment(data, env_id, console)
+    named = sound(dataset) if isinstance(dataset, OfflineDataset) else load_dataset(dataset)
+    named = replace(named, env_id=env_id or named.env_id)
+    data = _with_environment(named, env_id, console)
     _check_plan(config, data, only)
     if teacher is not None and only not in (None, "student"):
         raise RactdError(f"--only {only}: the run trains a student alone, the rest comes from --teacher {teacher}")
     source = None if teacher is None else _teacher_of(Path(teacher))
     if source is not None:
         config = _with_teacher(config, source, data, Path(teacher or ""))
-    config = resolve(config, data.name)
+    config = resolve(config, named)
     check(config)
     if only == "student" and config.teacher.parametrization == "ddpm":
         raise RactdError(f"--only student: {NO_STUDENT}; train one with --teacher.parametrization edm")
@@ -169,15 +171,15 @@ def _train_stages(
     train_student(run, "student", run.config.student, teacher_network, models)
 
 
-def resolve(config: Config, dataset_name: str) -> Config:
-    """Fill in what depends on something else: the paper's discount and loss weights where the dataset's name is one of the
-    paper's, and whether it is executed closed or open loop."""
+def resolve(config: Config, data: OfflineDataset) -> Config:
+    """Fill in what depends on something else: the paper's discount of the data's environment, its reward weight where the data
+    is one of D4RL's datasets or rebuilds it (`d4rl_name`), and whether it is executed closed or open loop."""
     gamma = config.return_model.gamma
     if gamma is None:
-        gamma = GAMMA.get(family(dataset_name) or "", DEFAULT_GAMMA)
+        gamma = GAMMA.get(family(data.env_id or "") or "", DEFAULT_GAMMA)
     student = config.student
     if student.reward_weight is None:
-        student = replace(student, reward_weight=TABLE_9.get(dataset_name.rsplit("-v", 1)[0], "auto"))
+        student = replace(student, reward_weight=TABLE_9.get(d4rl_name(data) or "", "auto"))
     execute = config.evaluation.execute
     if execute is None:
         execute = 1 if config.plan is None else config.horizon
@@ -214,7 +216,6 @@ def _check_plan(config: Config, data: OfflineDataset, only: StageName | None) ->
 
 def _with_environment(data: OfflineDataset, env_id: str | None, console: Console) -> OfflineDataset:
     """Settle where policies are scored: an environment asked for has to work, one that the data names may be missing."""
-    data = replace(data, env_id=env_id or data.env_id)
     if data.env_id is None:
         return data
     try:
