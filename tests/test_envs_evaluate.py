@@ -187,7 +187,9 @@ def test_an_episode_that_never_ends_is_given_up(monkeypatch):
 
     gymnasium.register("ractd/Endless-v0", Endless)
     monkeypatch.setattr(sys.modules["ractd.envs.evaluate"], "MAX_STEPS", 50)
-    with pytest.raises(RactdError, match="2 episodes did not end within 50 steps"):
+    with pytest.raises(
+        RactdError, match="2 episodes of ractd/Endless-v0 did not end within 50 steps; limit them with --env-steps"
+    ):
         evaluate(still, "ractd/Endless-v0", episodes=2)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ractd.envs.scores import SOURCE, normalized_score, reference
-from ractd.envs.vector import MakeVector, VectorEnv, make_vector
+from ractd.envs.vector import MakeVector, Rows, VectorEnv, make_vector
 from ractd.errors import RactdError
 
 MAX_BATCH = 256
@@ -154,7 +154,8 @@ def evaluate(
     The policy sees the last `history` observations of the episodes that still run, plans every `execute` steps, and
     the first `execute` actions of its sequence are executed, clipped to the environment's bounds. Episode i gets an
     environment of its own, seeded with `seed + i`. `progress(done, total, step)` is called after every plan. Raises
-    `RactdError` for an unknown environment, a sequence shorter than `execute` and actions that are not finite.
+    `RactdError` for an unknown environment, one that fails or gives NaN (environment, step and episode are named), a
+    sequence shorter than `execute` and actions that are not finite.
     """
     for name, value in (("episodes", episodes), ("execute", execute), ("history", history)):
         if value < 1:
@@ -168,7 +169,7 @@ def evaluate(
         backend = env.backend
         try:
             start = time.perf_counter()
-            _run_wave(policy, env, first, execute, history, totals, progress)
+            _run_wave(policy, env, Wave(env_id, first, seed + first), execute, history, totals, progress)
             totals.seconds += time.perf_counter() - start
         finally:
             env.close()
@@ -187,6 +188,28 @@ def evaluate(
     )
 
 
+@dataclass(frozen=True)
+class Wave:
+    """Episodes that run side by side, as messages name them."""
+
+    env_id: str
+    first: int
+    """Number of the first environment's episode; the next one has the next number."""
+    seed: int
+    """Seed of the first environment; the next one has the next seed."""
+
+    def check(self, what: str, values: NDArray[Any], rows: Rows, step: int) -> None:
+        """Raise `RactdError` naming environment, step and episode where `values` [len(rows), ...] aren't finite."""
+        finite = np.isfinite(values)
+        if not finite.all():
+            row = int(rows[np.argwhere(~finite)[0, 0]])
+            when = f"in step {step:,}" if step else "in the reset"
+            raise RactdError(
+                f"{self.env_id} gave {what} that is NaN or infinite {when} of episode {self.first + row} "
+                f"(seed {self.seed + row}): its simulation diverged, or has a fault"
+            )
+
+
 class _Totals:
     def __init__(self, episodes: int) -> None:
         self.returns = np.zeros(episodes, np.float64)
@@ -199,14 +222,17 @@ class _Totals:
 def _run_wave(
     policy: ActionSequencePolicy,
     env: VectorEnv,
-    first: int,
+    wave: Wave,
     execute: int,
     history: int,
     totals: _Totals,
     progress: Progress | None,
 ) -> None:
     rows = np.arange(env.num_envs)  # the environments whose episode still runs
-    seen = np.repeat(env.reset()[:, None], history, axis=1)
+    first = wave.first
+    starts = env.reset()
+    wave.check("an observation", starts, rows, 0)
+    seen = np.repeat(starts[:, None], history, axis=1)
     limit = env.max_episode_steps or MAX_STEPS
     step = 0
     while rows.size:
@@ -219,6 +245,7 @@ def _run_wave(
         for k in range(execute):
             observations, rewards, terminated, truncated = env.step(plan[planned, k], rows)
             step += 1
+            wave.check("a reward", rewards, rows, step)
             totals.returns[first + rows] += rewards
             totals.lengths[first + rows] += 1
             totals.terminated[first + rows] = terminated
@@ -226,16 +253,18 @@ def _run_wave(
                 seen[rows, :-1] = seen[rows, 1:]
             seen[rows, -1] = observations
             ended = terminated | truncated
+            # The observation that an episode ends with is no policy's to see: a fall may well be told by NaN.
+            wave.check("an observation", observations[~ended], rows[~ended], step)
             if ended.any():
                 rows, planned = rows[~ended], planned[~ended]
                 if not rows.size:
                     break
         if rows.size and step >= limit:
-            raise RactdError(f"{rows.size} episodes did not end within {limit} steps; give the environment a limit")
+            raise RactdError(
+                f"{rows.size} episodes of {wave.env_id} did not end within {limit:,} steps; limit them with --env-steps"
+            )
         if progress is not None:
             progress(first + env.num_envs - rows.size, len(totals.returns), step)
-    if not np.isfinite(totals.returns[first : first + env.num_envs]).all():
-        raise RactdError("the environment gave a reward that is not finite; the simulation diverged under this policy")
 
 
 def _check_plan(plan: NDArray[Any], batch: int, action_dim: int, execute: int, step: int) -> None:

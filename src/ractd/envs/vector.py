@@ -104,9 +104,13 @@ class _EnvPool:
         self.max_episode_steps: int | None = int(limit) if limit else None
         self._all = np.arange(num_envs, dtype=np.int32)
         self._action_shape, self._action_dtype = spaces[1].shape, spaces[1].dtype
+        self._id = env_id
 
     def reset(self, rows: Rows | None = None) -> NDArray[np.float32]:
-        observations, _ = self._env.reset(self._all if rows is None else rows.astype(np.int32))
+        try:
+            observations, _ = self._env.reset(self._all if rows is None else rows.astype(np.int32))
+        except Exception as error:
+            raise RactdError(f"{self._id} failed in a reset: {_line(error)}") from error
         return _flatten(observations)
 
     def step(self, actions: NDArray[np.floating[Any]], rows: Rows | None = None) -> Step:
@@ -115,7 +119,10 @@ class _EnvPool:
         if actions.shape != (len(ids), self.action_low.size):
             raise RactdError(f"actions are {list(actions.shape)}, expected {[len(ids), self.action_low.size]}")
         shaped = actions.reshape(len(ids), *self._action_shape).astype(self._action_dtype, copy=False)
-        observations, rewards, terminated, truncated, _ = self._env.step(shaped, ids)
+        try:
+            observations, rewards, terminated, truncated, _ = self._env.step(shaped, ids)
+        except Exception as error:
+            raise RactdError(f"{self._id} failed in a step: {_line(error)}") from error
         return _flatten(observations), rewards.astype(np.float64), terminated, truncated
 
     def close(self) -> None:
@@ -135,15 +142,21 @@ class _Gymnasium:
         limit = getattr(first.spec, "max_episode_steps", None)
         self.max_episode_steps: int | None = int(limit) if limit else None
         self._seeds: list[int | None] = [seed + i for i in range(num_envs)]
+        self._id, self._seed = env_id, seed
+        self._steps = np.zeros(num_envs, np.int64)
         self._action_shape, self._action_dtype = first.action_space.shape, first.action_space.dtype
 
     def reset(self, rows: Rows | None = None) -> NDArray[np.float32]:
         indices = range(self.num_envs) if rows is None else rows.tolist()
         observations = np.empty((len(indices), self.observation_dim), np.float32)
         for k, i in enumerate(indices):
-            observation, _ = self._envs[i].reset(seed=self._seeds[i])
-            observations[k] = _flatten_one(self._space, observation)
+            try:
+                observation, _ = self._envs[i].reset(seed=self._seeds[i])
+                observations[k] = self._flat(observation)
+            except Exception as error:
+                raise RactdError(f"{self._id} failed in reset(seed={self._seeds[i]}): {_line(error)}") from error
             self._seeds[i] = None  # Gymnasium's convention: seed once, later episodes draw on
+            self._steps[i] = 0
         return observations
 
     def step(self, actions: NDArray[np.floating[Any]], rows: Rows | None = None) -> Step:
@@ -156,9 +169,20 @@ class _Gymnasium:
         rewards = np.empty(count, np.float64)
         terminated, truncated = np.empty(count, np.bool_), np.empty(count, np.bool_)
         for k, i in enumerate(indices):
-            observation, rewards[k], terminated[k], truncated[k], _ = self._envs[i].step(shaped[k])
-            observations[k] = _flatten_one(self._space, observation)
+            self._steps[i] += 1
+            try:
+                observation, reward, terminated[k], truncated[k], _ = self._envs[i].step(shaped[k])
+                observations[k], rewards[k] = self._flat(observation), one_reward(reward)
+            except Exception as error:
+                where = f"step {self._steps[i]:,} of an episode of the environment with seed {self._seed + i}"
+                raise RactdError(f"{self._id} failed in {where}: {_line(error)}") from error
         return observations, rewards, terminated, truncated
+
+    def _flat(self, observation: Any) -> NDArray[np.float32]:
+        flat = _flatten_one(self._space, observation)
+        if flat.size != self.observation_dim:
+            raise ValueError(f"the observation has {flat.size} numbers, its space {self.observation_dim}")
+        return flat
 
     def close(self) -> None:
         for env in self._envs:
@@ -222,6 +246,19 @@ def _flat_size(env_id: str, space: Any) -> int:
     if not hasattr(space, "low"):
         raise RactdError(f"{env_id} has the observation space {space}; ractd needs Box or a Dict of Box")
     return int(np.prod(space.shape))
+
+
+def one_reward(reward: Any) -> float:
+    """The number that a step is paid, which may come as an array of one element; raises `ValueError` for another size."""
+    array = np.asarray(reward, np.float64)
+    if array.size != 1:
+        raise ValueError(f"the reward has shape {list(array.shape)}, expected one number")
+    return float(array.item())
+
+
+def _line(error: BaseException) -> str:
+    """An error's type and the first line of what it says."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
 
 
 def _flatten(observations: Any) -> NDArray[np.float32]:
