@@ -11,8 +11,8 @@ those of `--run`.
 The physical limit of a cell is the larger of two times: the weights' bytes that have to be read, over the bandwidth at
 which this core sums that many bytes again and again, and the operations over its best matrix multiplication. Both count the
 network alone, with what depends on time folded away; both are measured before each cell, so that what else the machine does
-meets them too. The 80-bin teacher is no single graph (158 evaluations): for ONNX Runtime and OpenVINO it is estimated from
-graphs of 8 and 16 evaluations, and marked so. The paper's U-Net, of which such graphs take hours to make, is estimated from its
+meets them too. The 80-bin teacher is no single graph (157 evaluations): for ONNX Runtime and OpenVINO it is estimated from
+graphs of 7 and 15 evaluations, and marked so. The paper's U-Net, of which such graphs take hours to make, is estimated from its
 student's 1 and 4 evaluations, in PyTorch as well.
 """
 
@@ -55,7 +55,7 @@ LEAST_CALLS, SLOW_SECONDS = 20, 20.0
 SAMPLING = ("1 step", "4 steps", "teacher")
 GOAL_US, GOAL_RATIO, GOAL_LIMIT, GOAL_IMPORT_MS = 100.0, 1000.0, 2.0, 150.0
 SMALL_BINS, LARGE_BINS = 5, 9
-"""The teacher's graphs from which 80 bins are estimated: 8 and 16 evaluations. With fewer, what float32 rounds off at a
+"""The teacher's graphs from which 80 bins are estimated: 7 and 15 evaluations. With fewer, what float32 rounds off at a
 noise of 80 (2e-5) is not contracted away by the steps that follow."""
 
 
@@ -97,7 +97,7 @@ def eager(policy: Policy) -> Act:
 
 
 def compiled(policy: Policy) -> Act:
-    """`torch.compile` of what is exported, from noise to actions; of the network alone for the teacher's 158 calls."""
+    """`torch.compile` of what is exported, from noise to actions; of the network alone for the teacher's 157 calls."""
     # What other cells compiled counts against a limit, past which calls run uncompiled without a word.
     torch.compiler.reset()
     if policy.spec.jumps:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from ractd.config import MLP, Diffusion
 from ractd.diffusion import ctm
 from ractd.diffusion.edm import distance, draw_sigma, loss_weight, sigma_schedule
-from ractd.diffusion.samplers import heun
+from ractd.diffusion.samplers import heun, heun_step
 from ractd.models import build_network
 from ractd.training.student import student_network
 
@@ -166,6 +167,32 @@ def test_the_solver_over_all_bins_is_the_heun_sampler() -> None:
     torch.testing.assert_close(
         ctm.solve(gaussian_denoiser, x, t, u, x, sigmas, 8), heun(gaussian_denoiser, x, sigmas, x), rtol=1e-12, atol=0
     )
+
+
+@pytest.mark.parametrize("ode_steps", [1, 3, 7])
+def test_the_solver_does_not_believe_the_teacher_at_sigma_min(ode_steps: int) -> None:
+    """There every preconditioned network is the identity: rows that go there take Euler's step, the others Heun's."""
+    diffusion = Diffusion(bins=12)
+    sigmas = sigma_schedule(diffusion).double()
+
+    def preconditioned(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        return torch.where(column(t) > 0.02 * (1 + 1e-6), gaussian_denoiser(x, t, condition), x)
+
+    t, u, _ = ctm.draw_times(torch.rand(300, 3, generator=generator()), ode_steps, diffusion)
+    x = column(sigmas[t]) * randn(300, 3, 2)
+    x_u = ctm.solve(preconditioned, x, t, u, x, sigmas, ode_steps)
+    assert (u == 11).sum() > 20
+    assert (u < 11).sum() > 100
+    torch.testing.assert_close(x_u, ctm.solve(gaussian_denoiser, x, t, u, x, sigmas, ode_steps))
+    for row in range(0, 300, 7):
+        alone, levels = slice(row, row + 1), sigmas[t[row] : u[row] + 1]
+        if u[row] == 11:
+            expected = heun(preconditioned, x[alone], levels, x[alone])
+        else:
+            expected = x[alone]
+            for pair in pairwise(levels):
+                expected = heun_step(preconditioned, expected, *(time.reshape(1) for time in pair), x[alone])
+        torch.testing.assert_close(x_u[alone], expected)
 
 
 # --- CTM loss ----------------------------------------------------------------------------------------------------

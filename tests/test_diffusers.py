@@ -85,9 +85,10 @@ def test_euler(network: torch.nn.Module) -> None:
 
 
 def test_heun(network: torch.nn.Module) -> None:
-    """Its levels are written twice: it is called for each of the two slopes."""
+    """Its levels are written twice, for it is called for each of the two slopes; the last step is the Euler scheduler's."""
     D = denoiser(network, Diffusion())
-    expected = run(with_levels(diffusers.HeunDiscreteScheduler(), SIGMAS.repeat_interleave(2)[1:]), D, X, as_it_is)
+    x = run(with_levels(diffusers.HeunDiscreteScheduler(), SIGMAS[:-1].repeat_interleave(2)[1:]), D, X, as_it_is)
+    expected = run(with_levels(diffusers.EulerDiscreteScheduler(), SIGMAS[-2:]), D, x, as_it_is)
     torch.testing.assert_close(samplers.heun(D, X, SIGMAS, CONDITION), expected, rtol=1e-4, atol=1e-4)
 
 

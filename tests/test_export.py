@@ -450,7 +450,7 @@ def test_the_command(trained: Trained, tmp_path: Path, command: Any) -> None:
         (("--steps", "0"), "steps is 0"),
         (("--candidates", "0"), "candidates is 0"),
         (("--check-episodes", "-1"), "--check-episodes is -1"),
-        (("--policy", "teacher", "--steps", "80"), "158 network evaluations are too many"),
+        (("--policy", "teacher", "--steps", "80"), "157 network evaluations are too many"),
         (("--precision", "int8", "--format", "openvino"), "--precision int8 is for --format onnx"),
         (("--precision", "fp16", "--format", "pt2"), "--precision fp16 is for"),
         (("--precision", "int8"), "no fully connected layer"),

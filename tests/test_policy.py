@@ -280,7 +280,7 @@ def test_configured_changes_sampling_alone() -> None:
     assert (more.evaluations, more.spec.candidates, policy.evaluations) == (3, 2, 1)
     assert more.network is policy.network
     assert more.spec == replace(policy.spec, steps=3, candidates=2)
-    assert make(jumps=False).configured(steps=80).evaluations == 158
+    assert make(jumps=False).configured(steps=80).evaluations == 157
 
 
 # --- saving and loading ------------------------------------------------------------------------------------------

@@ -38,10 +38,14 @@ def draw_times(uniform: Tensor, ode_steps: int, diffusion: Diffusion) -> tuple[T
 def solve(
     teacher: Denoiser, x: Tensor, t: Tensor, u: Tensor, condition: Tensor, sigmas: Tensor, ode_steps: int
 ) -> Tensor:
-    """Follow the teacher's PF-ODE from schedule indices `t` to `u`, each `[B]`, one Heun step per bin (eq. 6, `Solver`)."""
+    """Follow the teacher's PF-ODE from schedule indices `t` to `u`, each `[B]`, one Heun step per bin (eq. 6, `Solver`).
+
+    `sigmas` end at `sigma_min`; the step of each row that goes there is Euler's, as in `heun`.
+    """
+    last = len(sigmas) - 1
     for _ in range(ode_steps):
         below = torch.minimum(t + 1, u)
-        x = heun_step(teacher, x, sigmas[t], sigmas[below], condition)
+        x = heun_step(teacher, x, sigmas[t], sigmas[below], condition, at_end=below == last)
         t = below
     return x
 
@@ -102,7 +106,7 @@ def dsm_in_place(
 def ode_loss(teacher: Denoiser, sample: Tensor, noise: Tensor, condition: Tensor, diffusion: Diffusion) -> Tensor:
     """Return the mean distance of one-step samples to the teacher's few-step ODE samples from the same noise.
 
-    A quarter of the batch is compared: the teacher's sample costs `2 (ODE_ANCHOR_BINS - 1)` evaluations.
+    A quarter of the batch is compared: the teacher's sample costs `2 (ODE_ANCHOR_BINS - 1) - 1` evaluations.
     """
     rows = slice(0, max(len(sample) // 4, 1))
     sigmas = sigma_schedule(diffusion, ODE_ANCHOR_BINS).to(sample)

@@ -32,20 +32,31 @@ def euler(denoiser: Denoiser, x: Tensor, sigmas: Tensor, condition: Tensor) -> T
     return x
 
 
-def heun_step(denoiser: Denoiser, x: Tensor, t: Tensor, u: Tensor, condition: Tensor) -> Tensor:
-    """Return one second-order step of the PF-ODE `dx/dt = (x - D(x, t)) / t` from times `t` to `u`, both `[B]` (EDM, alg. 1)."""
+def heun_step(
+    denoiser: Denoiser, x: Tensor, t: Tensor, u: Tensor, condition: Tensor, at_end: Tensor | None = None
+) -> Tensor:
+    """Return one second-order step of the PF-ODE `dx/dt = (x - D(x, t)) / t` from times `t` to `u`, both `[B]` (EDM, alg. 1).
+
+    Rows whose `u` is `sigma_min`, which `at_end [B]` marks, take Euler's step: a preconditioned network is the identity there,
+    so that its slope is 0 whatever the data.
+    """
     dt = expand(u - t, x)
     slope = (x - denoiser(x, t, condition)) / expand(t, x)
     x_euler = x + dt * slope
     slope_u = (x_euler - denoiser(x_euler, u, condition)) / expand(u, x)
+    if at_end is not None:
+        slope_u = torch.where(expand(at_end, x), slope, slope_u)
     return x + dt * (slope + slope_u) / 2
 
 
 def heun(denoiser: Denoiser, x: Tensor, sigmas: Tensor, condition: Tensor) -> Tensor:
-    """Follow the PF-ODE down `sigmas` by Heun's method: `2 (n - 1)` network evaluations (paper, section 2.2)."""
-    for t, u in pairwise(sigmas):
+    """Follow the PF-ODE down `sigmas`, to `sigma_min`, by Heun's method: `2 (n - 1) - 1` network evaluations (paper, 2.2).
+
+    The last step is Euler's, as in EDM (alg. 1), see `heun_step`; of two levels it is the only one.
+    """
+    for t, u in pairwise(sigmas[:-1]):
         x = heun_step(denoiser, x, t.expand(x.shape[0]), u.expand(x.shape[0]), condition)
-    return x
+    return euler(denoiser, x, sigmas[-2:], condition)
 
 
 def euler_ancestral(denoiser: Denoiser, x: Tensor, sigmas: Tensor, noise: Tensor, condition: Tensor) -> Tensor:
@@ -250,7 +261,7 @@ STUDENT: dict[str, Sampler[StudentNetwork, Diffusion]] = {
     "jumps": Sampler(_jumps, draws=_one, evaluations=_each, limits=_any),
 }
 TEACHER: dict[str, Sampler[Denoiser, Diffusion]] = {
-    "heun": Sampler(_down(heun), draws=_one, evaluations=lambda steps: 2 * (steps - 1), limits=_bins),
+    "heun": Sampler(_down(heun), draws=_one, evaluations=lambda steps: 2 * (steps - 1) - 1, limits=_bins),
     "euler": Sampler(_down(euler), draws=_one, evaluations=_between, limits=_bins),
     "euler-ancestral": Sampler(_euler_ancestral, draws=_each, evaluations=_between, limits=_bins),
     "dpmpp-2m": Sampler(_down(dpmpp_2m), draws=_one, evaluations=_between, limits=_bins),

@@ -15,9 +15,8 @@ from ractd.reproduce.paper import BOTH_PLAIN, NOTHING, REWARD_IN_BOTH, REWARD_IN
 from ractd.reproduce.runs import Place, Reading, Run, base, ddpm, evaluation, reward_aware, row, weighted, with_curve
 from ractd.training.results import policy_directory
 
-BINS_OF_15 = 16
-"""Of a teacher's schedule: 15 steps, as many as Table 3's DDPM and DDIM take."""
-HEUN_BINS_OF_14 = 8
+BINS_OF_15, HEUN_BINS_OF_15 = 16, 9
+"""Of a teacher's schedule: 15 evaluations, as many as Table 3's DDPM and DDIM take."""
 DDPM_STEPS, DDIM_STEPS = 15, 15
 """Of Table 3."""
 
@@ -80,12 +79,12 @@ def table2(place: Place) -> list[Wanted]:
 
 
 def table3(place: Place) -> list[Wanted]:
-    """Time and NFE per action: the paper's samplers, and the teacher's others at 15 evaluations or the nearest."""
+    """Time and NFE per action: the paper's samplers, and the teacher's others at 15 evaluations."""
 
     def of_teacher(sampler: str, bins: int) -> Callable[[int], Reading]:
         return lambda seed: evaluation(base(place, seed), "teacher", sampler, bins)
 
-    bins = {sampler: HEUN_BINS_OF_14 if sampler == "heun" else BINS_OF_15 for sampler in TEACHER}
+    bins = {sampler: HEUN_BINS_OF_15 if sampler == "heun" else BINS_OF_15 for sampler in TEACHER}
     ours: dict[str, Callable[[int], Reading]] = {
         "DDPM": lambda seed: evaluation(ddpm(place, seed), "teacher", "ddpm", DDPM_STEPS),
         "DDIM": lambda seed: evaluation(ddpm(place, seed), "teacher", "ddim", DDIM_STEPS),
