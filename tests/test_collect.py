@@ -8,9 +8,12 @@ from ractd.data.behaviors import load_actors, sac_actor
 from ractd.data.collect import Snapshot, actor_weights, collect, pick_medium
 from ractd.data.origin import rebuilt_recipe
 from ractd.data.registry import load_dataset
+from ractd.envs import gymnasium_vector, make_vector
+from ractd.envs.seeds import BEHAVIOR, CHECKPOINT, CONFIRMATION, FINAL, environment_seed
 from ractd.errors import RactdError
 
 STEPS, ROWS = 230, 500
+BACKENDS = (make_vector, gymnasium_vector)
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +70,22 @@ def test_four_datasets_are_written(collected):
         x, y, speed = file["observations"][:].T
         cost = np.arctan2(y, x) ** 2 + 0.1 * speed**2 + 0.001 * file["actions"][:, 0] ** 2
         np.testing.assert_allclose(file["rewards"][:], -cost, atol=1e-3)
+
+
+def test_no_episode_starts_as_one_that_scores_a_policy_or_chose_it(collected):
+    """Whichever backend scores: SAC trains on Gymnasium, data is rolled out and policies are scored on EnvPool where it can."""
+    scoring = [
+        make("Pendulum-v1", 100, first).reset() for make in BACKENDS for first in (FINAL, CHECKPOINT, CONFIRMATION)
+    ]
+    scoring += [make("Pendulum-v1", 2, environment_seed(0, BEHAVIOR)).reset() for make in BACKENDS]
+    seen = {row.tobytes() for row in np.concatenate(scoring)}
+    assert len(seen) == len(BACKENDS) * 302, "starts differ by their seeds"
+    for path in collected[1]:
+        dataset = load_dataset(path)
+        starts = dataset.observations[np.r_[0, dataset.episode_ends[:-1]]]
+        assert not {row.tobytes() for row in starts} & seen, path.name
+    medium, expert = (load_dataset(path).observations[0] for path in collected[1][1:3])
+    assert not np.array_equal(medium, expert), "each dataset has starts of its own"
 
 
 def test_the_kept_actors_are_stable_baselines_own():

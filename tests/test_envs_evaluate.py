@@ -5,9 +5,7 @@ import numpy as np
 import pytest
 
 from ractd.envs import envpool_vector, evaluate, gymnasium_vector
-from ractd.envs.evaluate import environment_seed
 from ractd.errors import RactdError
-from ractd.training.stages import CHECKPOINT_SEED, CONFIRMATION_SEED
 
 gymnasium = pytest.importorskip("gymnasium")
 pytest.importorskip("envpool")
@@ -191,14 +189,3 @@ def test_an_episode_that_never_ends_is_given_up(monkeypatch):
         RactdError, match="2 episodes of ractd/Endless-v0 did not end within 50 steps; limit them with --env-steps"
     ):
         evaluate(still, "ractd/Endless-v0", episodes=2)
-
-
-def test_environment_seeds_of_every_run_fit_and_do_not_meet_those_of_training():
-    most = 10_000  # episodes of an evaluation
-    for seed in (0, 1, 99_999, 20_241_123, 2**31 - 1):
-        first = environment_seed(seed)
-        assert 0 <= first < CHECKPOINT_SEED
-        assert CHECKPOINT_SEED + first + most < CONFIRMATION_SEED + first
-        assert CONFIRMATION_SEED + first + most < 2**31
-    assert environment_seed(7) == 7_000
-    envpool_vector("InvertedPendulum-v5", 1, CONFIRMATION_SEED + environment_seed(2**31 - 1)).close()

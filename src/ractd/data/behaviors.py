@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ractd.envs.rollout import Act, Transitions, join, rollout
 from ractd.envs.scores import reference
+from ractd.envs.seeds import DATA, environment_seed
 from ractd.envs.vector import Rows, make_vector
 from ractd.errors import RactdError
 
@@ -150,7 +151,7 @@ def run_recipe(recipe: Recipe, seed: int = 0, progress: Progress | None = None) 
     for first in range(0, len(pieces), MAX_ENVS):
         # All pieces at once, an environment each: a policy that is long on its feet would else run nearly alone.
         batch = pieces[first : first + MAX_ENVS]
-        env = make_vector(recipe.env_id, len(batch), seed + first)
+        env = make_vector(recipe.env_id, len(batch), environment_seed(seed, DATA) + first)
         lengths = np.array([piece.transitions for piece in batch])
         act = _act(recipe, batch, snapshots, uniform_policy(env.action_low, env.action_high, rng), rng)
         try:

@@ -20,6 +20,7 @@ from ractd.data.behaviors import Weights, sac_actor, uniform_policy, write_trans
 from ractd.data.origin import rebuilt_recipe
 from ractd.envs.evaluate import evaluate
 from ractd.envs.rollout import Act, Transitions, join, rollout
+from ractd.envs.seeds import BEHAVIOR, DATA, environment_seed
 from ractd.envs.vector import Rows, make_gymnasium, make_vector
 from ractd.errors import RactdError
 
@@ -27,6 +28,8 @@ Progress = Callable[[str, int, int], None]
 
 MEDIUM_SHARE = 1 / 3
 MAX_ENVS = 64
+FIRST_ENVIRONMENT = {"training": 0, "medium": 100, "expert": 200}
+"""Of a collection's environments: other starts for each of its datasets."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,10 @@ class _Task:
     high: NDArray[np.float32]
     limit: int
 
+    def environment(self, stage: str) -> int:
+        """Return the seed of a stage's first environment."""
+        return environment_seed(self.seed, DATA) + FIRST_ENVIRONMENT[stage]
+
     def to_bounds(self, actions: NDArray[Any]) -> NDArray[np.float32]:
         """From SAC's [-1, 1] to the environment's units."""
         return np.clip(self.low + (actions + 1) / 2 * (self.high - self.low), self.low, self.high).astype(np.float32)
@@ -149,7 +156,7 @@ def _mean_return(task: _Task, act: Act, episodes: int) -> float:
     def plan(observations: NDArray[np.float32]) -> NDArray[Any]:
         return act(observations[:, -1], np.arange(len(observations)))[:, None]
 
-    return evaluate(plan, task.env_id, episodes=episodes, seed=task.seed).mean_return
+    return evaluate(plan, task.env_id, episodes=episodes, seed=environment_seed(task.seed, BEHAVIOR)).mean_return
 
 
 def _actor(task: _Task, weights: Weights) -> Act:
@@ -161,7 +168,7 @@ def _sac(task: _Task, steps: int, hidden: tuple[int, ...], device: str) -> Any:
     from gymnasium.wrappers import FlattenObservation
     from stable_baselines3 import SAC
 
-    return SAC(
+    model = SAC(
         "MlpPolicy",
         FlattenObservation(make_gymnasium(task.env_id)),
         seed=task.seed,
@@ -170,6 +177,8 @@ def _sac(task: _Task, steps: int, hidden: tuple[int, ...], device: str) -> Any:
         learning_starts=min(10_000, steps // 10),
         policy_kwargs={"net_arch": list(hidden)},
     )
+    model.get_env().seed(task.environment("training"))  # its own `seed` would be that of an environment, too
+    return model
 
 
 def _train(model: Any, task: _Task, steps: int, checkpoints: int, episodes: int, report: Progress) -> list[Snapshot]:
@@ -203,8 +212,7 @@ def _replay(model: Any, steps: int, task: _Task) -> Transitions:
 
 def _roll(task: _Task, snapshot: Snapshot, transitions: int, stage: str, report: Progress) -> Transitions:
     count = int(np.clip(transitions // task.limit, 1, MAX_ENVS))
-    # Other starts than those it was chosen by, and other ones for each policy.
-    env = make_vector(task.env_id, count, task.seed + 1_000_000 + snapshot.step)
+    env = make_vector(task.env_id, count, task.environment(stage))
     act = _actor(task, snapshot.weights)
     done = 0
 

@@ -29,6 +29,7 @@ from ractd.envs.maze.maps import OWN
 from ractd.envs.maze.physics import PointMass
 from ractd.envs.maze.vector import POSITION_NOISE, draw_start, reward
 from ractd.envs.scores import reference
+from ractd.envs.seeds import DATA, environment_seed
 from ractd.envs.vector import MakeVector, cores, make_vector
 from ractd.errors import RactdError
 
@@ -172,7 +173,7 @@ def _run(maze: Maze, total: int, seed: int, threads: int, fields: dict[str, Any]
     runs = -(-episodes // blocks)
     lengths = limit * (episodes // runs + (np.arange(runs) < episodes % runs))
     starts = np.cumsum(lengths) - lengths
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(environment_seed(seed, DATA))  # an environment draws its starts from its seed
     physics = PointMass(maze, min(threads, runs))
     try:
         points = _Points(maze, runs, generator, physics)

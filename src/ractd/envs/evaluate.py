@@ -19,9 +19,6 @@ MAX_BATCH = 256
 MAX_STEPS = 100_000
 """Where an episode of an environment without a time limit is given up."""
 
-SEEDS = 100_000_000
-"""Environment seeds from 0 to here are those of final evaluations, whatever the seed of the run; EnvPool's are int32."""
-
 Progress = Callable[[int, int, int], None]
 
 
@@ -130,11 +127,6 @@ class Evaluation:
             "returns": self.returns.tolist(),
             "lengths": self.lengths.tolist(),
         }
-
-
-def environment_seed(seed: int) -> int:
-    """Return the seed of the first environment of a run's evaluation, in 0 .. `SEEDS`: 1,000 from that of the next seed."""
-    return 1_000 * seed % SEEDS
 
 
 def evaluate(

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ractd.envs.evaluate import environment_seed, evaluate
+from ractd.envs.evaluate import evaluate
+from ractd.envs.seeds import environment_seed
 from ractd.envs.vector import Rows, Step, VectorEnv, gymnasium_vector
 from ractd.errors import RactdError
 from ractd.policy import Policy

@@ -8,9 +8,9 @@ from typing import cast
 import numpy as np
 
 from ractd.data import OfflineDataset
-from ractd.envs.evaluate import environment_seed
 from ractd.envs.maze import Maze, MazeVector
 from ractd.envs.maze.picture import Panel, draw
+from ractd.envs.seeds import environment_seed
 from ractd.planner import Planner
 from ractd.policy import Policy
 

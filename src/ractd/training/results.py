@@ -19,8 +19,9 @@ from ractd.data.dataset import describe
 from ractd.data.maze import make_for, maker, maze_named, maze_of
 from ractd.data.windows import Windows
 from ractd.diffusion.ctm import sequence_return
-from ractd.envs.evaluate import environment_seed, evaluate
+from ractd.envs.evaluate import evaluate
 from ractd.envs.scores import normalized_score
+from ractd.envs.seeds import environment_seed
 from ractd.envs.vector import MakeVector
 from ractd.errors import RactdError
 from ractd.planner import Planner

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from ractd.config import Plan, Student
 from ractd.data import OfflineDataset
 from ractd.data.maze import maker
-from ractd.envs.evaluate import SEEDS, Evaluation, environment_seed, evaluate
+from ractd.envs.evaluate import Evaluation, evaluate
 from ractd.envs.maze import GOAL_RADIUS
+from ractd.envs.seeds import CHECKPOINT, CONFIRMATION, environment_seed
 from ractd.models import InverseDynamics, ReturnNetwork, copy_matching
 from ractd.training.checkpoint import load_weights, read_tensors, write_tensors
 from ractd.training.collapse import CollapseWatch, complaint
@@ -27,10 +28,6 @@ from ractd.training.samples import Plans
 from ractd.training.student import StudentObjective
 from ractd.training.teacher import Reward, TeacherObjective
 
-CHECKPOINT_SEED = SEEDS
-"""Evaluations during training use environment seeds from here on; the final one never does."""
-CONFIRMATION_SEED = 2 * SEEDS
-"""So do those that confirm a best checkpoint: the best of many short evaluations is often one that was lucky."""
 WATCH_EVERY = 500
 """Steps between looks for collapse."""
 VALIDATE_EVERY = 500
@@ -199,22 +196,22 @@ def train_student(run: Run, name: str, config: Student, teacher: nn.Module, mode
             return {}
         policy = run.policy(average, models, True, {})
 
-        def play(episodes: int, seed: int) -> Evaluation:
+        def play(episodes: int, purpose: int) -> Evaluation:
             return evaluate(
                 policy.reset(run.config.seed).acting(),
                 cast(str, dataset.env_id),
                 episodes=episodes,
                 execute=evaluation.execute or 1,
                 history=run.config.history,
-                seed=seed + environment_seed(run.config.seed),
+                seed=environment_seed(run.config.seed, purpose),
                 make=maker(run.maze),
             )
 
-        result = play(evaluation.checkpoint_episodes, CHECKPOINT_SEED)
+        result = play(evaluation.checkpoint_episodes, CHECKPOINT)
         scored = {"episode_return": result.mean_return, "episode_return_se": result.return_se}
         if "best" in stage.record and result.mean_return <= stage.record["best"]["value"]:
             return scored
-        confirmed = play(evaluation.episodes, CONFIRMATION_SEED)
+        confirmed = play(evaluation.episodes, CONFIRMATION)
         keep_best(stage, step, confirmed.mean_return, average)
         return scored | {"confirmed_return": confirmed.mean_return, "confirmed_return_se": confirmed.return_se}
 
