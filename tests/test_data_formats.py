@@ -123,6 +123,38 @@ class Bomb:
         return (exec, ("import os; os.environ['RACTD_TEST_BOMB'] = '1'",))
 
 
+@pytest.mark.parametrize(
+    "text", [b"Hopper-v5", "Hopper-v5", np.array("Hopper-v5", ">U20"), np.array(b"Hopper-v5", "S30")]
+)
+def test_npz_metadata_is_text_or_bytes(text, tmp_path):
+    np.savez(tmp_path / "x.npz", **arrays(), env_id=text, recipe="", maze=b"")
+    data = load_dataset(tmp_path / "x.npz")
+    assert (data.env_id, data.recipe, data.maze) == ("Hopper-v5", "", "")
+
+
+@pytest.mark.parametrize("key", ["env_id", "recipe", "maze"])
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        (np.array(["Hopper-v5"]), "dtype <U9 and shape (1,)"),
+        (np.array(None), "dtype object"),
+        (np.array([Bomb()], object), "dtype object and shape (1,)"),
+        (5, "dtype int64"),
+    ],
+    ids=["one in a list", "none", "pickle", "number"],
+)
+def test_npz_metadata_of_another_type(key, value, what, tmp_path, cli):
+    path = tmp_path / "x.npz"
+    np.savez(path, **arrays(), **{key: value})
+    said = f"{path}: {key!r} has {what}, expected one text; write it as such, or leave it out"
+    for words in (("train", path, "--out", tmp_path / "run"), ("data", "validate", path)):
+        answer = cli(*words)
+        assert answer.code == 2
+        assert f"error: {said}" in (answer.out + answer.err).splitlines()
+    assert not (tmp_path / "run").exists()
+    assert "RACTD_TEST_BOMB" not in os.environ
+
+
 def test_pickled_objects_are_refused_and_never_opened(tmp_path):
     fields = arrays()
     objects = np.empty(15, dtype=object)

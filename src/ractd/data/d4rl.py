@@ -130,7 +130,7 @@ def open_d4rl(name: str) -> Source:
         f"{path}: no field 'timeouts'; an episode is taken to end at a terminal or after {entry.episode_limit} steps, "
         "as D4RL's own reader does",
     )
-    return replace(source, notes=(note,))
+    return replace(source, notes=(*source.notes, note))
 
 
 def download(url: str, path: Path, timeout: float = 30.0) -> None:

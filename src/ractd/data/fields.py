@@ -10,7 +10,7 @@ import difflib
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -33,7 +33,11 @@ FORMS = tuple(ALIASES)
 """The fields that are read; others are ignored."""
 REQUIRED = ("observations", "actions", "rewards", "terminals")
 GOALS = "infos/goal"
-"""D4RL's name for where the behaviour was going, [N, 2]; read where the file has it."""
+"""D4RL's name for where the behaviour was going, [N, 2]; read for mazes, elsewhere the name means what its writer wants."""
+MAZE_IDS = "ractd/maze"
+"""What the environment ids of mazes begin with."""
+METADATA = ("env_id", "recipe", "maze")
+"""The texts that a file has beside its arrays."""
 MATRICES = ("observations", "actions", GOALS)
 FLAGS = ("terminals", "timeouts")
 DAMAGE = (OSError, EOFError, RuntimeError, ValueError, zlib.error, zipfile.BadZipFile)
@@ -69,6 +73,8 @@ class Source:
     where: str
     name: str
     fields: Mapping[str, Field]
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """What is there under a name but is no array that can be read, and why: the rest of a sentence that the name begins."""
     env_id: str | None = None
     recipe: str = ""
     maze: str = ""
@@ -77,6 +83,11 @@ class Source:
     episode_limit: int | None = None
     """Steps after which every episode ends, for files that keep no timeouts."""
     notes: tuple[Finding, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The fields that are read, where they are there."""
+        return (*FORMS, GOALS) if (self.env_id or "").startswith(MAZE_IDS) else FORMS
 
 
 def field_of(array: Array) -> Field:
@@ -87,6 +98,21 @@ def field_of(array: Array) -> Field:
             yield array[start : start + BLOCK_ROWS]
 
     return Field(array.shape, array.dtype, blocks, array)
+
+
+def texts(found: Mapping[str, Any], where: str) -> tuple[dict[str, str], tuple[Finding, ...]]:
+    """Return a file's `METADATA` as text, "" where there is none, with an error for each that is something else."""
+    metadata, notes = dict.fromkeys(METADATA, ""), []
+    for key, value in found.items():
+        if isinstance(value, bytes):
+            metadata[key] = value.decode("utf-8", "replace")
+        elif isinstance(value, str):
+            metadata[key] = value
+        elif value is not None and getattr(value, "shape", ()) is not None:
+            dtype, shape = getattr(value, "dtype", type(value).__name__), getattr(value, "shape", ())
+            what = f"{key!r} has dtype {dtype}" + (f" and shape {shape}" if shape else "")
+            notes.append(Finding("error", f"{where}: {what}, expected one text; write it as such, or leave it out"))
+    return metadata, tuple(notes)
 
 
 def load(source: Source) -> OfflineDataset:
@@ -109,7 +135,7 @@ def read(source: Source) -> tuple[OfflineDataset | None, list[Finding]]:
     findings = [*source.notes, *check_layout(source)]
     sound = not any(finding.level == "error" for finding in findings)
     arrays: dict[str, Array] = {}
-    for name in (*FORMS, GOALS):
+    for name in source.names:
         if name in source.fields and not any(_layout_of(source, name)):
             array, found = read_field(source, name)
             findings += found
@@ -135,10 +161,15 @@ def read(source: Source) -> tuple[OfflineDataset | None, list[Finding]]:
 
 def check_layout(source: Source) -> Iterator[Finding]:
     """Yield what is wrong with names, ranks, types and lengths; reads no data."""
-    listed = ", ".join(repr(name) for name in sorted(source.fields)) or "nothing"
-    for name in FORMS:
+    listed = ", ".join(repr(name) for name in sorted({*source.fields, *source.unreadable})) or "nothing"
+    for name in source.names:
+        if name in source.unreadable:
+            yield Finding("error", f"{source.where}: field {name!r} {source.unreadable[name]}")
+            continue
         if name in source.fields:
             yield from _layout_of(source, name)
+            continue
+        if name == GOALS:
             continue
         meant = _misnamed(name, source.fields)
         if name in REQUIRED:
@@ -152,11 +183,9 @@ def check_layout(source: Source) -> Iterator[Finding]:
                 f"{source.where}: no field 'timeouts', so only terminals end an episode; "
                 "if a time limit ended some, add it (bool, one a row)",
             )
-    if GOALS in source.fields:
-        yield from _layout_of(source, GOALS)
     lengths = {
         name: source.fields[name].shape[0]
-        for name in (*FORMS, GOALS)
+        for name in source.names
         if name in source.fields and source.fields[name].shape
     }
     if 0 in lengths.values():
@@ -223,6 +252,8 @@ def read_field(source: Source, name: str) -> tuple[Array | None, list[Finding]]:
                     kind = "NaN" if np.isnan(value) else "too large for float32" if np.isfinite(value) else "infinite"
                     first = f"row {at + row}" + (f", dimension {column}" if name in MATRICES else "") + f" is {kind}"
             at += len(block)
+    except RactdError as error:
+        return None, [Finding("error", str(error))]
     except DAMAGE as error:
         what = f"field {name!r} can't be read from row {at} on ({_line(error)})"
         return None, [Finding("error", f"{source.where}: {what}; the file is damaged or cut off, copy it again")]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ractd.data.dataset import BLOCK_ROWS, Floats, OfflineDataset
-from ractd.data.fields import GOALS, Array, Field, Source
+from ractd.data.fields import ALIASES, FLAGS, FORMS, GOALS, METADATA, REQUIRED, Array, Field, Finding, Source, texts
 from ractd.errors import RactdError
 
 if TYPE_CHECKING:
@@ -24,51 +24,62 @@ CHUNK_ROWS = 16_384
 
 def open_hdf5(path: str | Path, name: str | None = None) -> Source:
     """List what an HDF5 file holds without reading its data; raises RactdError if it is no whole HDF5 file."""
-    import h5py
+    from ractd.data.hdf5_faults import fault, find, link_fault, listed, unwritten
 
     path = Path(path)
     fields: dict[str, Field] = {}
-    groups = []
-    try:
-        with h5py.File(path, "r") as file:
-            for key, item in file.items():
-                if isinstance(item, h5py.Dataset):
-                    fields[key] = Field(tuple(item.shape or ()), item.dtype, _blocks(path, key))
-                else:
-                    groups.append(key)
-            goals = file.get(GOALS)
-            if isinstance(goals, h5py.Dataset):
-                fields[GOALS] = Field(tuple(goals.shape or ()), goals.dtype, _blocks(path, GOALS))
-            attributes = {key: _text(file.attrs.get(key)) for key in ("env_id", "recipe", "maze")}
-    except FileNotFoundError as error:
-        raise RactdError(f"{path}: no such file") from error
-    except IsADirectoryError as error:
-        raise RactdError(f"{path}: is a folder, expected an HDF5 file") from error
-    except PermissionError as error:
-        raise RactdError(f"{path}: not readable by this user") from error
-    except (OSError, RuntimeError, KeyError) as error:
-        raise RactdError(f"{path}: {_complaint(path, error)}") from error
-    hint = ""
-    if any(group.startswith("episode_") for group in groups):
-        hint = "this is Minari's layout, load it by its Minari id instead"
-    elif "data" in groups and not fields:
-        hint = "this looks like robomimic's layout, write its demonstrations one after the other in D4RL's"
+    unreadable: dict[str, str] = {}
+    groups: dict[str, list[str]] = {}
+    unfilled: list[Finding] = []
+    with listed(path) as file:
+        for key in (*file, GOALS):
+            item = find(file, key)
+            if item is None and key == GOALS:
+                continue
+            why = link_fault(file, key) if item is None else fault(item)
+            if why:
+                unreadable[key] = why
+            else:
+                fields[key] = Field(tuple(item.shape or ()), item.dtype, _blocks(path, key))
+                # Flags that were never raised need not be written.
+                if key in REQUIRED and key not in FLAGS and (gap := unwritten(item)):
+                    unfilled.append(Finding("warning", f"{path}: field {key!r} {gap}; were all rows logged?"))
+            if isinstance(item, Mapping):
+                groups[key] = list(item)
+        metadata, notes = texts({key: file.attrs.get(key) for key in METADATA}, str(path))
     return Source(
         where=str(path),
         name=name or path.stem,
         fields=fields,
-        env_id=attributes["env_id"] or None,
-        recipe=attributes["recipe"],
-        maze=attributes["maze"],
-        hint=hint,
+        unreadable=unreadable,
+        env_id=metadata["env_id"] or None,
+        recipe=metadata["recipe"],
+        maze=metadata["maze"],
+        hint=_hint(fields, groups),
+        notes=(*notes, *unfilled),
     )
+
+
+def _hint(fields: Mapping[str, Field], groups: Mapping[str, list[str]]) -> str:
+    if any(group.startswith("episode_") for group in groups):
+        return "this is Minari's layout, load it by its Minari id instead"
+    if "data" in groups and not fields:
+        return "this looks like robomimic's layout, write its demonstrations one after the other in D4RL's"
+    named = {name for form in FORMS for name in (form, *ALIASES[form])}
+    holding = {group: inside for group, inside in groups.items() if not fields or named & set(inside)}
+    if not holding:
+        return "" if fields else "the file holds no arrays; write one a field, with one row a transition"
+    shown = "; ".join(
+        f"{group!r} holds {', '.join(map(repr, inside[:6])) or 'nothing'}" for group, inside in holding.items()
+    )
+    return f"it has groups ({shown}), and D4RL's layout has one array a field, in no group; write it so"
 
 
 def _blocks(path: Path, key: str) -> Any:
     def blocks() -> Iterator[Array]:
-        import h5py
+        from ractd.data.hdf5_faults import open_file
 
-        with h5py.File(path, "r") as file:
+        with open_file(path) as file:
             data = file[key]
             # A block that cuts through a chunk would have it decompressed twice.
             chunk = data.chunks[0] if data.chunks else 1
@@ -77,24 +88,6 @@ def _blocks(path: Path, key: str) -> Any:
                 yield data[start : start + rows]
 
     return blocks
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return value if isinstance(value, str) else ""
-
-
-def _complaint(path: Path, error: Exception) -> str:
-    size = path.stat().st_size
-    if size == 0:
-        return "the file is empty"
-    with open(path, "rb") as file:
-        signature = file.read(8)
-    if signature == b"\x89HDF\r\n\x1a\n":
-        reason = str(error).splitlines()[0]
-        return f"the HDF5 file is damaged or cut off ({size:,} bytes; {reason}); copy or download it again"
-    return f"not an HDF5 file (it starts with {signature!r}); expected D4RL's layout in HDF5"
 
 
 def write_hdf5(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from ractd.data.dataset import BLOCK_ROWS
-from ractd.data.fields import DAMAGE, Array, Field, Source
+from ractd.data.fields import DAMAGE, METADATA, Array, Field, Source, texts
 from ractd.errors import RactdError
 
 
@@ -18,16 +18,16 @@ def open_npz(path: str | Path, name: str | None = None) -> Source:
     """List what an `.npz` holds from its arrays' headers; raises RactdError if it is no whole archive."""
     path = Path(path)
     fields: dict[str, Field] = {}
-    text: dict[str, str] = {}
+    found: dict[str, Any] = {}
     try:
         with zipfile.ZipFile(path) as archive:
             for member in archive.namelist():
                 key = member.removesuffix(".npy")
                 with archive.open(member) as stream:
                     shape, fortran, dtype = _header(stream)
-                    if key in ("env_id", "recipe") and dtype.kind == "U" and shape == ():
-                        text[key] = (
-                            stream.read().decode("utf-32-le" if dtype.byteorder != ">" else "utf-32-be").rstrip("\0")
+                    if key in METADATA:
+                        found[key] = (
+                            _text(stream, dtype) if shape == () and dtype.kind in "US" else Header(shape, dtype)
                         )
                         continue
                 fields[key] = Field(shape, dtype, _blocks(path, member, shape, dtype, fortran))
@@ -38,13 +38,28 @@ def open_npz(path: str | Path, name: str | None = None) -> Source:
     except DAMAGE as error:
         message = f"{path}: not a whole .npz archive ({error}); save it with numpy.savez or copy it again"
         raise RactdError(message) from error
+    metadata, notes = texts(found, str(path))
     return Source(
         where=str(path),
         name=name or path.stem,
         fields=fields,
-        env_id=text.get("env_id") or None,
-        recipe=text.get("recipe", ""),
+        env_id=metadata["env_id"] or None,
+        recipe=metadata["recipe"],
+        maze=metadata["maze"],
+        notes=notes,
     )
+
+
+class Header(NamedTuple):
+    """What an array is, without what it holds: an array of objects is a pickle, which is never opened."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+def _text(stream: IO[bytes], dtype: np.dtype[Any]) -> str:
+    text: str | bytes = np.frombuffer(stream.read(), dtype)[0] if dtype.itemsize else ""
+    return text if isinstance(text, str) else text.decode("utf-8", "replace")
 
 
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

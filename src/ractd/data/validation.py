@@ -118,7 +118,7 @@ def check_successors(data: OfflineDataset, source: Source) -> Iterator[Finding]:
             gap = np.abs(after - said) > 1e-3 * (1 + np.abs(after))
             broken.append(rows[gap.any(axis=1)])
             at += len(block)
-    except DAMAGE:
+    except (*DAMAGE, RactdError):
         yield Finding(
             "warning", f"{source.where}: field 'next_observations' can't be read from row {at} on; it isn't used"
         )
