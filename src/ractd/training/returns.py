@@ -49,9 +49,10 @@ class ReturnObjective(nn.Module):
     @torch.no_grad()
     def error(self, network: nn.Module, index: Tensor) -> float:
         """Return the mean squared error of a network on transitions `index [N]`, in variances of the returns-to-go."""
-        total = torch.zeros((), device=self.targets.device, dtype=torch.float64)
+        total = torch.zeros((), dtype=torch.float64)
         for rows in index.split(65_536):
             observations, actions = self.windows.gather(rows)
             estimate = network(self.normalizer.observation(observations[:, -1]), self.normalizer.action(actions[:, 0]))
-            total += (estimate - self.targets[rows]).square().sum(dtype=torch.float64)
+            # Summed by the processor: not every accelerator has float64.
+            total += (estimate - self.targets[rows]).square().cpu().sum(dtype=torch.float64)
         return float(total / len(index))

@@ -111,7 +111,7 @@ class Plans:
     def _rows(self, draws: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the rows of the state and of the goal, each `[B]`."""
         index = draws["index"].to(self.states.device)
-        later = (draws["later"] * self.horizon / 2).long() + 1
+        later = (draws["later"].to(index.device) * self.horizon / 2).long() + 1
         return index, torch.minimum(index + later, self.last[index])
 
     def _states(self, draws: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
