@@ -359,7 +359,7 @@ def main() -> None:
         err.print(f"stopped{how}", **_PLAIN)
         raise SystemExit(130) from None
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if errno.errorcode.get(error.errno or 0) not in ("ENOSPC", "EDQUOT", "EROFS", "EACCES"):
             raise
         err.print("[bold red]error:[/] ", end="")
         err.print(f"{error.filename or 'a file'}: could not be written ({error.strerror})", **_PLAIN)

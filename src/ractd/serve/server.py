@@ -32,6 +32,17 @@ WATCH = 0.1
 """Seconds between two looks at how long each client has been silent or has not read."""
 
 
+def handle(loop: asyncio.AbstractEventLoop, name: str, act: Callable[[], None]) -> None:
+    """Have the loop call `act` at each signal of a name; nothing where the system has no such signal."""
+    number = getattr(signal, name, None)
+    if number is None:
+        return
+    try:
+        loop.add_signal_handler(number, act)
+    except NotImplementedError:  # the loops of Windows
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(act))
+
+
 class Server:
     """One policy for many clients, over WebSocket and plain HTTP on one port.
 
@@ -68,9 +79,8 @@ class Server:
             tasks.add(task)
             task.add_done_callback(tasks.discard)
 
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, start, self.drain)
-        loop.add_signal_handler(signal.SIGHUP, start, self.reload)
+        for name, work in {"SIGTERM": self.drain, "SIGINT": self.drain, "SIGHUP": self.reload}.items():
+            handle(loop, name, partial(start, work))
         batching = loop.create_task(self.batcher.run())
         batching.add_done_callback(lambda _: self._stop.set())
         start(self._watch)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import resource
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +94,10 @@ def exposure(settings: Settings) -> str | None:
 
 def reserve_files(connections: int) -> int:
     """Raise this process's limit of open files for so many connections, and return for how many it is enough."""
+    try:
+        import resource
+    except ImportError:  # Windows, where sockets are no files
+        return connections
     spare = 256
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = resource.RLIM_INFINITY
