@@ -25,7 +25,6 @@ from common import print_table, summary, write_result
 from numpy.typing import NDArray
 
 from ractd.config import PRESETS, Config, UNet
-from ractd.data.dataset import Statistics
 from ractd.export import export_policy
 from ractd.export.formats import Format
 from ractd.export.graph import PolicyGraph
@@ -67,13 +66,7 @@ def untrained(config: Config, jumps: bool) -> Policy:
     condition_dim = config.history * OBSERVATIONS
     denoiser = build_network(network, config.horizon, ACTIONS, condition_dim, jumps)
     returns = ReturnNetwork(OBSERVATIONS, ACTIONS, config.return_model.layers)
-    unit = Statistics(
-        observation_mean=np.zeros(OBSERVATIONS, np.float32),
-        observation_std=np.ones(OBSERVATIONS, np.float32),
-        action_low=-np.ones(ACTIONS, np.float32),
-        action_high=np.ones(ACTIONS, np.float32),
-    )
-    return Policy(spec, denoiser, returns, Normalizer.of(unit))
+    return Policy(spec, denoiser, returns, Normalizer(OBSERVATIONS, ACTIONS))
 
 
 def policies(run: Path | None) -> dict[str, tuple[Policy, Policy]]:

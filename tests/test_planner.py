@@ -36,7 +36,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def plans_of(data: OfflineDataset, points: int = 0, horizon: int = HORIZON) -> Plans:
-    plans = Plans(data, horizon, PlanNormalizer.of_dataset(data, horizon, points))
+    plans = Plans(data, horizon, PlanNormalizer.of_states(data.statistics(), horizon, points))
     plans.fit(0)
     return plans
 

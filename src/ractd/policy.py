@@ -226,8 +226,8 @@ class Policy(nn.Module):
         return x
 
     def decode(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Return what the return model judges, in [-1, 1] where the data is, of sequences x: here x itself, the actions."""
-        return x
+        """Return what the return model judges, in [-1, 1] where the data is, of sequences x: the actions that they stand for."""
+        return x * self.normalizer.varying
 
     def sample(self, observations: Tensor, noise: Tensor) -> Tensor:
         """Return raw action sequences `[B, c, A]` for raw observations `[B, h, O]`, a pure function of both inputs."""
@@ -329,5 +329,7 @@ class Policy(nn.Module):
             policy: Policy = Planner(spec, network, return_network, normalizer, dynamics)
         else:
             policy = Policy(spec, network, return_network, Normalizer(spec.observation_dim, spec.action_dim))
+        if "normalizer.observation_low" in tensors:  # only where the data had outliers
+            policy.normalizer.limit(*torch.zeros(2, spec.observation_dim))
         load_weights(policy, tensors, directory / WEIGHTS)
         return policy.to(device)

@@ -6,8 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ractd.data.dataset import OfflineDataset, Statistics, return_to_go
+    from ractd.data.dataset import OfflineDataset, return_to_go
     from ractd.data.inspect import summarize
+    from ractd.data.ranges import Statistics
     from ractd.data.registry import list_datasets, load_dataset
     from ractd.data.validation import validate
 
@@ -15,7 +16,7 @@ __all__ = ["OfflineDataset", "Statistics", "list_datasets", "load_dataset", "ret
 
 _HOMES = {
     "OfflineDataset": "dataset",
-    "Statistics": "dataset",
+    "Statistics": "ranges",
     "list_datasets": "registry",
     "load_dataset": "registry",
     "return_to_go": "dataset",

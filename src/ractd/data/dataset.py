@@ -10,27 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ractd.data.ranges import Statistics, statistics_of
 from ractd.errors import RactdError
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
-
-BLOCK_ROWS = 65_536
-"""Rows that blockwise passes look at together: small next to any dataset that needs care."""
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """What scales a dataset: `observation_mean`, `observation_std` [O], `action_low`, `action_high` [A], float32.
-
-    A constant observation has std 1 and a constant action c the range c-1 .. c+1, so that scaling is always finite.
-    """
-
-    observation_mean: Floats
-    observation_std: Floats
-    action_low: Floats
-    action_high: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,32 +128,11 @@ class OfflineDataset:
 
     @cached_property
     def _statistics(self) -> Statistics:
-        mean, std = _mean_and_std(self.observations)
-        low, high = self.actions.min(axis=0), self.actions.max(axis=0)
-        center = (low + high) / 2
-        constant = high - low <= np.finfo(np.float32).eps * np.abs(center)
-        half = np.maximum(1, 1e-3 * np.abs(center))
-        return Statistics(
-            observation_mean=mean,
-            observation_std=std,
-            action_low=np.where(constant, center - half, low).astype(np.float32),
-            action_high=np.where(constant, center + half, high).astype(np.float32),
-        )
+        return statistics_of(self.observations, self.actions)
 
     def statistics(self) -> Statistics:
         """Return the scaling of observations and actions, computed once, blockwise in float64."""
         return self._statistics
-
-
-def _mean_and_std(values: Floats) -> tuple[Floats, Floats]:
-    blocks = [values[start : start + BLOCK_ROWS] for start in range(0, len(values), BLOCK_ROWS)]
-    mean = sum((block.sum(axis=0, dtype=np.float64) for block in blocks), np.zeros(values.shape[1])) / len(values)
-    # Two passes: the one-pass formula loses every digit of a small spread around a large mean.
-    squares = sum(((block - mean) ** 2).sum(axis=0) for block in blocks)
-    std = np.sqrt(squares / len(values))
-    float32 = np.finfo(np.float32)
-    std[std <= float32.eps * np.abs(mean) + float32.tiny] = 1
-    return mean.astype(np.float32), std.astype(np.float32)
 
 
 PIECE = 1024

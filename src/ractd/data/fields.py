@@ -16,7 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ractd.data.dataset import BLOCK_ROWS, OfflineDataset
+from ractd.data.dataset import OfflineDataset
+from ractd.data.ranges import BLOCK_ROWS
 from ractd.errors import RactdError
 
 Array = NDArray[Any]

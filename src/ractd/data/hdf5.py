@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ractd.data.dataset import BLOCK_ROWS, Floats, OfflineDataset
+from ractd.data.dataset import Floats, OfflineDataset
 from ractd.data.fields import ALIASES, FLAGS, FORMS, GOALS, METADATA, REQUIRED, Array, Field, Finding, Source, texts
+from ractd.data.ranges import BLOCK_ROWS
 from ractd.errors import RactdError
 
 if TYPE_CHECKING:

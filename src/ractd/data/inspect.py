@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ractd.data import d4rl
-from ractd.data.dataset import BLOCK_ROWS, OfflineDataset, describe
+from ractd.data.dataset import OfflineDataset, describe
+from ractd.data.ranges import BLOCK_ROWS
 from ractd.data.validation import constant_dimensions
 
 QUANTILES = {"min": 0.0, "q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q90": 0.9, "max": 1.0}
@@ -68,8 +69,10 @@ def _score(dataset: OfflineDataset, returns: NDArray[np.float64]) -> NDArray[np.
 
 
 def _saturated(dataset: OfflineDataset, low: NDArray[np.float32], high: NDArray[np.float32]) -> float:
+    varying = high > low  # what never changes is at no edge
+    width = np.where(varying, high - low, np.float32(1))
     count = 0
     for start in range(0, dataset.num_transitions, BLOCK_ROWS):
-        scaled = 2 * (dataset.actions[start : start + BLOCK_ROWS] - low) / (high - low) - 1
-        count += int((np.abs(scaled) > SATURATED).sum())
+        scaled = 2 * (dataset.actions[start : start + BLOCK_ROWS] - low) / width - 1
+        count += int(((np.abs(scaled) > SATURATED) & varying).sum())
     return count / dataset.actions.size

@@ -9,8 +9,8 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from ractd.data.dataset import BLOCK_ROWS
 from ractd.data.fields import DAMAGE, METADATA, Array, Field, Source, texts
+from ractd.data.ranges import BLOCK_ROWS
 from ractd.errors import RactdError
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ractd.data.dataset import BLOCK_ROWS, Bools, Floats, Ints, OfflineDataset
+from ractd.data.dataset import Bools, Floats, Ints, OfflineDataset
 from ractd.data.fields import DAMAGE, FORMS, GOALS, Finding, Source, field_of, load, read
+from ractd.data.ranges import BLOCK_ROWS
 from ractd.data.registry import find_source
 from ractd.errors import RactdError
 

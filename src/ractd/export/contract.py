@@ -105,6 +105,7 @@ def contract(source: Source) -> dict[str, Any]:
                 "meaning": "the next actions in the order of execution, in the environment's units, clipped to low and high",
                 "low": low,
                 "high": high,
+                "low_and_high_are": _bounds_are(provenance.get("scaling") or {}),
             },
             **_states(spec),
         },
@@ -140,20 +141,31 @@ def _bounds(policy: Policy) -> tuple[list[float], list[float]]:
     return normalizer.action_low.tolist(), normalizer.action_high.tolist()
 
 
+def _bounds_are(scaling: dict[str, Any]) -> str:
+    """Say where the bounds of the actions come from, of what a run records of its scaling."""
+    return f"smallest and largest of the training data{_without(scaling.get('action_outliers', 0))}"
+
+
+def _without(outliers: int) -> str:
+    return f", its {outliers:,} outlier{'s' if outliers > 1 else ''} left out" if outliers else ""
+
+
 def _observation_range(source: Source) -> dict[str, Any]:
     normalizer = source.policy.normalizer
     mean, std = (x.numpy().astype(np.float64) for x in (normalizer.observation_mean, normalizer.observation_std))
     if source.dataset is not None:
-        low, high, of = source.dataset.observations.min(0), source.dataset.observations.max(0), "smallest and largest"
+        statistics = source.dataset.statistics()
+        low, high = (x.astype(np.float64) for x in (statistics.observation_low, statistics.observation_high))
+        of, but = "smallest and largest", _without(int(statistics.observation_outliers.sum()))
         if source.policy.spec.plans:
             low, high = np.tile(low, 2), np.tile(high, 2)
     else:
         low, high = mean - STANDARD_DEVIATIONS * std, mean + STANDARD_DEVIATIONS * std
-        of = f"mean -+ {STANDARD_DEVIATIONS:g} standard deviations"
+        of, but = f"mean -+ {STANDARD_DEVIATIONS:g} standard deviations", ""
     return {
         "low": low.tolist(),
         "high": high.tolist(),
-        "low_and_high_are": f"{of} of the training data",
+        "low_and_high_are": f"{of} of the training data{but}",
         "margin": MARGIN,
         "mean": mean.tolist(),
         "std": std.tolist(),

@@ -58,7 +58,7 @@ class OneStepGraph(nn.Module):
         denoiser = self.denoiser = cast(MLPAtTime, folded)
         half = ((n.action_high - n.action_low) / 2).repeat(spec.horizon)
         self.scale = nn.Buffer(spec.diffusion.sigma_max * denoiser.a * half)
-        self.mean, self.low, self.high = (nn.Buffer(x) for x in (n.observation_mean, n.action_low, n.action_high))
+        self.normalizer = n
         of_noise, of_observation = denoiser.input.weight.tensor_split([len(half)], dim=1)
         of_noise.mul_(spec.diffusion.sigma_max)
         of_observation.div_(n.observation_std.repeat(spec.history))
@@ -67,9 +67,9 @@ class OneStepGraph(nn.Module):
         denoiser.a = 0.0
 
     def forward(self, observation: Tensor, noise: Tensor) -> Tensor:
-        x = noise.flatten(1)
-        scaled: Tensor = self.scale * x + self.denoiser(x, (observation - self.mean).flatten(1))
-        actions: Tensor = scaled.unflatten(1, noise.shape[3:]).clamp(self.low, self.high)  # type: ignore[no-untyped-call]
+        x, n = noise.flatten(1), self.normalizer
+        scaled: Tensor = self.scale * x + self.denoiser(x, (n.limited(observation) - n.observation_mean).flatten(1))
+        actions: Tensor = scaled.unflatten(1, noise.shape[3:]).clamp(n.action_low, n.action_high)  # type: ignore[no-untyped-call]
         return actions
 
 

@@ -100,8 +100,7 @@ def rounding(policy: Policy, observations: Tensor, noise: Tensor) -> float:
         double = copy.deepcopy(single).double()
     exact = double.sample(repeated.double(), noise.double())
     normalizer = policy.normalizer
-    half_range = (normalizer.action_high - normalizer.action_low) / 2
-    return float(((single.sample(repeated, noise) - exact).abs() / half_range).max())
+    return float(((single.sample(repeated, noise) - exact).abs() / normalizer.half_range).max())
 
 
 @torch.inference_mode()
@@ -112,12 +111,11 @@ def differences(policy: Policy, sample: Sample, observations: Tensor, noise: Ten
     precision, whose rounding is larger than any bound on a tie, from the nearest of all).
     """
     spec, normalizer = policy.spec, policy.normalizer
-    half_range = (normalizer.action_high - normalizer.action_low) / 2
     exported = torch.from_numpy(sample(observations.numpy(), np.ascontiguousarray(batch_first(noise, spec.candidates))))
     expected = policy.sample(observations, noise)
     if exported.shape != expected.shape:
         raise RactdError(f"the exported graph gives actions {list(exported.shape)}, expected {list(expected.shape)}")
-    found = (exported - expected).abs() / half_range
+    found = (exported - expected).abs() / normalizer.half_range
     if spec.candidates > 1:
         repeated = observations.repeat_interleave(spec.candidates, 0)
         single, condition = policy.configured(candidates=1), normalizer.observation(repeated).flatten(1)
@@ -125,7 +123,7 @@ def differences(policy: Policy, sample: Sample, observations: Tensor, noise: Ten
         given = policy.return_network.given(condition)
         returns = sequence_return(policy.return_network, given, judged, spec.rewarded).view(-1, spec.candidates)
         worse = returns < returns.amax(1, keepdim=True) - TIE
-        apart = (exported[:, None] - each.unflatten(0, (-1, spec.candidates))).abs() / half_range
+        apart = (exported[:, None] - each.unflatten(0, (-1, spec.candidates))).abs() / normalizer.half_range
         distance = apart.flatten(2).amax(2)
         if precision == "fp32":
             distance = distance.masked_fill(worse, torch.inf)

@@ -6,12 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ractd.data.dataset import OfflineDataset, Statistics
+from ractd.data.ranges import Statistics, constant_held
 from ractd.models.spline import Spline
 
 
 class Normalizer(nn.Module):
-    """Standardise observations per dimension and scale actions to [-1, 1] by the dataset's range."""
+    """Standardise observations per dimension and scale actions to [-1, 1] by their range.
+
+    A dimension whose range is one value, `action_low == action_high`, is 0 when it is scaled and that value when it is scaled back.
+    """
 
     def __init__(self, observation_dim: int, action_dim: int) -> None:
         super().__init__()
@@ -23,6 +26,10 @@ class Normalizer(nn.Module):
         self.register_buffer("observation_std", torch.ones(observation_dim))
         self.register_buffer("action_low", -torch.ones(action_dim))
         self.register_buffer("action_high", torch.ones(action_dim))
+        self.observation_low: Tensor | None
+        self.observation_high: Tensor | None
+        self.register_buffer("observation_low", None)
+        self.register_buffer("observation_high", None)
 
     @classmethod
     def of(cls, statistics: Statistics) -> Normalizer:
@@ -30,19 +37,55 @@ class Normalizer(nn.Module):
         normalizer = cls(len(statistics.observation_mean), len(statistics.action_low))
         for name in ("observation_mean", "observation_std", "action_low", "action_high"):
             setattr(normalizer, name, torch.as_tensor(getattr(statistics, name), dtype=torch.float32).clone())
+        normalizer.limit(*limits(statistics))
         return normalizer
+
+    def limit(self, low: Tensor | None, high: Tensor | None) -> None:
+        """Limit raw observations to low and high, `[O]`; None, as it is before, does not."""
+        self.observation_low, self.observation_high = low, high
+
+    @property
+    def varying(self) -> Tensor:
+        """True where an action is not constant, `[A]`."""
+        return self.action_high > self.action_low
+
+    @property
+    def half_range(self) -> Tensor:
+        """Half of each action's range `[A]`, and 1 where it is constant: one unit of scaled actions."""
+        return torch.where(self.varying, (self.action_high - self.action_low) / 2, 1)
+
+    def limited(self, observation: Tensor, entries: slice = slice(None)) -> Tensor:
+        """Return `entries` of raw observations within their limits: where the data had outliers, a new one must do no harm."""
+        if self.observation_low is None or self.observation_high is None:
+            return observation
+        return observation.clamp(self.observation_low[entries], self.observation_high[entries])
 
     def observation(self, observation: Tensor) -> Tensor:
         """Standardise raw observations `[..., O]`."""
-        return (observation - self.observation_mean) / self.observation_std
+        return (self.limited(observation) - self.observation_mean) / self.observation_std
 
     def action(self, action: Tensor) -> Tensor:
-        """Scale raw actions `[..., A]` to [-1, 1]."""
-        return 2 * (action - self.action_low) / (self.action_high - self.action_low) - 1
+        """Scale raw actions `[..., A]` to [-1, 1], those outside their range clipped to it."""
+        width = torch.where(self.varying, self.action_high - self.action_low, 1)
+        return (2 * (action - self.action_low) / width - 1).clamp(-1, 1) * self.varying
 
     def raw_action(self, action: Tensor) -> Tensor:
         """Clip to [-1, 1] and scale back to the environment's units."""
         return torch.addcmul(self.action_low, action.clamp(-1, 1) + 1, (self.action_high - self.action_low) / 2)
+
+
+def limits(statistics: Statistics) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    """Return the limits of observations, `[O]` each: the data's range in dimensions with outliers, none (float32's) in others.
+
+    (None, None) where no dimension has any: then nothing is limited, and networks get what they always got.
+    """
+    limited = statistics.observation_outliers > 0
+    if not limited.any():
+        return None, None
+    largest = np.finfo(np.float32).max
+    low = np.where(limited, statistics.observation_low, -largest)
+    high = np.where(limited, statistics.observation_high, largest)
+    return torch.from_numpy(low), torch.from_numpy(high)
 
 
 class PlanNormalizer(Normalizer):
@@ -60,21 +103,22 @@ class PlanNormalizer(Normalizer):
         self.register_buffer("state_high", torch.ones(state_dim))
 
     @classmethod
-    def of_dataset(cls, dataset: OfflineDataset, horizon: int, points: int) -> PlanNormalizer:
-        """Build from a dataset whose observations are states; a spline is still to be fitted to plans."""
-        statistics, states = dataset.statistics(), dataset.observations
-        normalizer = cls(dataset.observation_dim, dataset.action_dim, horizon, points)
-        low, high = (torch.from_numpy(bound(states, axis=0)) for bound in (np.min, np.max))
+    def of_states(cls, statistics: Statistics, horizon: int, points: int) -> PlanNormalizer:
+        """Build from the statistics of data whose observations are states; a spline is still to be fitted to plans."""
+        normalizer = cls(len(statistics.observation_mean), len(statistics.action_low), horizon, points)
+        low, high = map(torch.from_numpy, constant_held(statistics.observation_low, statistics.observation_high))
         constant = low == high
         normalizer.state_low, normalizer.state_high = low - constant.float(), high + constant.float()
         normalizer.observation_mean = torch.from_numpy(statistics.observation_mean).repeat(2)
         normalizer.observation_std = torch.from_numpy(statistics.observation_std).repeat(2)
         normalizer.action_low = torch.from_numpy(statistics.action_low.copy())
         normalizer.action_high = torch.from_numpy(statistics.action_high.copy())
+        normalizer.limit(*(x if x is None else x.repeat(2) for x in limits(statistics)))
         return normalizer
 
     def state(self, state: Tensor) -> Tensor:
-        """Scale raw states `[..., S]` to [-1, 1]."""
+        """Scale raw states `[..., S]`, within their limits, to [-1, 1]."""
+        state = self.limited(state, slice(len(self.state_low)))
         return 2 * (state - self.state_low) / (self.state_high - self.state_low) - 1
 
     def start(self, condition: Tensor) -> Tensor:
@@ -98,7 +142,7 @@ class PlanNormalizer(Normalizer):
     def goal(self, goal: Tensor) -> Tensor:
         """Standardise raw goals `[..., S]` as they stand in an observation."""
         half = slice(len(self.state_low), None)
-        return (goal - self.observation_mean[half]) / self.observation_std[half]
+        return (self.limited(goal, half) - self.observation_mean[half]) / self.observation_std[half]
 
     def raw_state(self, state: Tensor) -> Tensor:
         """Clip to [-1, 1] and scale back to the environment's units."""

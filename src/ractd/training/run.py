@@ -52,6 +52,8 @@ class Run:
     largest_return: float
     """What no sequence of the data exceeds, in the units of R: a plan is at its goal at most all the time."""
     maze: Maze | None
+    scaling: dict[str, Any]
+    """Where the range of the actions comes from."""
     return_mean: float
     return_std: float
     accelerator: Accelerator
@@ -133,7 +135,13 @@ class Run:
     ) -> None:
         """Write `policy/<name>` with where it comes from."""
         if self.accelerator.is_main_process:
-            origin = {"dataset": describe(self.dataset), "seed": self.config.seed, "versions": versions(), **provenance}
+            origin = {
+                "dataset": describe(self.dataset),
+                "scaling": self.scaling,
+                "seed": self.config.seed,
+                "versions": versions(),
+                **provenance,
+            }
             self.policy(network, models, jumps, origin).save(self.directory / "policy" / name)
 
 
@@ -150,11 +158,15 @@ def prepare(
 ) -> Run:
     """Bring the dataset to the device; scales come from it, or from the policy whose teacher is used."""
     device = accelerator.device
+    statistics = dataset.statistics()
+    scaling: dict[str, Any] = {"action_outliers": int(statistics.action_outliers.sum())}
+    if source is not None:
+        scaling = source.spec.provenance.get("scaling") or {}
     mean, std, targets, largest = 0.0, 1.0, torch.empty(0), float(config.horizon)
     samples: ActionSequences | Plans
     if config.plan is not None:
         if source is None:
-            fitted = PlanNormalizer.of_dataset(dataset, config.horizon, config.plan.points)
+            fitted = PlanNormalizer.of_states(statistics, config.horizon, config.plan.points)
             samples = Plans(dataset, config.horizon, fitted.to(device))
             samples.fit(config.seed)
         else:
@@ -170,7 +182,7 @@ def prepare(
         returns /= std
         targets = torch.from_numpy(returns).to(device)
         largest = float(returns.max()) if returns.max() > 0 else 1.0
-        normalizer = Normalizer.of(dataset.statistics()) if source is None else source.normalizer
+        normalizer = Normalizer.of(statistics) if source is None else source.normalizer
         windows = Windows(dataset, config.horizon, config.history, device)
         samples = ActionSequences(windows, normalizer.to(device))
         log.say(
@@ -186,6 +198,7 @@ def prepare(
         targets=targets,
         largest_return=largest,
         maze=maze_of(dataset),
+        scaling=scaling,
         return_mean=mean,
         return_std=std,
         accelerator=accelerator,

@@ -60,8 +60,8 @@ class ActionSequences:
         return self.normalizer.observation(observations).flatten(1), self.normalizer.action(actions)
 
     def decode(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Return x: it is the actions."""
-        return x
+        """Return the actions that x stands for: x, and 0 in constant dimensions, whatever a network made of them."""
+        return x * self.normalizer.varying
 
 
 class Plans:

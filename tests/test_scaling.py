@@ -1,0 +1,240 @@
+"""Constants, outliers and the robot's own range, from the data to the actions of an exported policy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from dataset_factory import make
+from export_factory import OBSERVATIONS, TINY_MLP, TINY_UNET, make_policy, observations
+
+import ractd
+from ractd.config import DDPM, MLP, PRESETS, Config, Network, Optimization
+from ractd.data import OfflineDataset
+from ractd.data.hdf5 import write_hdf5
+from ractd.data.windows import Windows
+from ractd.diffusion.ctm import reward_loss
+from ractd.export import export_policy
+from ractd.models.normalizer import Normalizer, PlanNormalizer
+from ractd.policy import WEIGHTS, Policy
+from ractd.training.checkpoint import read_tensors
+from ractd.training.samples import ActionSequences, Plans
+from ractd_runtime import Policy as Deployed
+
+pytestmark = pytest.mark.usefixtures("short_latency")
+CONSTANT = np.float32(0.04)
+
+
+def held(policy: Policy, value: float = 0.04) -> Policy:
+    """The policy with a constant second action."""
+    policy.normalizer.action_low[1] = policy.normalizer.action_high[1] = value
+    return policy
+
+
+def limited(policy: Policy) -> Policy:
+    """The policy with limits of its first observation, as one of data with outliers has them."""
+    low, high = torch.full((OBSERVATIONS,), -3e38), torch.full((OBSERVATIONS,), 3e38)
+    low[0], high[0] = -0.5, 2.5
+    policy.normalizer.limit(low, high)
+    return policy
+
+
+# --- constant actions ---------------------------------------------------------------------------------------------
+
+POLICIES: dict[str, dict[str, Any]] = {
+    "one step": {},
+    "four steps": {"steps": 4},
+    "candidates": {"candidates": 8},
+    "U-Net": {"network": TINY_UNET},
+    "teacher": {"jumps": False, "steps": 6},
+    "DDPM teacher": {"jumps": False, "ddpm": DDPM(timesteps=10), "steps": 5},
+}
+
+
+@pytest.mark.parametrize("kind", POLICIES)
+@pytest.mark.parametrize("value", [0.04, -3e-7, 1e6, 0.0])
+def test_a_constant_action_comes_out_to_the_bit(kind: str, value: float, tmp_path: Path) -> None:
+    policy = held(make_policy(**POLICIES[kind]), value)
+    again = Policy.load(policy.save(tmp_path))
+    actions = again.reset(1).act_chunk(observations(policy, 64).squeeze(1).numpy())
+    assert (actions[..., 1] == np.float32(value)).all()
+    assert np.unique(actions[..., 0]).size > 30
+
+
+@pytest.mark.parametrize(
+    ("network", "steps", "format", "precision"),
+    [
+        (TINY_MLP, 1, "onnx", "fp32"),
+        (TINY_MLP, 2, "onnx", "fp32"),
+        (TINY_UNET, 1, "onnx", "fp32"),
+        (TINY_MLP, 1, "openvino", "fp32"),
+        (TINY_UNET, 1, "openvino", "fp32"),
+        (TINY_MLP, 1, "onnx", "fp16"),
+        (MLP(width=128, blocks=1), 1, "onnx", "int8"),
+    ],
+)
+def test_a_constant_action_of_an_exported_policy_is_that_to_the_bit(
+    network: Network, steps: int, format: Any, precision: Any, tmp_path: Path
+) -> None:
+    policy = held(make_policy(network, steps=steps))
+    export_policy(policy.save(tmp_path / "policy"), tmp_path / "out", format=format, precision=precision)
+    deployed = Deployed.load(tmp_path / "out")
+    actions = deployed.sample(observations(policy, 64).numpy(), deployed.draw_noise(64))
+    assert (actions[..., 1] == CONSTANT).all()
+    assert np.unique(actions[..., 0]).size > 30
+    bounds = deployed.contract.content["outputs"]["actions"]
+    assert bounds["low"][1] == bounds["high"][1] == CONSTANT
+
+
+def test_scaled_constants_are_zero_and_other_actions_are_what_they_were() -> None:
+    data = make([300], act=3)
+    data.actions[:, 1] = CONSTANT
+    normalizer = Normalizer.of(data.statistics())
+    actions = torch.from_numpy(data.actions)
+    x = normalizer.action(actions)
+    assert (x[:, 1] == 0).all()
+    low, high = actions.amin(0), actions.amax(0)
+    plain = 2 * (actions - low) / (high - low) - 1
+    assert x[:, [0, 2]].equal(plain[:, [0, 2]])
+    assert (normalizer.raw_action(torch.randn(300, 3))[:, 1] == float(CONSTANT)).all()
+
+
+def test_what_a_network_makes_of_a_constant_action_is_not_judged() -> None:
+    data = make([300], act=3)
+    data.actions[:, 1] = CONSTANT
+    samples = ActionSequences(Windows(data, 4), Normalizer.of(data.statistics()))
+    x = torch.randn(16, 4, 3, requires_grad=True)
+    loss, excess = reward_loss(
+        lambda _, action: action.sum(1), torch.zeros(16, 3), samples.decode(x, torch.zeros(16, 3))
+    )
+    (loss + excess).sum().backward()  # type: ignore[no-untyped-call]
+    assert x.grad is not None
+    assert (x.grad[..., 1] == 0).all()
+    assert (x.grad[:, 0, [0, 2]] != 0).any()
+    sound = ActionSequences(Windows(make([300], act=3), 4), Normalizer.of(make([300], act=3).statistics()))
+    assert sound.decode(x, torch.zeros(16, 3)).equal(x)
+
+
+def test_a_file_of_before_with_a_range_around_its_constant_acts_as_before(tmp_path: Path) -> None:
+    policy = make_policy()
+    policy.normalizer.action_low[1], policy.normalizer.action_high[1] = -0.96, 1.04
+    tensors, _ = read_tensors(policy.save(tmp_path) / WEIGHTS)
+    assert {name for name in tensors if name.startswith("normalizer.")} == {
+        f"normalizer.{name}" for name in ("observation_mean", "observation_std", "action_low", "action_high")
+    }, "a policy of sound data has the tensors that it always had"
+    seen, noise = observations(policy, 16), policy.reset(0).draw_noise(16)
+    x = policy.sequence(policy.normalizer.observation(seen).flatten(1), noise)
+    expected = -0.96 + (x[..., 1].clamp(-1, 1) + 1)
+    torch.testing.assert_close(Policy.load(tmp_path).sample(seen, noise)[..., 1], expected, rtol=0, atol=1e-6)
+
+
+# --- outliers ----------------------------------------------------------------------------------------------------
+
+
+def test_an_outlying_observation_is_seen_as_the_end_of_the_range(tmp_path: Path) -> None:
+    policy = limited(make_policy())
+    policy = Policy.load(policy.save(tmp_path))
+    seen = observations(policy, 8).squeeze(1).numpy()
+    seen[:4, 0], seen[4:, 0] = 1e9, -1e9
+    ends = seen.copy()
+    ends[:4, 0], ends[4:, 0] = 2.5, -0.5
+    assert (policy.reset(0).act_chunk(seen) == policy.reset(0).act_chunk(ends)).all()
+    seen[:, 0] = 1.0
+    policy.normalizer.limit(None, None)
+    without = policy.reset(0).act_chunk(seen)
+    assert (limited(policy).reset(0).act_chunk(seen) == without).all()
+
+
+@pytest.mark.parametrize(("network", "format"), [(TINY_MLP, "onnx"), (TINY_UNET, "onnx"), (TINY_MLP, "openvino")])
+def test_an_exported_policy_limits_observations_too(network: Network, format: Any, tmp_path: Path) -> None:
+    policy = limited(make_policy(network, history=2))
+    export_policy(policy.save(tmp_path / "policy"), tmp_path / "out", format=format)
+    deployed = Deployed.load(tmp_path / "out")
+    seen, noise = observations(policy, 8).numpy(), deployed.draw_noise(8)
+    seen[:, 0, 0] = 1e9
+    ends = seen.copy()
+    ends[:, 0, 0] = 2.5
+    assert (deployed.sample(seen, noise) == deployed.sample(ends, noise)).all()
+
+
+def test_training_sees_outliers_at_the_ends_of_the_ranges() -> None:
+    data = make([2000])
+    low, high = data.actions.min(0), data.actions.max(0)
+    data.observations[[5, 9], 1], data.actions[7, 0] = [1e9, -1e9], -1e4
+    samples = ActionSequences(Windows(data, 4), Normalizer.of(data.statistics()))
+    condition, x = samples.gather({"index": torch.arange(2000)})
+    assert condition.abs().max() < 10
+    assert x.abs().max() <= 1
+    assert x[7, 0, 0] == -1
+    np.testing.assert_allclose(samples.normalizer.raw_action(x)[100:1000, 0], data.actions[100:1000], atol=1e-6)
+    assert samples.normalizer.action_low.numpy().tolist() == pytest.approx(low.tolist(), abs=1e-2)
+    assert samples.normalizer.action_high.numpy().tolist() == pytest.approx(high.tolist(), abs=1e-2)
+
+
+@pytest.mark.parametrize("points", [0, 4])
+def test_a_planner_sees_outliers_at_the_ends_of_the_ranges(points: int) -> None:
+    data = make([500, 500], obs=4)
+    data.observations[[5, 700], 2], data.actions[7, 0] = [1e9, -1e9], 1e4
+    plans = Plans(data, 12, PlanNormalizer.of_states(data.statistics(), 12, points))
+    plans.fit(0)
+    condition, x = plans.gather(plans.draw(2000, torch.Generator().manual_seed(0)))
+    assert condition.abs().max() < 10
+    assert plans.decode(x, condition).abs().max() < (1.0001 if not points else 3)
+    normalizer = plans.normalizer
+    assert normalizer.state(plans.states).abs().max() <= 1
+    assert normalizer.goal(plans.states).abs().max() < 10
+    assert normalizer.action(torch.from_numpy(data.actions)).abs().max() <= 1
+
+
+def small(**changes: Any) -> Config:
+    """Settings that train in a second or two."""
+    config, optimization = PRESETS["cpu"], Optimization(steps=60, batch_size=32)
+    return replace(
+        config,
+        diffusion=replace(config.diffusion, bins=6),
+        return_model=replace(config.return_model, layers=(16,), optimization=optimization),
+        teacher=replace(config.teacher, network=MLP(width=16, blocks=1), optimization=optimization),
+        student=replace(config.student, optimization=optimization),
+        **changes,
+    )
+
+
+def logs(rows: int = 2000) -> OfflineDataset:
+    """Logs without an environment: the third action is constant."""
+    data = make([50] * (rows // 50), act=3, terminal=[False] * (rows // 50))
+    data.actions[:, 2] = CONSTANT
+    return data
+
+
+def test_a_policy_trained_on_a_constant_and_outliers(tmp_path: Path) -> None:
+    data = logs()
+    sound = data.statistics()
+    broken = replace(data, observations=data.observations.copy(), actions=data.actions.copy())
+    broken.observations[[77, 1200], 1] = 1e9
+    broken.actions[[301, 1400], 0] = 1e4, -1e4
+    write_hdf5(tmp_path / "logs.hdf5", broken)
+    result = ractd.train(str(tmp_path / "logs.hdf5"), out=tmp_path / "run", config=small(), plain=False)
+    estimate = result.row("RACTD")["offline"]
+    assert all(np.isfinite(value) and abs(value) < 1e3 for value in estimate.values())
+    policy = result.policy()
+    actions = policy.act_chunk(np.repeat(data.observations[:500], 2, 0))
+    assert (actions[..., 2] == CONSTANT).all()
+    assert (actions[..., :2] >= sound.action_low[:2]).all()
+    assert (actions[..., :2] <= sound.action_high[:2] + 1e-6).all()
+    seen = data.observations[:1].copy()
+    seen[0, 1] = 1e9
+    assert np.isfinite(policy.act(seen)).all()
+
+    export_policy(tmp_path / "run", tmp_path / "out")
+    contract = Deployed.load(tmp_path / "out").contract.content
+    bounds = contract["outputs"]["actions"]
+    assert max(np.abs(bounds["low"] + bounds["high"])) <= 1
+    assert bounds["low"][2] == bounds["high"][2] == CONSTANT
+    assert bounds["low_and_high_are"] == "smallest and largest of the training data, its 2 outliers left out"
+    seen_range = contract["inputs"]["observation"]
+    assert np.abs(seen_range["high"]).max() < 10
+    assert seen_range["low_and_high_are"] == "smallest and largest of the training data, its 2 outliers left out"
