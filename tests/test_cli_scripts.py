@@ -7,10 +7,18 @@ import re
 import runpy
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import Trained
+from rich.console import Console
+
+from ractd.reproduce import EXPERIMENTS, judge
+from ractd.reproduce.lines import Line, Measured, Source
+from ractd.reproduce.tables import Table, write_table
+from ractd.training.checkpoint import write_json
 
 ROOT = Path(__file__).parent.parent
 Script = Callable[..., str]
@@ -140,3 +148,36 @@ def test_the_flop_count_of_a_known_network(monkeypatch: pytest.MonkeyPatch) -> N
     with counter() as count:
         convolution(torch.zeros(2, 3, 8))
     assert count.total == 2 * 2 * 8 * 4 * 3 * 5
+
+
+def test_tables_are_judged_again_as_they_were_made(script: Script, tmp_path: Path) -> None:
+    """From the means by seed alone: the comparisons that `ractd reproduce` writes, old rules' words gone."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for method, mean, run in (("behaviour data", 14, ""), ("teacher", 19, "run"), ("RACTD", 93, "run")):
+        samples = [{"score": rng.normal(mean, 9, 50), "upper": np.ones(50)} for _ in range(3)]
+        seeds = {seed: Measured(each, run, fixed=not run) for seed, each in enumerate(samples)}
+        lines.append(Line("d", method, seeds=seeds))
+    facts = {
+        "name": "d",
+        "recipe": "r",
+        "env_id": "Hopper-v5",
+        "transitions": 9,
+        "episodes": 1,
+        "fingerprint": "0" * 64,
+    }
+    sources = [Source("d", facts, False, "score")]
+    experiment = replace(EXPERIMENTS["figure3"], figures=None)
+    settings = {"preset": "cpu", "seeds": [0, 1, 2], "options": []}
+    verdicts, means = judge(experiment, lines, sources)
+    table = Table("figure3", experiment, lines, verdicts, sources, {}, settings, means)
+    write_table(table, tmp_path, Console(quiet=True))
+    paths = [tmp_path / "figure3.json", tmp_path / "figure3.md"]
+    made = [path.read_text() for path in paths]
+    content = json.loads(made[0])
+    assert {each["state"] for each in content["comparisons"]} == {"confirmed", "not confirmed", "not run"}
+    write_json(paths[0], content | {"comparisons": [], "aggregates": []})
+    paths[1].write_text(re.sub("confirmed", "certain", made[1]))
+    said = script("benchmarks/verdicts.py", paths[0])
+    assert said == "figure3.json: 2 not confirmed, 3 not run, 1 confirmed\n"
+    assert [path.read_text() for path in paths] == made

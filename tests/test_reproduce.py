@@ -15,12 +15,15 @@ import pytest
 import torch
 from conftest import TINY, Answer, Trained, pendulum_data
 from report_factory import hopper_data
+from scipy.stats import ttest_rel
 
 from ractd.data.hdf5 import write_hdf5
 from ractd.reproduce import EXPERIMENTS, paper
-from ractd.reproduce.claims import MORE, TIMES, Claim, bootstrap, verdict
+from ractd.reproduce.aggregates import aggregates
+from ractd.reproduce.claims import ALIKE_SHARE, MORE, TIMES, Claim, Relation, alike, t_interval, verdict
 from ractd.reproduce.diversity import CELLS, kept, spread
 from ractd.reproduce.experiments import better_mode
+from ractd.reproduce.layout import UPPER
 from ractd.reproduce.lines import Line, Measured
 
 Command = Callable[..., Answer]
@@ -137,45 +140,169 @@ def line(method: str, *by_seed: Any, quantity: str = "score") -> Line:
     return Line("d", method, seeds=seeds)
 
 
-def test_an_interval_of_one_seed_has_the_width_of_the_episodes_and_of_several_that_of_the_seeds() -> None:
-    rng = np.random.default_rng(0)
-    episodes = rng.normal(50, 10, 400)
-    first, _ = bootstrap({0: episodes}, {0: episodes})
-    assert first.mean() == pytest.approx(episodes.mean(), abs=0.05)
-    assert first.std() == pytest.approx(episodes.std() / 20, rel=0.1)
-    levels = {seed: np.full(5, level) for seed, level in enumerate((0.0, 10.0, 20.0, 30.0))}
-    means, _ = bootstrap(levels, levels)
-    assert means.std() == pytest.approx(np.std((0, 10, 20, 30)) / 2, rel=0.05)
+def test_an_interval_is_students_of_the_differences_of_the_same_seeds() -> None:
+    """The paired t test's own interval."""
+    first, second = [3.1, 52.2, 99.7, 7.0], [1.0, 50.0, 98.0, 9.0]
+    said = verdict(Claim("a", MORE, "b"), [line("a", *([x] for x in first)), line("b", *([x] for x in second))], "d")
+    low, high = ttest_rel(first, second).confidence_interval(0.95)
+    mean = np.mean(np.subtract(first, second))
+    assert said.evidence == f"difference {mean:+.3g} [{low:.3g}, {high:.3g}], 4 seeds"
+    assert np.allclose(t_interval(np.subtract(first, second)), (low, high))
 
 
 def test_seeds_are_paired() -> None:
-    low = {seed: np.full(5, level) for seed, level in enumerate((0.0, 50.0, 100.0))}
-    high = {seed: values + 1 for seed, values in low.items()}
-    first, second = bootstrap(high, low)
-    assert np.allclose(first - second, 1), "what seeds do to both methods alike is no doubt about their difference"
+    levels, rng = (0.0, 50.0, 100.0), np.random.default_rng(0)
+    low = [level + rng.normal(0, 0.1, 5) for level in levels]
+    high = [values + rng.normal(1, 0.1, 5) for values in low]
+    said = verdict(Claim("a", MORE, "b"), [line("a", *high), line("b", *low)], "d")
+    assert said.state == "confirmed", "what seeds do to both methods alike is no doubt about their difference"
 
 
 def test_verdicts() -> None:
-    lines = [line("a", [10, 11, 12], [20, 21, 22]), line("b", [1, 2, 3], [2, 3, 4]), line("c")]
+    lines = [line("a", [10, 11, 12], [20, 21, 22], [15, 15, 18]), line("b", [1, 2, 3], [12, 13, 14], [7, 7]), line("c")]
     said = verdict(Claim("a", MORE, "b"), lines, "d")
-    assert said.state == "confirmed"
-    assert "2 seeds" in said.evidence
+    assert (said.state, "3 seeds" in said.evidence) == ("confirmed", True)
     reverse = verdict(Claim("b", MORE, "a"), lines, "d")
     assert (reverse.state, "the other way round" in reverse.evidence) == ("not confirmed", True)
     assert verdict(Claim("a", MORE, "a"), lines, "d").state == "not confirmed", "what is equal is not larger"
     assert verdict(Claim("a", MORE, "c"), lines, "d").state == "not run"
-    times = verdict(
-        Claim("slow", TIMES, "quick", "ms"),
-        [line("slow", [8.0], quantity="ms"), line("quick", [2.0], quantity="ms")],
-        "d",
+    same = verdict(Claim("a", MORE, "b"), [line("a", [3], [4], [5]), line("b", [1], [2], [3])], "d")
+    assert (same.state, same.evidence) == (
+        "not confirmed",
+        "difference +2, 3 seeds that all have the same: no spread to judge by",
     )
-    assert (times.state, times.evidence) == ("confirmed", "4 times, 1 seed")
+
+
+def test_rounding_is_no_difference() -> None:
+    first, second = ([[x + y] for x, y in ((0.1, 0.2), (0.3, 0.4), (0.7, 0.1))], [[0.3], [0.7], [0.8]])
+    assert np.subtract(first, second).any()
+    for pair in ((first, second), (second, first)):
+        said = verdict(Claim("a", MORE, "b"), [line("a", *pair[0]), line("b", *pair[1])], "d")
+        assert "no spread to judge by" in said.evidence
+
+
+def test_without_scipy_nothing_starts(
+    pendulum: Path, tmp_path: Path, cli: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ractd.reproduce.claims.importlib.util.find_spec", lambda name: None)
+    answer = make(cli, tmp_path / "runs", "table4", "--datasets", pendulum)
+    assert (answer.code, answer.err) == (
+        2,
+        'error: intervals of comparisons need scipy: pip install "ractd[reproduce]"\n',
+    )
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+@pytest.mark.parametrize("relation", [MORE, TIMES, ALIKE_SHARE])
+def test_fewer_than_three_seeds_confirm_nothing(seeds: int, relation: Relation) -> None:
+    """However far apart or alike the numbers are, and however many episodes there are."""
+    first, second = (line(method, *([x + 1e-3 * k] * 400 for k in range(seeds))) for method, x in (("a", 9), ("b", 1)))
+    said = verdict(Claim("a", relation, "b"), [first, second], "d")
+    assert said.state == "too few seeds"
+    assert f"{seeds} seed{'s' * (seeds > 1)} of the 3" in said.evidence
+    third = line("b", *([1.0 + 1e-3 * k**2] for k in range(3)))
+    assert verdict(Claim("a", relation, "b"), [first, third], "d").state == "too few seeds", "seeds of both count"
+
+
+SIMULATIONS = 4000
+
+
+def share_confirmed(seeds: int, relation: Relation, gap: float, draw: Callable[..., Any], seed: int = 0) -> float:
+    """How often a claim about two methods, `gap` apart, is confirmed: what a seed does to both, to each, and episodes' noise."""
+    rng = np.random.default_rng(seed)
+    confirmed = 0
+    for _ in range(SIMULATIONS):
+        shared = 3 * rng.standard_normal(seeds)
+        first, second = (draw(50 + offset + shared + 2 * rng.standard_normal(seeds), rng) for offset in (gap, 0.0))
+        said = verdict(Claim("a", relation, "b"), [line("a", *first), line("b", *second)], "d")
+        confirmed += said.state == "confirmed"
+    return confirmed / SIMULATIONS
+
+
+def episodes(level: Any, rng: np.random.Generator) -> Any:
+    """Ten episodes a seed, skewed as returns of falling robots are."""
+    return level[:, None] + 5 * (1 - rng.exponential(size=(len(level), 10)))
+
+
+def one_time(level: Any, rng: np.random.Generator) -> Any:
+    """One time a seed, whose logarithm is what varies."""
+    return np.exp(level[:, None] / 10)
+
+
+BINOMIAL = 4 * np.sqrt(0.025 * 0.975 / SIMULATIONS)
+"""Four standard errors of a share of 2.5% in so many simulations."""
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+@pytest.mark.parametrize(("relation", "draw"), [(MORE, episodes), (TIMES, one_time)])
+def test_of_equal_methods_a_fortieth_is_confirmed(seeds: int, relation: Relation, draw: Callable[..., Any]) -> None:
+    """2.5% in each direction, 5% in both: what a 95% interval claims."""
+    shares = [share_confirmed(seeds, relation, 0.0, draw, seed) for seed in range(2)]
+    assert max(shares) < 0.025 + BINOMIAL
+    assert min(shares) > 0.025 - BINOMIAL, "a test that confirms nothing would have no error either"
+
+
+@pytest.mark.parametrize(("seeds", "gap", "at_least"), [(3, 30, 0.9), (5, 10, 0.9), (10, 6, 0.9)])
+def test_methods_that_differ_are_confirmed(seeds: int, gap: float, at_least: float) -> None:
+    assert share_confirmed(seeds, MORE, gap, episodes) > at_least
+    assert share_confirmed(seeds, MORE, -gap, episodes) == 0
+    assert share_confirmed(seeds, TIMES, gap, one_time) > at_least
+
+
+@pytest.mark.parametrize("seeds", [3, 10])
+def test_alike_is_not_confirmed_of_methods_that_differ_by_the_margin(seeds: int) -> None:
+    margin = alike(10.0)
+    assert share_confirmed(seeds, margin, 10.0, episodes) < 0.025 + BINOMIAL
+    assert share_confirmed(10, margin, 0.0, episodes) > 0.9
 
 
 def test_a_line_has_its_error_over_seeds_or_else_over_episodes() -> None:
     assert line("a", [1, 2, 3, 4]).error("score") == pytest.approx(np.std([1, 2, 3, 4], ddof=1) / 2)
     assert line("a", [1, 3], [5, 7]).error("score") == pytest.approx(2.0), "means 2 and 6"
     assert line("a", [5.0]).error("score") is None
+    assert line("a", [5.0], [5.0], [5.0]).error("score") is None, "no spread, and so no error that is known"
+    agreed = line("a", [1, 3], [0, 4], [2, 2])
+    assert agreed.error("score") == pytest.approx(np.std([1, 3, 0, 4, 2, 2], ddof=1) / np.sqrt(6)), "over episodes"
+
+
+def test_the_error_of_the_data_is_that_of_one_sample_however_many_seeds_there_are() -> None:
+    """Each seed has an array of its own of the same numbers."""
+    upper = np.array([0.0, 1, 1, 1, 0] * 20)
+    seeds = {seed: Measured({"upper": upper.copy()}, "", fixed=True) for seed in range(3)}
+    expected = np.sqrt(0.6 * 0.4 / 99)
+    assert Line("d", "data", seeds=seeds).error("upper") == pytest.approx(expected)
+    assert Line("d", "data", seeds={0: seeds[0]}).error("upper") == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("value", "seeds"), [(0.0, 3), (1.0, 3), (1.0, 1)])
+def test_a_share_of_all_or_nothing_has_an_error(value: float, seeds: int) -> None:
+    """Agresti and Coull's: 300 of 300 does not say that the 301st is sure."""
+    read = line("a", *(np.full(100, value) for _ in range(seeds)), quantity="upper").error("upper")
+    count = 100 * seeds + 4
+    assert read == pytest.approx(np.sqrt(2 / count * (count - 2) / count / count))
+
+
+def test_figure_3s_error_is_never_zero() -> None:
+    """Three seeds of one data, of a policy that is always in the better mode, and of seeds with the same share."""
+    mixed = np.repeat([0.0, 1.0], 50)
+    for measured in (
+        [Measured({"upper": mixed.copy()}, "", fixed=True) for _ in range(3)],
+        [Measured({"upper": np.ones(100)}, "") for _ in range(3)],
+        [Measured({"upper": np.roll(mixed, k)}, "") for k in range(3)],
+    ):
+        error = Line("d", "m", seeds=dict(enumerate(measured))).error("upper")
+        assert error is not None
+        assert 0.001 < error < 0.1
+        assert UPPER.text(Line("d", "m", seeds=dict(enumerate(measured))), None).endswith(f"± {error:.1%}")
+
+
+@pytest.mark.parametrize(("seeds", "methods"), [(2, []), (3, ["a", "b"])])
+def test_interquartile_means_are_of_three_seeds_or_more(seeds: int, methods: list[str]) -> None:
+    rng = np.random.default_rng(0)
+    lines = [line(method, *rng.normal(50, 5, (seeds, 4))) for method in ("a", "b")]
+    data = Line("d", "data", seeds={k: Measured({"score": np.ones(3)}, "", fixed=True) for k in range(seeds)})
+    assert [each.method for each in aggregates([*lines, data], True)] == methods
 
 
 def test_diversity_of_known_samples() -> None:
@@ -225,7 +352,7 @@ def test_every_table_and_figure_is_read_from_what_is_there(runs: Path, pendulum:
     assert four[paper.REWARD_IN_BOTH]["note"] == "not run"
     states = {each["claim"]: each["state"] for each in content(runs, "table4")["comparisons"]}
     assert states[f"score: {paper.REWARD_IN_STUDENT} > {paper.REWARD_IN_BOTH}"] == "not run"
-    assert states[f"score: {paper.REWARD_IN_STUDENT} > {paper.BOTH_PLAIN}"] in ("confirmed", "not confirmed")
+    assert states[f"score: {paper.REWARD_IN_STUDENT} > {paper.BOTH_PLAIN}"] == "too few seeds"
     twelve = by_method(content(runs, "table12"))["reward-agnostic diffusion (teacher)"]
     assert twelve["spread"] > 0
     assert twelve["kept"] > 0.8, "two draws of one policy"
@@ -256,7 +383,7 @@ def test_what_is_missing_is_trained_and_what_is_there_is_not(runs: Path, pendulu
     assert config["teacher"]["reward_weight"] == "auto"
     table = content(runs, "table4")
     assert all("score" in line for line in table["lines"])
-    assert {each["state"] for each in table["comparisons"]} <= {"confirmed", "not confirmed"}
+    assert {each["state"] for each in table["comparisons"]} == {"too few seeds"}
     assert table["skipped"] == {}
     again = make(cli, runs, "table4", "--datasets", pendulum)
     assert again.code == 0

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, pairwise
 from pathlib import Path
@@ -17,9 +17,9 @@ from ractd.data import OfflineDataset, load_dataset
 from ractd.data.dataset import describe
 from ractd.data.origin import published_recipe
 from ractd.errors import RactdError
-from ractd.reproduce.aggregates import aggregates
+from ractd.reproduce.aggregates import Aggregate, aggregates
 from ractd.reproduce.catalog import EXPERIMENTS, Experiment
-from ractd.reproduce.claims import Verdict, verdict
+from ractd.reproduce.claims import Verdict, require_scipy, verdict
 from ractd.reproduce.experiments import Wanted
 from ractd.reproduce.lines import Line, Measured, Source
 from ractd.reproduce.paper import dataset_key
@@ -74,7 +74,7 @@ def reproduce(
 
     `datasets` take the place of the paper's own, of which those that can't be used are skipped, and the table says why. Runs
     below `runs` that are there with the same settings and data are reused; `train=False` only reads these. `options` are
-    further ones of every `ractd train`. Raises `RactdError` for an unknown name, no seed, unusable `workers` or
+    further ones of every `ractd train`. Raises `RactdError` without scipy, for an unknown name, no seed, unusable `workers` or
     `options`, one of `datasets` that can't be used, and two of one name.
     """
     console = console or Console(quiet=True)
@@ -83,6 +83,7 @@ def reproduce(
         raise RactdError(f"name at least one table or figure of {', '.join(EXPERIMENTS)}")
     if seeds < 1:
         raise RactdError(f"--seeds is {seeds}, expected at least 1")
+    require_scipy()
     workers = workers or Workers()
     check_resources(workers.jobs, workers.cpus, workers.gpus, workers.ray_address)
     specs = {name: tuple(datasets) or experiment.datasets for name, experiment in experiments.items()}
@@ -115,8 +116,7 @@ def reproduce(
         lines = _read(wanted[name], outcomes, console)
         sources = [_source(places[spec]) for spec in specs[name] if spec in places]
         skipped = {spec: why for spec in specs[name] if isinstance(why := loaded[spec], str)}
-        means = aggregates(lines, {source.unit for source in sources} == {"score"})
-        verdicts = list(_verdicts(experiment, lines, sources))
+        verdicts, means = judge(experiment, lines, sources)
         table = Table(name, experiment, lines, verdicts, sources, skipped, settings, means)
         used = sorted({measured.run for line in lines for measured in line.seeds.values() if measured.run})
         written.append(Written(table, write_table(table, Path(out), console), [Path(runs) / run for run in used]))
@@ -215,11 +215,20 @@ def _source(place: Place) -> Source:
     return Source(place.name, description, published, place.unit)
 
 
-def _verdicts(experiment: Experiment, lines: list[Line], sources: list[Source]) -> Iterator[Verdict]:
-    for source in sources:
-        for claim in experiment.claims:
-            if not claim.datasets or dataset_key(source.name) in claim.datasets:
-                yield verdict(claim, lines, source.name)
+def judge(
+    experiment: Experiment, lines: Sequence[Line], sources: Sequence[Source]
+) -> tuple[list[Verdict], list[Aggregate]]:
+    """Return what lines say of the claims that the paper makes for their datasets, and the methods' interquartile means.
+
+    Both need nothing of a line but the mean of each of its seeds.
+    """
+    verdicts = [
+        verdict(claim, lines, source.name)
+        for source in sources
+        for claim in experiment.claims
+        if not claim.datasets or dataset_key(source.name) in claim.datasets
+    ]
+    return verdicts, aggregates(lines, {source.unit for source in sources} == {"score"})
 
 
-__all__ = ["EXPERIMENTS", "Reproduction", "Workers", "Written", "reproduce"]
+__all__ = ["EXPERIMENTS", "Reproduction", "Workers", "Written", "judge", "reproduce"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ractd.reproduce.lines import Line
-from ractd.sweeps.statistics import installed, interquartile_mean, intervals
+from ractd.sweeps.statistics import FEWEST_SEEDS, installed, interquartile_mean, intervals
 
 
 @dataclass(frozen=True)
@@ -19,13 +19,14 @@ class Aggregate:
     iqm: float
     low: float
     high: float
-    """95%, stratified bootstrap over seeds."""
+    """95% by percentiles of a stratified bootstrap over seeds: with few seeds it is too narrow to confirm anything."""
     seeds: int
     datasets: int
 
 
 def aggregates(lines: Sequence[Line], comparable: bool) -> list[Aggregate]:
-    """Return the methods' aggregates; none without the extra `sweeps`, of single seeds, and where datasets have their own units.
+    """Return the methods' aggregates; none without the extra `sweeps`, of too few seeds, of what no seed changes, and where
+    datasets have their own units.
 
     `comparable` says that scores of all lines are in one unit.
     """
@@ -33,10 +34,10 @@ def aggregates(lines: Sequence[Line], comparable: bool) -> list[Aggregate]:
     if not installed() or not (comparable or len(datasets) == 1):
         return []
     runs = {}
-    for method in dict.fromkeys(line.method for line in lines):
+    for method in dict.fromkeys(line.method for line in lines if not line.fixed):
         by_dataset = [line.samples("score") for line in lines if line.method == method]
         seeds = sorted(set.intersection(*(set(samples) for samples in by_dataset)))
-        if len(by_dataset) == len(datasets) and len(seeds) > 1:
+        if len(by_dataset) == len(datasets) and len(seeds) >= FEWEST_SEEDS:
             runs[method] = np.array([[samples[seed].mean() for samples in by_dataset] for seed in seeds])
     bounds = intervals(runs) if runs else {}
     return [

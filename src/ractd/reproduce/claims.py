@@ -1,24 +1,26 @@
 """What the paper says of its numbers, and whether ours say so too.
 
-Intervals are percentile bootstrap: seeds are drawn with replacement, the same ones for both methods, since these share data
-and teacher, and then each seed's samples. With one seed an interval knows nothing of other trainings.
+Seeds are paired, since the methods of one seed share data and teacher: each seed that both methods have gives one difference of
+their means (of times, one ratio), and Student's t interval of these says whether a claim is confirmed. Its error is over
+trainings on one dataset. A claim in one direction holds by chance in 2.5% of the comparisons of equal methods.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import importlib.util
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from ractd.reproduce.lines import Floats, Line
+from ractd.errors import RactdError
+from ractd.reproduce.lines import Floats, Line, vary
+from ractd.sweeps.statistics import FEWEST_SEEDS
 
-DRAWS = 4_000
-INTERVAL = (2.5, 97.5)
-CLEARLY = 1.1
-"""Ratio from which times are taken to differ: one seed's is a single number, without an interval."""
-State = Literal["confirmed", "not confirmed", "not run"]
+LEVEL = 0.95
+"""Of the intervals, two-sided."""
+State = Literal["confirmed", "not confirmed", "too few seeds", "not run"]
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,14 @@ class Relation:
     """How one method is said to compare with another."""
 
     sign: str
-    judge: Callable[[Floats, Floats], tuple[bool, str]]
-    """Bootstrap means of both, [DRAWS] -> whether it holds, and the interval that says so."""
+    paired: Callable[[Floats, Floats], Floats]
+    """Means of both methods, [seeds] each -> one number a seed, [seeds], which is 0 where they are equal."""
+    holds: Callable[[float, float], bool]
+    """Bounds of the interval of these numbers' mean -> whether the claim does."""
+    shown: Callable[[float], float]
+    """From such a number to what people read."""
+    evidence: str
+    """Sentence about their mean, `{0}`, and interval, `{1}`, as shown."""
 
 
 @dataclass(frozen=True)
@@ -68,61 +76,36 @@ WORDS = {
 }
 
 
-def larger(first: Floats, second: Floats) -> tuple[bool, str]:
-    """Hold where the whole interval of the difference is above zero."""
-    low, high = np.percentile(first - second, INTERVAL)
-    return bool(low > 0), f"difference {(first - second).mean():+.3g}{_interval(low, high)}{_reverse(high < 0)}"
+def _above(low: float, high: float) -> bool:
+    return low > 0
 
 
-def many_times(first: Floats, second: Floats) -> tuple[bool, str]:
-    """Hold where the whole interval of the ratio is above `CLEARLY`."""
-    low, high = np.percentile(first / second, INTERVAL)
-    ratio = np.exp(np.log(first / second).mean())
-    return bool(low > CLEARLY), f"{ratio:.3g} times{_interval(low, high)}{_reverse(high < 1 / CLEARLY)}"
+def alike(margin: float) -> Relation:
+    """Hold where the whole interval of the difference is closer to zero than `margin`: a test of equivalence."""
+
+    def holds(low: float, high: float) -> bool:
+        return -margin < low and high < margin
+
+    return Relation("~", np.subtract, holds, float, f"difference {{0:+.3g}}{{1}}, alike within {margin:g}")
 
 
-def _interval(low: float, high: float) -> str:
-    return f" [{low:.3g}, {high:.3g}]" if low < high else ""
+MORE = Relation(">", np.subtract, _above, float, "difference {0:+.3g}{1}")
+TIMES = Relation(">", lambda first, second: np.log(first / second), _above, np.exp, "{0:.3g} times{1}")
+ALIKE_SHARE = alike(0.1)
 
 
-def _reverse(reverse: bool) -> str:
-    return ", the other way round" if reverse else ""
+def require_scipy() -> None:
+    """Raise `RactdError` where `t_interval` can't be computed."""
+    if importlib.util.find_spec("scipy") is None:
+        raise RactdError('intervals of comparisons need scipy: pip install "ractd[reproduce]"')
 
 
-def alike(margin: float) -> Callable[[Floats, Floats], tuple[bool, str]]:
-    """Hold where the whole interval of the difference is closer to zero than `margin`."""
+def t_interval(values: Floats) -> tuple[float, float]:
+    """Return the bounds of Student's t interval (`LEVEL`) of the mean of `values` [n], n at least 2."""
+    from scipy.stats import t
 
-    def judge(first: Floats, second: Floats) -> tuple[bool, str]:
-        low, high = np.percentile(first - second, INTERVAL)
-        evidence = f"difference {(first - second).mean():+.3g} [{low:.3g}, {high:.3g}], alike within {margin:g}"
-        return bool(-margin < low and high < margin), evidence
-
-    return judge
-
-
-MORE = Relation(">", larger)
-TIMES = Relation(">", many_times)
-ALIKE_SHARE = Relation("~", alike(0.1))
-
-
-def bootstrap(first: Mapping[int, Floats], second: Mapping[int, Floats]) -> tuple[Floats, Floats]:
-    """Return `DRAWS` bootstrap means of both methods, from the seeds that both have: samples by seed."""
-    seeds = sorted(first.keys() & second.keys())
-    rng = np.random.default_rng(0)
-    chosen = rng.integers(len(seeds), size=(DRAWS, len(seeds)))
-
-    def means(samples: Mapping[int, Floats]) -> Floats:
-        drawn = []
-        for seed in seeds:
-            values = samples[seed]
-            total = np.zeros(chosen.shape)
-            for _ in values:
-                total += values[rng.integers(len(values), size=chosen.shape)]
-            drawn.append(total / len(values))
-        by_slot = np.take_along_axis(np.stack(drawn), chosen[None], axis=0)
-        return np.asarray(by_slot[0].mean(axis=1))
-
-    return means(first), means(second)
+    half = t.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean() - half), float(values.mean() + half)
 
 
 def verdict(claim: Claim, lines: Sequence[Line], dataset: str) -> Verdict:
@@ -131,10 +114,23 @@ def verdict(claim: Claim, lines: Sequence[Line], dataset: str) -> Verdict:
     first, second = (
         found[method].samples(claim.quantity) if method in found else {} for method in (claim.first, claim.second)
     )
-    seeds = first.keys() & second.keys()
+    seeds = sorted(first.keys() & second.keys())
     if not seeds:
         lacking = [method for method, samples in ((claim.first, first), (claim.second, second)) if not samples]
         return Verdict(dataset, claim.text(), "not run", f"no numbers of {' and '.join(lacking) or 'the same seed'}")
-    holds, evidence = claim.relation.judge(*bootstrap(first, second))
+    relation = claim.relation
+    means = [np.array([samples[seed].mean() for seed in seeds]) for samples in (first, second)]
+    values = relation.paired(*means)
+    mean = relation.shown(float(values.mean()))
     count = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
-    return Verdict(dataset, claim.text(), "confirmed" if holds else "not confirmed", f"{evidence}, {count}")
+    if len(seeds) < FEWEST_SEEDS:
+        evidence = f"{relation.evidence.format(mean, '')}, {count} of the {FEWEST_SEEDS} that an interval needs"
+        return Verdict(dataset, claim.text(), "too few seeds", evidence)
+    if not vary(values, float(np.abs(means).max())):
+        evidence = f"{relation.evidence.format(mean, '')}, {count} that all have the same: no spread to judge by"
+        return Verdict(dataset, claim.text(), "not confirmed", evidence)
+    low, high = t_interval(values)
+    evidence = relation.evidence.format(mean, f" [{relation.shown(low):.3g}, {relation.shown(high):.3g}]")
+    holds = relation.holds(low, high)
+    reverse = ", the other way round" if not holds and relation.holds(-high, -low) else ""
+    return Verdict(dataset, claim.text(), "confirmed" if holds else "not confirmed", f"{evidence}{reverse}, {count}")

@@ -217,7 +217,7 @@ def figure3(place: Place) -> list[Wanted]:
 
         return Reading(reading.trials, read)
 
-    data = Measured({"score": place.score(returns), "return": returns}, "")
+    data = Measured({"score": place.score(returns), "return": returns}, "", fixed=True)
     lines = [Wanted(DATA, readings=_each_seed(place, lambda seed: with_mode(Reading((), lambda: data))))]
     for label in ("teacher", "plain student", "RACTD"):
         by_seed = {seed: with_mode(row(base(place, seed), label)) for seed in place.seeds}

@@ -35,8 +35,7 @@ def histograms(name: str, dataset: str, lines: Sequence[Line], unit: str) -> lis
 
 def _returns(line: Line) -> list[Floats]:
     by_seed = line.samples("return")
-    # The data is the same for every seed.
-    return list(by_seed.values())[:1] if line.method == next(iter(HISTOGRAM_COLORS)) else list(by_seed.values())
+    return list(by_seed.values())[:1] if line.fixed else list(by_seed.values())
 
 
 def training_curves(name: str, dataset: str, lines: Sequence[Line], unit: str) -> list[Figure]:

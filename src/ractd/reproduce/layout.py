@@ -73,8 +73,8 @@ def _quantiles(line: Line, _: Line | None) -> str:
 
 
 def _share(line: Line, _: Line | None) -> str:
-    mean = line.mean("upper")
-    return "" if mean is None else f"{mean:.0%}"
+    mean, error = line.mean("upper"), line.error("upper")
+    return "" if mean is None or error is None else f"{mean:.0%} ± {error:.1%}"
 
 
 METHOD = Column("method", lambda line, _: line.method)
@@ -87,7 +87,7 @@ TIME = Column("ours: time", _our_time)
 SPREAD = Column("spread of samples", _quantity("spread", 3))
 KEPT = Column("teacher's modes kept", _quantity("kept", 3))
 QUANTILES = Column("returns: 10 / 50 / 90 %", _quantiles)
-UPPER = Column("episodes in the better mode", _share)
+UPPER = Column("episodes in the better mode ± s.e.", _share)
 LATE = Column("late in training: {unit}", _quantity("late", 1))
 SWING = Column("swing there", _quantity("swing", 1))
 SEEDS = Column("seeds", lambda line, _: ", ".join(map(str, line.seeds)))

@@ -15,6 +15,11 @@ NOT_RUN = "not run"
 """The reason where there is no other."""
 
 
+def vary(values: Floats, scale: float | None = None) -> bool:
+    """Return whether numbers differ by more than the rounding of numbers as large as `scale`, by default the largest of them."""
+    return len(values) > 1 and bool(np.ptp(values) > 1e-9 * (abs(values).max() if scale is None else scale))
+
+
 @dataclass(frozen=True)
 class Measured:
     """What one seed gave."""
@@ -25,6 +30,8 @@ class Measured:
     """The run directory's name."""
     curve: tuple[Floats, Floats, Floats] | None = None
     """Steps, values and standard errors of the evaluations during training, all [N]."""
+    fixed: bool = False
+    """True of the data itself, which no seed changes: several seeds are one sample of it and not several that agree."""
 
 
 QUANTITIES = {
@@ -39,6 +46,8 @@ QUANTITIES = {
     "swing": "how far each of those is from their mean",
 }
 """What is measured; the names are those of the CSV's columns."""
+SHARES = ("upper",)
+"""Quantities whose samples are 0 or 1."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +70,27 @@ class Line:
         means = [values.mean() for values in self.samples(quantity).values()]
         return float(np.mean(means)) if means else None
 
+    @property
+    def fixed(self) -> bool:
+        """True of a line that no seed changes."""
+        return all(measured.fixed for measured in self.seeds.values())
+
     def error(self, quantity: str) -> float | None:
-        """Return the standard error of `mean`: over seeds, of one seed over its samples, and None of a single number."""
-        # What doesn't depend on the seed, such as the data's returns, is one sample and not several that agree.
-        by_seed = list({id(values): values for values in self.samples(quantity).values()}.values())
-        values = np.array([each.mean() for each in by_seed]) if len(by_seed) > 1 else np.concatenate([*by_seed, []])
-        return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+        """Return the standard error of `mean`, None where the numbers show no spread to take it from.
+
+        It is over seeds where their means differ, else over all samples: of one seed, of the data, of seeds that happen to
+        agree. Where all samples of a share are 0, or all 1, it is Agresti and Coull's, who add two of each (1998).
+        """
+        by_seed = list(self.samples(quantity).values())
+        if self.fixed:
+            by_seed = by_seed[:1]
+        means = np.array([each.mean() for each in by_seed])
+        values = means if vary(means) else np.concatenate([*by_seed, []])
+        if quantity in SHARES and len(values) and not vary(values):
+            count = len(values) + 4
+            share = (values.sum() + 2) / count
+            return float(np.sqrt(share * (1 - share) / count))
+        return float(values.std(ddof=1) / np.sqrt(len(values))) if vary(values) else None
 
     def note(self) -> str:
         """Say why it was not run, or not with every seed; empty where it was."""

@@ -20,6 +20,8 @@ from ractd.errors import RactdError
 Array = NDArray[np.floating[Any]]
 
 RESAMPLES = 2_000
+FEWEST_SEEDS = 3
+"""Below these no interval over seeds is shown: two say next to nothing of how far others lie apart."""
 
 
 def installed() -> bool:

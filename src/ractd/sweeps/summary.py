@@ -13,7 +13,7 @@ import numpy as np
 from rich.table import Table
 
 from ractd.sweeps.grid import Run, label
-from ractd.sweeps.statistics import Array, installed, interquartile_mean, intervals, performance_profile
+from ractd.sweeps.statistics import FEWEST_SEEDS, Array, installed, interquartile_mean, intervals, performance_profile
 from ractd.training.checkpoint import replacing, write_json
 from ractd.training.results import VARIANTS, read_result
 
@@ -37,7 +37,7 @@ class Line:
     iqm: float | None = None
     """Interquartile mean of `scores`; None where there are none, or datasets can't be compared."""
     interval: tuple[float, float] | None = None
-    """95%, of the interquartile mean; None for fewer than two seeds."""
+    """95%, of the interquartile mean; None for fewer than `FEWEST_SEEDS` seeds."""
 
     @property
     def seeds(self) -> list[int]:
@@ -107,7 +107,7 @@ def _lines(runs: Sequence[Run], values: dict[Run, Any], tasks: list[str]) -> lis
 
 
 def _with_statistics(lines: list[Line]) -> list[Line]:
-    bounds = intervals({line.setting: line.scores for line in lines if len(line.seeds) > 1})
+    bounds = intervals({line.setting: line.scores for line in lines if len(line.seeds) >= FEWEST_SEEDS})
     return [
         replace(line, iqm=interquartile_mean(line.scores), interval=bounds.get(line.setting)) if line.seeds else line
         for line in lines
@@ -138,7 +138,7 @@ def _cells(line: Line) -> list[str]:
 
 
 def _columns(summary: Summary) -> list[str]:
-    return ["setting", *summary.tasks, "IQM [95% interval]", "seeds"]
+    return ["setting", *summary.tasks, "IQM [95% bootstrap interval]", "seeds"]
 
 
 def _caption(summary: Summary) -> str:
