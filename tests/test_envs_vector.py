@@ -111,7 +111,7 @@ def test_errors_are_one_clear_sentence():
         make_vector("Hoper-v5", 1)
     with pytest.raises(RactdError, match="give the id of a registered"):
         make_vector("zzzzqqqqxxxx", 1)
-    with pytest.raises(RactdError, match="Gymnasium could not make nosuchmodule"):
+    with pytest.raises(RactdError, match="if you trust it, give --env nosuchmodule:Thing-v0"):
         make_vector("nosuchmodule:Thing-v0", 1)
     for make in BACKENDS:
         with pytest.raises(RactdError, match="needs continuous actions"):

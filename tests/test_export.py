@@ -419,6 +419,7 @@ def test_export_of_a_run_with_scores(trained: Trained, tmp_path: Path) -> None:
     done = export_policy(trained.directory, tmp_path / "out", check_episodes=3, console=console)
     contract = done.contract
     assert contract["environment"] == "InvertedPendulum-v5"
+    assert contract["environment_settings"] == {"arguments": {}, "max_episode_steps": None, "wrappers": [], "fault": ""}
     assert contract["execution"]["control_hz"] == 25, "two frames of 0.02 s"
     result = json.loads((trained.directory / "result.json").read_text())["rows"]["RACTD"]
     assert contract["score"]["mean_return"] == result["evaluation"]["mean_return"]

@@ -5,14 +5,14 @@ import tracemalloc
 import h5py
 import numpy as np
 import pytest
-from conftest import pendulum_data
+from conftest import ENV_ID, pendulum_data
 from dataset_factory import make
 
 from ractd.data import list_datasets, load_dataset, summarize, validate
 from ractd.data.dataset import OfflineDataset
 from ractd.data.hdf5 import write_hdf5
 from ractd.data.maze import make_for, make_maze_dataset, maze_of, transitions_of
-from ractd.envs import evaluate, make_vector
+from ractd.envs import evaluate
 from ractd.envs.maze import MAZES, parse_maze
 from ractd.envs.maze.physics import PointMass
 from ractd.errors import RactdError
@@ -168,7 +168,7 @@ def test_an_own_maze_travels_in_its_dataset(tmp_path):
         maze_of(load_dataset(moved))
     other = pendulum_data(100)
     assert maze_of(other) is None
-    assert make_for(other) is make_vector
+    assert make_for(other)(ENV_ID, 1, 0).backend == "envpool"
 
 
 def test_goals_and_map_are_written_and_read(tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import tyro
-from tyro.conf import AvoidSubcommands, Positional, arg
+from tyro.conf import AvoidSubcommands, FlagCreatePairsOff, Positional, arg
 
 from ractd.config import NETWORKS, PRESETS, Config, check
 from ractd.consoles import err, out
@@ -52,7 +52,12 @@ class Train:
     out: Path | None = None
     """Run directory; by default runs/DATASET-sSEED."""
     env: str | None = None
-    """Gymnasium environment to score in, where the data doesn't name one."""
+    """Gymnasium environment to score in, where the data doesn't name one; module:Id-v0 imports a module of yours, from
+    the working directory first."""
+    env_steps: int | None = None
+    """Steps after which its episodes are cut, where it has no limit or another."""
+    no_env: Annotated[bool, FlagCreatePairsOff] = False
+    """Score nothing, make no environment: estimates only."""
     only: Literal["return", "dynamics", "teacher", "student"] | None = None
     """Train one stage only, with what the run already has; dynamics is a planner's."""
     teacher_from: Annotated[Path | None, arg(name="teacher")] = None
@@ -75,6 +80,7 @@ class Train:
     """Write RUN/report.html at the end, where the extra 'report' is installed."""
 
     def run(self) -> None:
+        from ractd.envs.modules import import_environment
         from ractd.training.pipeline import NO_STUDENT, train
         from ractd.training.result_tables import result_table
 
@@ -82,11 +88,14 @@ class Train:
         asked = [name for name, value in student_options.items() if value is not None]
         if asked and self.config.teacher.parametrization == "ddpm":
             raise RactdError(f"{asked[0]}: {NO_STUDENT}")
+        import_environment(self.env)
         result = train(
             self.dataset,
             out=self.out,
             config=self.settled(),
             env_id=self.env,
+            env_steps=self.env_steps,
+            simulate=not self.no_env,
             only=self.only,
             teacher=self.teacher_from,
             plain=self.plain,
@@ -137,14 +146,19 @@ class Eval:
     steps: int | None = None
     """Sampling steps: network evaluations of a student or a DDPM teacher; bins of a teacher's schedule."""
     env: str | None = None
-    """Gymnasium environment, where the policy doesn't name one."""
+    """Gymnasium environment, where the policy doesn't name one; module:Id-v0 imports a module of yours, which a policy's
+    file alone never does."""
+    env_steps: int | None = None
+    """Steps after which its episodes are cut, where that is not the policy's own limit."""
     seed: int = 0
     """Seeds environments and noise."""
 
     def run(self) -> None:
+        from ractd.envs.modules import import_environment
         from ractd.training.result_tables import evaluation_table
         from ractd.training.results import evaluate_policy
 
+        import_environment(self.env)
         row = evaluate_policy(
             self.run_directory,
             self.policy,
@@ -154,6 +168,7 @@ class Eval:
             sampler=self.sampler,
             steps=self.steps,
             env_id=self.env,
+            env_steps=self.env_steps,
             seed=self.seed,
             console=out,
         )

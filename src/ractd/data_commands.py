@@ -50,7 +50,9 @@ class DataValidate:
 
     def run(self) -> None:
         from ractd.data import validate
+        from ractd.envs.modules import import_environment
 
+        import_environment(self.env)
         findings = validate(self.dataset, env_id=self.env)
         for finding in findings:
             color = "red" if finding.level == "error" else "yellow"
@@ -110,7 +112,9 @@ class DataCollect:
 
     def run(self) -> None:
         from ractd.data.collect import collect
+        from ractd.envs.modules import import_environment
 
+        import_environment(self.env)
         with Progress(console=err, transient=True, disable=not err.is_terminal) as bars:
             tasks: dict[str, TaskID] = {}
 

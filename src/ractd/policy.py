@@ -16,6 +16,7 @@ from ractd import fixed_times
 from ractd.config import DDPM, Diffusion, Network, check
 from ractd.diffusion.ctm import sequence_return
 from ractd.diffusion.samplers import SAMPLERS, Kind, Sampler
+from ractd.envs.settings import REGISTERED, EnvironmentSettings
 from ractd.errors import RactdError
 from ractd.models import InverseDynamics, ReturnNetwork, build_network
 from ractd.models.normalizer import Normalizer, PlanNormalizer
@@ -66,6 +67,8 @@ class PolicySpec:
     ddpm: DDPM | None = None
     """The schedule of a DDPM teacher, None for an EDM teacher and for a student."""
     env_id: str | None = None
+    """The environment that it is scored in, made of this and of `env_settings` by this machine's Gymnasium."""
+    env_settings: EnvironmentSettings = REGISTERED
     state_dim: int = 0
     """Of a planner, whose sequences are states and whose observation is a state and a goal; 0 for action sequences."""
     points: int = 0

@@ -93,4 +93,7 @@ def _read_dataclass(cls: Any, content: dict[str, Any], path: Path, where: str) -
             values[name] = _read(hints[name], content[name], path, f"{where}.{name}")
         elif f.default is MISSING and f.default_factory is MISSING:
             raise RactdError(f"{path}: field '{name}' of {where} is missing")
-    return cls(**values)
+    try:
+        return cls(**values)
+    except RactdError as error:
+        raise RactdError(f"{path}: {where}: {error}") from None

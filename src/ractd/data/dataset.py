@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ractd.data.ranges import Statistics, statistics_of
+from ractd.envs.settings import REGISTERED, EnvironmentSettings
 from ractd.errors import RactdError
+from ractd.serialize import to_json
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -24,7 +26,8 @@ class OfflineDataset:
 
     `observations` [N, O], `actions` [N, A] and `rewards` [N] are C-contiguous float32; `terminals` (the environment
     ended the episode) and `timeouts` (a time limit did) are bool [N]. Mazes
-    also have their map as text, `maze`, and where the behaviour was going, `goals` [N, 2] float32. Such arrays are kept
+    also have their map as text, `maze`, and where the behaviour was going, `goals` [N, 2] float32. The environment is
+    `env_id` with `env_settings`. Such arrays are kept
     without a copy, others are converted. Raises RactdError for an empty dataset, a wrong rank or different lengths.
     """
 
@@ -39,6 +42,7 @@ class OfflineDataset:
     recipe: str = ""
     maze: str = ""
     goals: Floats | None = None
+    env_settings: EnvironmentSettings = REGISTERED
 
     def __post_init__(self) -> None:
         forms: dict[str, tuple[type[np.generic], int]] = {
@@ -181,6 +185,8 @@ def describe(dataset: OfflineDataset) -> dict[str, Any]:
         "source": dataset.source,
         "recipe": dataset.recipe,
         "env_id": dataset.env_id,
+        # Only where there are any: runs from before went by the id alone, and go on.
+        **({} if dataset.env_settings == REGISTERED else {"env_settings": to_json(dataset.env_settings)}),
         "transitions": dataset.num_transitions,
         "episodes": dataset.num_episodes,
         "observation_dim": dataset.observation_dim,

@@ -7,10 +7,12 @@ error, validating collects them all.
 from __future__ import annotations
 
 import difflib
+import json
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +20,9 @@ from numpy.typing import NDArray
 
 from ractd.data.dataset import OfflineDataset
 from ractd.data.ranges import BLOCK_ROWS
+from ractd.envs.settings import REGISTERED, EnvironmentSettings
 from ractd.errors import RactdError
+from ractd.serialize import from_json
 
 Array = NDArray[Any]
 
@@ -37,7 +41,7 @@ GOALS = "infos/goal"
 """D4RL's name for where the behaviour was going, [N, 2]; read for mazes, elsewhere the name means what its writer wants."""
 MAZE_IDS = "ractd/maze"
 """What the environment ids of mazes begin with."""
-METADATA = ("env_id", "recipe", "maze")
+METADATA = ("env_id", "env_settings", "recipe", "maze")
 """The texts that a file has beside its arrays."""
 MATRICES = ("observations", "actions", GOALS)
 FLAGS = ("terminals", "timeouts")
@@ -77,6 +81,7 @@ class Source:
     unreadable: Mapping[str, str] = field(default_factory=dict)
     """What is there under a name but is no array that can be read, and why: the rest of a sentence that the name begins."""
     env_id: str | None = None
+    env_settings: EnvironmentSettings = REGISTERED
     recipe: str = ""
     maze: str = ""
     hint: str = ""
@@ -116,6 +121,14 @@ def texts(found: Mapping[str, Any], where: str) -> tuple[dict[str, str], tuple[F
     return metadata, tuple(notes)
 
 
+def settings_in(text: str) -> EnvironmentSettings:
+    """Read what a file says of its environment besides the id, JSON; data whose environment can't be made is data all the same."""
+    try:
+        return from_json(EnvironmentSettings, json.loads(text), Path("env_settings")) if text else REGISTERED
+    except (RactdError, ValueError) as error:
+        return EnvironmentSettings(fault=f"its settings can't be used ({error})")
+
+
 def load(source: Source) -> OfflineDataset:
     """Read a source; raises RactdError with the first thing that is wrong and the number of others."""
     dataset, findings = read(source)
@@ -151,6 +164,7 @@ def read(source: Source) -> tuple[OfflineDataset | None, list[Finding]]:
     dataset = OfflineDataset(
         name=source.name,
         env_id=source.env_id,
+        env_settings=source.env_settings,
         source=source.where,
         recipe=source.recipe,
         maze=source.maze,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import tempfile
@@ -13,9 +14,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ractd.data.dataset import Floats, OfflineDataset
-from ractd.data.fields import ALIASES, FLAGS, FORMS, GOALS, METADATA, REQUIRED, Array, Field, Finding, Source, texts
+from ractd.data.fields import (
+    ALIASES,
+    FLAGS,
+    FORMS,
+    GOALS,
+    METADATA,
+    REQUIRED,
+    Array,
+    Field,
+    Finding,
+    Source,
+    settings_in,
+    texts,
+)
 from ractd.data.ranges import BLOCK_ROWS
+from ractd.envs.settings import REGISTERED
 from ractd.errors import RactdError
+from ractd.serialize import to_json
 
 if TYPE_CHECKING:
     import h5py
@@ -54,6 +70,7 @@ def open_hdf5(path: str | Path, name: str | None = None) -> Source:
         fields=fields,
         unreadable=unreadable,
         env_id=metadata["env_id"] or None,
+        env_settings=settings_in(metadata["env_settings"]),
         recipe=metadata["recipe"],
         maze=metadata["maze"],
         hint=_hint(fields, groups),
@@ -113,8 +130,12 @@ def write_hdf5(
             _write_field(file, "next_observations", np.asarray(next_observations, dtype=np.float32))
         if dataset.goals is not None:
             _write_field(file, GOALS, dataset.goals)
-        maze = {"maze": dataset.maze} if dataset.maze else {}
-        file.attrs.update({"env_id": dataset.env_id or "", "recipe": dataset.recipe, **maze, **(attrs or {})})
+        known = {"env_id": dataset.env_id or "", "recipe": dataset.recipe}
+        if dataset.env_settings != REGISTERED:
+            known["env_settings"] = json.dumps(to_json(dataset.env_settings))
+        if dataset.maze:
+            known["maze"] = dataset.maze
+        file.attrs.update({**known, **(attrs or {})})
 
 
 @contextmanager

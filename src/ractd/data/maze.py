@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from ractd.envs.maze.physics import PointMass
 from ractd.envs.maze.vector import POSITION_NOISE, draw_start, reward
 from ractd.envs.scores import reference
 from ractd.envs.seeds import DATA, environment_seed
+from ractd.envs.settings import REGISTERED, EnvironmentSettings
 from ractd.envs.vector import MakeVector, cores, make_vector
 from ractd.errors import RactdError
 
@@ -156,13 +158,13 @@ def planner_preset_of(maze: Maze) -> str:
 
 
 def make_for(dataset: OfflineDataset) -> MakeVector:
-    """What makes a dataset's environments, for `evaluate`: `make_vector`, or the dataset's own maze."""
-    return maker(maze_of(dataset))
+    """What makes a dataset's environments, for `evaluate`: its own maze, or its id with its settings."""
+    return maker(maze_of(dataset), dataset.env_settings)
 
 
-def maker(maze: Maze | None) -> MakeVector:
-    """What makes a maze's environments; those of an id alone for None."""
-    return make_vector if maze is None else maze_vector(maze)
+def maker(maze: Maze | None, settings: EnvironmentSettings = REGISTERED) -> MakeVector:
+    """What makes a maze's environments; those of an id and its settings for None."""
+    return partial(make_vector, settings=settings) if maze is None else maze_vector(maze, settings)
 
 
 def _run(maze: Maze, total: int, seed: int, threads: int, fields: dict[str, Any], progress: Progress | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import warnings
 from pathlib import Path
@@ -11,7 +12,19 @@ from typing import Any
 import numpy as np
 
 from ractd.data.fields import Array, Field, Finding, Source, field_of
+from ractd.envs.settings import REGISTERED, EnvironmentSettings, WrapperSettings
+from ractd.envs.vector import gymnasium_with_robotics
 from ractd.errors import RactdError
+
+ONLOOKERS = (
+    "OrderEnforcing",
+    "PassiveEnvChecker",
+    "RecordEpisodeStatistics",
+    "RecordVideo",
+    "RenderCollection",
+    "HumanRendering",
+)
+"""Wrappers of Gymnasium's that change nothing about an episode."""
 
 
 def local_ids() -> list[str]:
@@ -76,7 +89,7 @@ def open_minari(dataset_id: str) -> Source:
     if at != steps:
         raise RactdError(f"{where}: its episodes have {at:,} of the {steps:,} steps of its metadata; download it again")
     found: dict[str, Field] = {name: field_of(array) for name, array in fields.items()}
-    env_spec = getattr(data.spec, "env_spec", None)
+    env_id, env_settings = environment_of(getattr(data.spec, "env_spec", None))
     notes: tuple[Finding, ...] = ()
     if type(observation_space).__name__ != "Box":
         notes = (
@@ -86,10 +99,56 @@ def open_minari(dataset_id: str) -> Source:
         where=where,
         name=dataset_id,
         fields=found,
-        env_id=env_spec.id if env_spec is not None else None,
+        env_id=env_id,
+        env_settings=env_settings,
         recipe=f"Minari {dataset_id}",
         notes=notes,
     )
+
+
+def environment_of(spec: Any) -> tuple[str | None, EnvironmentSettings]:
+    """Return the id and the settings of a Gymnasium `EnvSpec` of a file, whose own entry points are never used.
+
+    Left out are arguments that the environment is registered with here, and wrappers that change nothing about an
+    episode. What can't be made of this machine's registry and `gymnasium.wrappers` is the settings' fault.
+    """
+    if spec is None:
+        return None, REGISTERED
+    known = gymnasium_with_robotics().registry.get(spec.id)
+    same = known.kwargs if known is not None else {}
+    arguments = {
+        name: value
+        for name, value in spec.kwargs.items()
+        if name != "render_mode" and not (name in same and same[name] == value)
+    }
+    try:
+        wrappers = tuple(filter(None, map(_wrapper, spec.additional_wrappers)))
+        return spec.id, EnvironmentSettings(arguments, spec.max_episode_steps, wrappers)
+    except RactdError as error:
+        advice = f"--env {spec.id} scores in {spec.id} as it is registered here"
+        return spec.id, EnvironmentSettings(fault=f"{error}, so it is another environment; {advice}")
+
+
+def _wrapper(spec: Any) -> WrapperSettings | None:
+    """Return a wrapper of the file, None for one that only looks on; raises `RactdError` where it is none of Gymnasium's."""
+    module, _, name = spec.entry_point.partition(":")
+    if module.split(".")[:2] != ["gymnasium", "wrappers"]:
+        raise RactdError(f"wrapper {spec.entry_point!r} is none of gymnasium.wrappers")
+    return None if name in ONLOOKERS else WrapperSettings(name, spec.kwargs or {})
+
+
+def _refuse_without_spaces(dataset_id: str) -> None:
+    """Raise `RactdError` where Minari would make an environment of the metadata, entry point and all, to ask it for spaces."""
+    try:
+        metadata = json.loads((root() / dataset_id / "data" / "metadata.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # Minari says what is wrong with them
+    for name in ("observation_space", "action_space"):
+        if name not in metadata:
+            raise RactdError(
+                f"Minari {dataset_id}: its metadata have no {name!r}, for which Minari would run the code that they name as "
+                "the environment; write the dataset again with a newer Minari"
+            )
 
 
 def _open(dataset_id: str) -> Any:
@@ -113,6 +172,7 @@ def _open(dataset_id: str) -> Any:
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 what = f"Minari could not download {dataset_id!r} ({type(error).__name__}: {reason})"
                 raise RactdError(f"{what}; it is not local and needs the network") from error
+        _refuse_without_spaces(dataset_id)
         try:
             return minari.load_dataset(dataset_id)
         except Exception as error:

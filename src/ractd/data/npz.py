@@ -9,7 +9,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from ractd.data.fields import DAMAGE, METADATA, Array, Field, Source, texts
+from ractd.data.fields import DAMAGE, METADATA, Array, Field, Source, settings_in, texts
 from ractd.data.ranges import BLOCK_ROWS
 from ractd.errors import RactdError
 
@@ -44,6 +44,7 @@ def open_npz(path: str | Path, name: str | None = None) -> Source:
         name=name or path.stem,
         fields=fields,
         env_id=metadata["env_id"] or None,
+        env_settings=settings_in(metadata["env_settings"]),
         recipe=metadata["recipe"],
         maze=metadata["maze"],
         notes=notes,

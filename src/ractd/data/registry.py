@@ -16,6 +16,7 @@ from ractd.data import d4rl, hdf5, npz
 from ractd.data import minari as minari_format
 from ractd.data.dataset import OfflineDataset
 from ractd.data.fields import Source, load
+from ractd.envs.settings import settings_for
 from ractd.errors import RactdError
 
 Kind = Literal["made", "recipe", "d4rl", "minari"]
@@ -53,7 +54,8 @@ def load_dataset(name: str | Path, env_id: str | None = None) -> OfflineDataset:
     once. Rewards are as logged. Raises RactdError if nothing answers to the name or the data can't be used.
     """
     source = find_source(name)
-    return load(replace(source, env_id=env_id) if env_id else source)
+    settings = settings_for(source.env_id, source.env_settings, env_id, None)
+    return load(replace(source, env_id=env_id or source.env_id, env_settings=settings))
 
 
 def find_source(name: str | Path) -> Source:

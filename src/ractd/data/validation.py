@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from ractd.data.dataset import Bools, Floats, Ints, OfflineDataset
 from ractd.data.fields import DAMAGE, FORMS, GOALS, Finding, Source, field_of, load, read
 from ractd.data.ranges import BLOCK_ROWS
 from ractd.data.registry import find_source
+from ractd.envs.settings import settings_for
 from ractd.errors import RactdError
 
 __all__ = ["Finding", "constant_dimensions", "sound", "validate"]
@@ -54,6 +56,7 @@ def _source_of(dataset: OfflineDataset) -> Source:
         name=dataset.name,
         fields=fields,
         env_id=dataset.env_id,
+        env_settings=dataset.env_settings,
         recipe=dataset.recipe,
         maze=dataset.maze,
     )
@@ -149,7 +152,8 @@ def check_environment(data: OfflineDataset, env_id: str, where: str) -> Iterator
     try:
         from ractd.data.maze import make_for
 
-        environment = make_for(data)(env_id, 1, 0)
+        settings = settings_for(data.env_id, data.env_settings, env_id, None)
+        environment = make_for(replace(data, env_id=env_id, env_settings=settings))(env_id, 1, 0)
     except (RactdError, ImportError) as error:
         yield Finding("warning", f"{where}: not checked against environment {env_id!r}: {error}")
         return

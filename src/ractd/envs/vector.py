@@ -6,6 +6,7 @@ happens after an episode's end can reach its return.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import importlib
 import importlib.util
@@ -17,6 +18,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ractd.envs.modules import registered_name
+from ractd.envs.settings import REGISTERED, EnvironmentSettings
 from ractd.errors import RactdError
 
 Step = tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]
@@ -52,8 +55,8 @@ class VectorEnv(Protocol):
 MakeVector = Callable[[str, int, int], VectorEnv]
 
 
-def make_vector(env_id: str, num_envs: int, seed: int = 0) -> VectorEnv:
-    """`num_envs` environments, on EnvPool where it has the id and else on Gymnasium; unknown ids raise `RactdError`.
+def make_vector(env_id: str, num_envs: int, seed: int = 0, settings: EnvironmentSettings = REGISTERED) -> VectorEnv:
+    """`num_envs` environments, on EnvPool where it has the same one and else on Gymnasium; unknown ids raise `RactdError`.
 
     `ractd/maze2d-umaze`, `-medium` and `-large` are D4RL's mazes on MuJoCo. A maze of one's own is not known by its id
     alone: `ractd.envs.maze.maze_vector(maze)` makes it.
@@ -65,38 +68,45 @@ def make_vector(env_id: str, num_envs: int, seed: int = 0) -> VectorEnv:
         raise RactdError(f"{env_id} is a maze of one's own, whose map is in its dataset; an id alone can't make it")
     for maze in MAZES.values():
         if maze.env_id == env_id:
-            return maze_vector(maze)(env_id, num_envs, seed)
-    return (envpool_vector if env_id in _envpool_ids() else gymnasium_vector)(env_id, num_envs, seed)
+            return maze_vector(maze, settings)(env_id, num_envs, seed)
+    if settings.fault:
+        raise RactdError(f"{env_id}: {settings.fault}")
+    if settings.limit_only and env_id in _envpool_ids():
+        return envpool_vector(env_id, num_envs, seed, settings.max_episode_steps)
+    return gymnasium_vector(env_id, num_envs, seed, settings)
 
 
-def envpool_vector(env_id: str, num_envs: int, seed: int = 0) -> VectorEnv:
-    """The environments in EnvPool: C++, all cores, one call per step."""
+def envpool_vector(env_id: str, num_envs: int, seed: int = 0, max_episode_steps: int | None = None) -> VectorEnv:
+    """The environments in EnvPool: C++, all cores, one call per step; None for its own step limit."""
     if env_id not in _envpool_ids():
         raise RactdError(f"EnvPool has no environment {env_id!r}{_close_matches(env_id, _envpool_ids())}")
-    return _EnvPool(env_id, num_envs, seed)
+    return _EnvPool(env_id, num_envs, seed, max_episode_steps)
 
 
-def gymnasium_vector(env_id: str, num_envs: int, seed: int = 0) -> VectorEnv:
-    """The environments in this process on Gymnasium, for ids that EnvPool lacks."""
-    return _Gymnasium(env_id, num_envs, seed)
+def gymnasium_vector(
+    env_id: str, num_envs: int, seed: int = 0, settings: EnvironmentSettings = REGISTERED
+) -> VectorEnv:
+    """The environments in this process on Gymnasium, for those that EnvPool lacks."""
+    return _Gymnasium(env_id, num_envs, seed, settings)
 
 
 class _EnvPool:
     backend = "envpool"
 
-    def __init__(self, env_id: str, num_envs: int, seed: int) -> None:
+    def __init__(self, env_id: str, num_envs: int, seed: int, max_episode_steps: int | None) -> None:
         import envpool
 
         threads = min(num_envs, cores())
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # EnvPool's own spaces warn about their float64 bounds
+                limited = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
                 self._env = envpool.make(
-                    env_id, env_type="gymnasium", num_envs=num_envs, seed=seed, num_threads=threads
+                    env_id, env_type="gymnasium", num_envs=num_envs, seed=seed, num_threads=threads, **limited
                 )
                 spaces = self._env.observation_space, self._env.action_space
         except Exception as error:
-            raise RactdError(f"EnvPool could not make {env_id}: {error}") from error
+            raise RactdError(f"EnvPool could not make {env_id}: {_line(error)}") from error
         self.num_envs = num_envs
         self.action_low, self.action_high = _bounds(env_id, spaces[1])
         self.observation_dim = _flat_size(env_id, spaces[0])
@@ -132,8 +142,8 @@ class _EnvPool:
 class _Gymnasium:
     backend = "gymnasium"
 
-    def __init__(self, env_id: str, num_envs: int, seed: int) -> None:
-        self._envs = [make_gymnasium(env_id) for _ in range(num_envs)]
+    def __init__(self, env_id: str, num_envs: int, seed: int, settings: EnvironmentSettings) -> None:
+        self._envs = [make_gymnasium(env_id, settings) for _ in range(num_envs)]
         first = self._envs[0]
         self.num_envs = num_envs
         self.action_low, self.action_high = _bounds(env_id, first.action_space)
@@ -189,7 +199,8 @@ class _Gymnasium:
             env.close()
 
 
-def _gymnasium() -> Any:
+def gymnasium_with_robotics() -> Any:
+    """Gymnasium, with gymnasium_robotics' environments where that is installed; raises `RactdError` without it."""
     try:
         import gymnasium
     except ImportError:
@@ -201,16 +212,27 @@ def _gymnasium() -> Any:
     return gymnasium
 
 
-def make_gymnasium(env_id: str) -> Any:
-    """One Gymnasium environment; raises `RactdError` where the id is unknown or Gymnasium is not installed."""
-    gymnasium = _gymnasium()
+def make_gymnasium(env_id: str, settings: EnvironmentSettings = REGISTERED, **options: Any) -> Any:
+    """One Gymnasium environment; `options` are further ones of `gymnasium.make`.
+
+    Raises `RactdError` where the id is unknown or names a module that nobody typed, or Gymnasium is not installed. The
+    environment comes from this machine's registry and its wrappers from `gymnasium.wrappers`, whatever a file says.
+    """
+    gymnasium, name = gymnasium_with_robotics(), registered_name(env_id)
+    if settings.fault:
+        raise RactdError(f"{env_id}: {settings.fault}")
     try:
-        return gymnasium.make(env_id)
+        arguments = copy.deepcopy(settings.arguments) | options
+        # What Gymnasium's checker looks for is checked here, and it warns of what is fine: rewards as arrays.
+        env = gymnasium.make(name, settings.max_episode_steps, disable_env_checker=True, **arguments)
+        for wrapper in settings.wrappers:
+            env = getattr(gymnasium.wrappers, wrapper.name)(env, **copy.deepcopy(wrapper.arguments))
+        return env
     except gymnasium.error.UnregisteredEnv:
         known = {*gymnasium.registry, *_envpool_ids()}
         raise RactdError(f"no environment is called {env_id!r}{_close_matches(env_id, known)}") from None
     except Exception as error:
-        raise RactdError(f"Gymnasium could not make {env_id}: {error}") from error
+        raise RactdError(f"Gymnasium could not make {env_id}: {_line(error)}") from error
 
 
 def _envpool_ids() -> frozenset[str]:
@@ -226,7 +248,7 @@ def _close_matches(env_id: str, known: frozenset[str] | set[str]) -> str:
     close = [by_lower[name] for name in difflib.get_close_matches(env_id.lower(), list(by_lower), n=3)]
     if close:
         return f"; did you mean {' or '.join(close)}?"
-    return "; give the id of a registered Gymnasium environment"
+    return "; give the id of a registered Gymnasium environment, or module:Id-v0 for one of a module of yours"
 
 
 def cores() -> int:

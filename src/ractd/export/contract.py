@@ -14,6 +14,7 @@ from ractd.data.registry import dataset_dir
 from ractd.envs.vector import make_gymnasium
 from ractd.errors import RactdError
 from ractd.policy import Policy, PolicySpec
+from ractd.serialize import to_json
 from ractd.training.checkpoint import read_json
 from ractd.training.results import VARIANTS, policy_directory
 from ractd.training.rundir import read_run, versions
@@ -117,11 +118,12 @@ def contract(source: Source) -> dict[str, Any]:
         },
         "execution": {
             "execute": execute,
-            "control_hz": control_hz(spec.env_id),
+            "control_hz": control_hz(spec),
             "advice": f"execute the first {execute} of {spec.horizon} actions, then ask again with a new observation",
         },
         "checks": {"not_finite": "error", "out_of_range": "warning"},
         "environment": spec.env_id,
+        "environment_settings": to_json(spec.env_settings),
         "dataset": provenance.get("dataset"),
         "training": {key: value for key, value in provenance.items() if key not in ("dataset", "versions")},
         "score": score(source),
@@ -176,12 +178,12 @@ def _execute(run: Path | None) -> int:
     return 1 if run is None else int(read_run(run)["config"]["evaluation"]["execute"])
 
 
-def control_hz(env_id: str | None) -> float | None:
-    """Return the rate of an environment's steps, None where it isn't installed or doesn't know."""
-    if env_id is None:
+def control_hz(spec: PolicySpec) -> float | None:
+    """Return the rate of the steps of a policy's environment, None where it isn't installed or doesn't know."""
+    if spec.env_id is None:
         return None
     try:
-        env = make_gymnasium(env_id)
+        env = make_gymnasium(spec.env_id, spec.env_settings)
     except RactdError:
         return None
     try:

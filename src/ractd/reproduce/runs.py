@@ -204,7 +204,10 @@ def _finished(run: Run) -> dict[str, Any]:
 def evaluation(run: Run, policy: str = "student", sampler: str | None = None, steps: int | None = None) -> Reading:
     """Read what `ractd eval` measures of a policy of a run, sampled as it is said; its episodes are the run's."""
     episodes = run.settings().evaluation.episodes
-    how = (*(("--sampler", sampler) if sampler else ()), *(("--steps", str(steps)) if steps else ()))
+    how: tuple[str, ...] = (*(("--sampler", sampler) if sampler else ()), *(("--steps", str(steps)) if steps else ()))
+    env_id = run.place.dataset.env_id or ""
+    if ":" in env_id:  # a module, which only a command line may name
+        how = (*how, "--env", env_id)
     command = ("eval", str(run.directory), "--policy", policy, "--episodes", str(episodes), "--seed", str(run.seed))
     name = "-".join([run.directory.name, policy, *filter(None, [sampler, str(steps or "")])])
 

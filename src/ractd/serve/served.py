@@ -68,6 +68,7 @@ class TorchPolicy:
         low, high = policy.normalizer.action_low, policy.normalizer.action_high
         self.contract = served_contract(self, low.tolist(), high.tolist()) | {
             "environment": spec.env_id,
+            "environment_settings": to_json(spec.env_settings),
             "sampling": {
                 "steps": spec.steps,
                 "candidates": spec.candidates,

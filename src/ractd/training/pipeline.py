@@ -22,7 +22,10 @@ from ractd.data.dataset import describe
 from ractd.data.maze import make_for, maze_of
 from ractd.data.origin import d4rl_name
 from ractd.data.validation import check_environment, sound
+from ractd.envs.evaluate import MAX_STEPS
+from ractd.envs.probe import probe
 from ractd.envs.scores import family
+from ractd.envs.settings import REGISTERED, settings_for
 from ractd.errors import RactdError
 from ractd.models import build_network
 from ractd.planner import Planner
@@ -55,6 +58,8 @@ def train(
     out: str | Path | None = None,
     config: Config = PRESETS["cpu"],
     env_id: str | None = None,
+    env_steps: int | None = None,
+    simulate: bool = True,
     only: StageName | None = None,
     teacher: str | Path | None = None,
     plain: bool = True,
@@ -64,17 +69,26 @@ def train(
 ) -> Result:
     """Train return model, teacher and students on a dataset and score them; continue or show the run if it exists.
 
-    `out` is the run directory, `runs/<dataset>-s<seed>` by default. `only` trains one stage, with what the run has.
-    `teacher` takes teacher and return model from another run, with their horizon, history, noise levels and networks.
-    `plain` also distils a student without reward, to compare. `track` shows metrics and scores in a service as well.
-    Raises `RactdError` for unusable data or options and `training.loop.Interrupted` after a saved Ctrl-C.
+    `out` is the run directory, `runs/<dataset>-s<seed>` by default. `env_id` is the environment that policies are scored in,
+    by default the data's, and `env_steps` its step limit; without `simulate` nothing is scored and no environment made.
+    `only` trains one stage, with what the run has. `teacher` takes teacher and return model from another run, with their
+    horizon, history, noise levels and networks. `plain` also distils a student without reward, to compare. `track` shows
+    metrics and scores in a service as well. Raises `RactdError` for unusable data or options, and
+    `training.loop.Interrupted` after a saved Ctrl-C.
     """
     console = console or Console(quiet=True)
     if track is not None:
         require(track)
     named = sound(dataset) if isinstance(dataset, OfflineDataset) else load_dataset(dataset)
-    named = replace(named, env_id=env_id or named.env_id)
-    data = _with_environment(named, env_id, console)
+    asked = {"--env": env_id, "--env-steps": env_steps}
+    asked = {option: value for option, value in asked.items() if value is not None}
+    settings = settings_for(named.env_id, named.env_settings, env_id, env_steps)
+    named = replace(named, env_id=env_id or named.env_id, env_settings=settings)
+    data = _with_environment(named, list(asked), simulate, console)
+    if config.plan is not None and not simulate:
+        raise RactdError(
+            "--no-env: a planner plans in the maze of its data, whose walls and goal it knows; leave it out"
+        )
     _check_plan(config, data, only)
     if teacher is not None and only not in (None, "student"):
         raise RactdError(f"--only {only}: the run trains a student alone, the rest comes from --teacher {teacher}")
@@ -214,17 +228,37 @@ def _check_plan(config: Config, data: OfflineDataset, only: StageName | None) ->
         raise RactdError(f"--history is {config.history}, expected 1 for a planner: its states have their velocities")
 
 
-def _with_environment(data: OfflineDataset, env_id: str | None, console: Console) -> OfflineDataset:
-    """Settle where policies are scored: an environment asked for has to work, one that the data names may be missing."""
+def _with_environment(data: OfflineDataset, asked: list[str], simulate: bool, console: Console) -> OfflineDataset:
+    """Settle where policies are scored: an environment asked for has to work, one that the data names may be missing.
+
+    `asked` are the options that ask.
+    """
+    if not simulate:
+        if asked:
+            raise RactdError(f"--no-env scores nothing: leave it out, or {' and '.join(asked)}")
+        return replace(data, env_id=None, env_settings=REGISTERED)
     if data.env_id is None:
+        if asked:
+            raise RactdError(f"{asked[0]} is of an environment, and the data names none; give one with --env")
         return data
     try:
-        make_for(data)(data.env_id, 1, 0).close()
+        env = make_for(data)(data.env_id, 1, 0)
+        try:
+            limit = env.max_episode_steps
+            probe(env, data.env_id)
+        finally:
+            env.close()
     except RactdError as error:
-        if env_id is not None:
+        if asked:
             raise
         console.print(f"[yellow]warning:[/] no scores, estimates only: {escape(str(error))}", highlight=False)
-        return replace(data, env_id=None)
+        return replace(data, env_id=None, env_settings=REGISTERED)
+    if limit is None:
+        console.print(
+            f"[yellow]warning:[/] {escape(data.env_id)} has no step limit: an episode that doesn't end by itself stops the run "
+            f"after {MAX_STEPS:,} steps; --env-steps N cuts it after N",
+            highlight=False,
+        )
     for finding in check_environment(data, data.env_id, data.name):
         if finding.level == "error":
             raise RactdError(finding.message)

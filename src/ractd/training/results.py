@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from ractd.data.maze import make_for, maker, maze_named, maze_of
 from ractd.data.windows import Windows
 from ractd.diffusion.ctm import sequence_return
 from ractd.envs.evaluate import evaluate
+from ractd.envs.probe import probe
 from ractd.envs.scores import normalized_score
 from ractd.envs.seeds import environment_seed
+from ractd.envs.settings import EnvironmentSettings, settings_for
 from ractd.envs.vector import MakeVector
 from ractd.errors import RactdError
 from ractd.planner import Planner
@@ -102,7 +104,7 @@ def latency(policy: Policy, seconds: float = 1.0) -> float:
 
 def make_of(spec: PolicySpec, where: Path | str) -> MakeVector:
     """Return what makes a policy's environments: a maze of one's own is in its file, `where`."""
-    return maker(maze_named(spec.env_id, spec.maze, f"{where}, 'maze'"))
+    return maker(maze_named(spec.env_id, spec.maze, f"{where}, 'maze'"), spec.env_settings)
 
 
 def samples_of(policy: Policy, dataset: OfflineDataset) -> Samples:
@@ -271,6 +273,7 @@ def evaluate_policy(
     sampler: str | None,
     steps: int | None,
     env_id: str | None,
+    env_steps: int | None = None,
     seed: int,
     console: Console,
 ) -> dict[str, Any]:
@@ -283,7 +286,8 @@ def evaluate_policy(
     spec = policy.spec
     if spec.plans and env_id != spec.env_id:
         raise RactdError(f"{path}: plans in {spec.env_id!r}, whose goal and walls it knows, and not in {env_id!r}")
-    make = make_of(spec, path) if env_id == spec.env_id else maker(None)
+    settings = settings_for(spec.env_id, spec.env_settings, env_id, env_steps)
+    make = make_of(replace(spec, env_id=env_id, env_settings=settings), path)
     _check_spaces(policy, env_id, path, make)
     execute = executed(policy) if execute is None else execute
     if not 1 <= execute <= spec.horizon:
@@ -295,7 +299,7 @@ def evaluate_policy(
     console.print(f"evaluating {name} for {episodes} episodes in {env_id} ...", highlight=False)
     with threads_for(spec.network):
         row = score(policy, env_id, episodes, execute, seed, console, name, make)
-    write_json(evaluation_path(directory, name, policy, episodes, execute, seed, env_id), row)
+    write_json(evaluation_path(directory, name, policy, episodes, execute, seed, env_id, settings), row)
     return row | {"label": name}
 
 
@@ -305,23 +309,35 @@ def executed(policy: Policy) -> int:
 
 
 def evaluation_path(
-    directory: Path, name: str, policy: Policy, episodes: int, execute: int, seed: int, env_id: str | None = None
+    directory: Path,
+    name: str,
+    policy: Policy,
+    episodes: int,
+    execute: int,
+    seed: int,
+    env_id: str | None = None,
+    settings: EnvironmentSettings | None = None,
 ) -> Path:
     """Return where a run keeps what `evaluate_policy` measured of one of its policies, configured as it is.
 
-    `env_id` is where it was measured, by default the policy's own environment.
+    `env_id` and `settings` are where it was measured, by default the policy's own environment.
     """
     spec = policy.spec
     key = f"{name}-e{episodes}-x{execute}-n{spec.candidates}-{spec.sampler}-k{spec.steps}-s{seed}"
     if env_id not in (None, spec.env_id):
-        key += f"-{str(env_id).replace('/', '-')}"
+        key += f"-{str(env_id).replace('/', '-').replace(':', '-')}"
+    if settings not in (None, spec.env_settings) and settings.max_episode_steps is not None:
+        key += f"-l{settings.max_episode_steps}"
     return directory / "evaluations" / f"{key}.json"
 
 
 def _check_spaces(policy: Policy, env_id: str, path: Path, make: MakeVector) -> None:
     env, spec = make(env_id, 1, 0), policy.spec
-    dims = env.observation_dim, len(env.action_low)
-    env.close()
+    try:
+        dims = env.observation_dim, len(env.action_low)
+        probe(env, env_id)
+    finally:
+        env.close()
     observation_dim = spec.state_dim or spec.observation_dim
     if dims != (observation_dim, spec.action_dim):
         raise RactdError(

@@ -116,6 +116,7 @@ class Run:
             diffusion=config.diffusion,
             ddpm=ddpm,
             env_id=self.dataset.env_id,
+            env_settings=self.dataset.env_settings,
             provenance=provenance,
         )
         if models.dynamics is None or config.plan is None or self.maze is None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ractd.config import Plan, Student
 from ractd.data import OfflineDataset
-from ractd.data.maze import maker
+from ractd.data.maze import make_for
 from ractd.envs.evaluate import Evaluation, evaluate
 from ractd.envs.maze import GOAL_RADIUS
 from ractd.envs.seeds import CHECKPOINT, CONFIRMATION, environment_seed
@@ -204,7 +204,7 @@ def train_student(run: Run, name: str, config: Student, teacher: nn.Module, mode
                 execute=evaluation.execute or 1,
                 history=run.config.history,
                 seed=environment_seed(run.config.seed, purpose),
-                make=maker(run.maze),
+                make=make_for(dataset),
             )
 
         result = play(evaluation.checkpoint_episodes, CHECKPOINT)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ractd.envs.maze.maps import Floats, Maze
 from ractd.envs.maze.physics import PointMass
+from ractd.envs.settings import REGISTERED, EnvironmentSettings
 from ractd.envs.vector import MakeVector, Rows, Step, cores
 from ractd.errors import RactdError
 
@@ -94,8 +95,13 @@ class MazeVector:
         self._physics.close()
 
 
-def maze_vector(maze: Maze) -> MakeVector:
-    """What `ractd.envs.evaluate` takes as `make`, for one maze."""
+def maze_vector(maze: Maze, settings: EnvironmentSettings = REGISTERED) -> MakeVector:
+    """What `ractd.envs.evaluate` takes as `make`, for one maze; raises RactdError for settings that are not the maze's."""
+    if settings not in (REGISTERED, EnvironmentSettings(max_episode_steps=maze.max_episode_steps)):
+        raise RactdError(
+            f"{maze.env_id} has its own step limit, {maze.max_episode_steps}, no arguments and no wrappers; "
+            "leave out --env-steps"
+        )
 
     def make(env_id: str, num_envs: int, seed: int = 0) -> MazeVector:
         if env_id != maze.env_id:

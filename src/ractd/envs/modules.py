@@ -1,0 +1,77 @@
+"""Environments of a module of one's own, `module:Id-v0`: imported when their user types it, and never for a file."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ractd.errors import RactdError
+
+_imported: set[str] = set()
+
+
+def registered_name(env_id: str) -> str:
+    """Return an id as Gymnasium's registry has it, without the module that `import_environment` imported.
+
+    Raises `RactdError` for a module that it did not import: Gymnasium would, whoever wrote the id.
+    """
+    module, colon, name = env_id.partition(":")
+    if not colon:
+        return env_id
+    if module not in _imported:
+        raise RactdError(
+            f"environment {env_id!r} names a module, which only the command line may have imported: "
+            f"if you trust it, give --env {env_id}"
+        )
+    return name
+
+
+def import_environment(env_id: str | None) -> None:
+    """Import the module of an id `module:Id-v0` that a user typed; ids without a module need nothing.
+
+    The module is searched in the working directory first. Raises `RactdError` where it fails or doesn't register the id.
+    """
+    module, colon, name = (env_id or "").partition(":")
+    if not colon:
+        return
+    from ractd.envs.vector import gymnasium_with_robotics
+
+    gymnasium = gymnasium_with_robotics()
+    before = set(gymnasium.registry)
+    with _working_directory():
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise RactdError(f"--env {env_id}: module {module!r} can't be imported ({what})") from error
+        spec = gymnasium.registry.get(name)
+        if spec is None:
+            others = sorted(set(gymnasium.registry) - before)
+            found = f"it registers {', '.join(others)}" if others else "call gymnasium.register in it"
+            raise RactdError(f"--env {env_id}: module {module!r} registers no environment {name!r}; {found}")
+        _load(spec.entry_point, str(env_id))
+    _imported.add(module)
+
+
+def _load(entry_point: Any, env_id: str) -> None:
+    """Import what an environment is made by while the working directory is still searched."""
+    if isinstance(entry_point, str):
+        try:
+            importlib.import_module(entry_point.partition(":")[0])
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise RactdError(f"--env {env_id}: its entry point {entry_point!r} can't be imported ({what})") from error
+
+
+@contextmanager
+def _working_directory() -> Iterator[None]:
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
