@@ -22,7 +22,7 @@ from ractd.envs import Evaluation, evaluate
 def score(policy: ractd.Policy, env_id: str, episodes: int, execute: int) -> Evaluation:
     """Closed loop for `execute` 1, else so many actions of each sequence."""
     history = policy.spec.history
-    return evaluate(policy.reset(0).act_chunk, env_id, episodes=episodes, execute=execute, history=history)
+    return evaluate(policy.reset(0).acting(), env_id, episodes=episodes, execute=execute, history=history)
 
 
 def row(candidates: int, steps: int, result: Evaluation) -> list[str]:

@@ -129,7 +129,7 @@ def test_the_times_and_numbers_of_one_step() -> None:
     assert b == pytest.approx(79.98 * 0.5 / (80**2 + 0.25) ** 0.5, rel=1e-6)
     assert c == pytest.approx(1 / (80**2 + 0.25) ** 0.5, rel=1e-6)
     assert len(times(policy.configured(steps=4).spec, MODELS["student"])) == 4
-    assert len(times(make_policy(jumps=False, steps=6).spec, MODELS["teacher"])) == 10
+    assert len(times(make_policy(jumps=False, steps=6).spec, MODELS["teacher"])) == 9
 
 
 def test_noise_layouts_are_each_others_inverse() -> None:

@@ -16,6 +16,7 @@ from scipy.interpolate import BSpline
 from ractd.config import MLP, Optimization
 from ractd.data.dataset import OfflineDataset
 from ractd.diffusion.ctm import reward_loss, sequence_return
+from ractd.envs.evaluate import Context
 from ractd.errors import RactdError
 from ractd.export import verify
 from ractd.export.graph import draws_first
@@ -256,7 +257,11 @@ def test_a_plan_is_the_same_whoever_asks(planner: Planner) -> None:
     assert (planner.reset(3).act_chunk(observation) == actions).all()
     same_goal, _ = planner.reset(3).plan(states, np.array([1.0, 1.0, 0.0, 0.0]))
     np.testing.assert_allclose(same_goal[0], planned[0], atol=1e-5)
-    assert (planner.reset(3).acting()(states[:, None]) == planner.reset(3).plan(states, np.array(SPEC.goal))[1]).all()
+    acting, context = planner.reset(3).acting(), Context(np.arange(3), 0)
+    executed = acting.in_episodes(states[:, None], context)
+    noise, seen = acting.noise.at(context.episodes, 0), torch.from_numpy(planner.seen(states[:, None]))
+    np.testing.assert_array_equal(executed, planner.sample(seen, noise).numpy())
+    assert planner.seen(states[:, None])[0, 0].tolist() == pytest.approx([*states[0], *SPEC.goal, 0, 0])
 
 
 def test_an_export_may_be_off_by_what_the_inverse_dynamics_makes_of_rounding_and_no_more(planner: Planner) -> None:

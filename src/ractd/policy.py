@@ -16,10 +16,12 @@ from ractd import fixed_times
 from ractd.config import DDPM, Diffusion, Network, check
 from ractd.diffusion.ctm import sequence_return
 from ractd.diffusion.samplers import SAMPLERS, Kind, Sampler
+from ractd.envs.evaluate import Context
 from ractd.envs.settings import REGISTERED, EnvironmentSettings
 from ractd.errors import RactdError
 from ractd.models import InverseDynamics, ReturnNetwork, build_network
 from ractd.models.normalizer import Normalizer, PlanNormalizer
+from ractd.noise import EpisodeNoise
 from ractd.serialize import from_json, to_json
 from ractd.training.checkpoint import load_weights, read_json, read_tensors, write_json, write_tensors
 from ractd.training.ddpm import noise_denoiser
@@ -108,6 +110,11 @@ class PolicySpec:
         return self.diffusion if self.jumps or self.ddpm is None else self.ddpm
 
     @property
+    def draws(self) -> int:
+        """Noise draws for one sample."""
+        return self.sampling.draws(self.steps)
+
+    @property
     def sampling(self) -> Sampler[Any, Any]:
         """The way of sampling that `sampler` names."""
         return SAMPLERS[self.kind][self.sampler]
@@ -177,8 +184,13 @@ class Policy(nn.Module):
     def draw_noise(self, batch: int) -> Tensor:
         """Return the standard normal draws of one call, `[draws, batch * candidates, c, A]`."""
         spec = self.spec
-        shape = (spec.sampling.draws(spec.steps), batch * spec.candidates, *spec.sequence_shape)
+        shape = (spec.draws, batch * spec.candidates, *spec.sequence_shape)
         return torch.randn(shape, generator=self.generator).to(self.normalizer.action_low.device)
+
+    def episode_noise(self) -> EpisodeNoise:
+        """Return the draws of episodes side by side, of the seed that the policy was last reset to."""
+        spec = self.spec
+        return EpisodeNoise(self.generator.initial_seed(), spec.draws, (spec.candidates, *spec.sequence_shape))
 
     def model(self) -> Callable[..., Tensor]:
         """Return what the policy's sampler takes, for one sample: the network with its preconditioning, see `MODELS`.
@@ -237,12 +249,15 @@ class Policy(nn.Module):
         x = self.sequence(self.normalizer.observation(observations).flatten(1), noise)
         return self.normalizer.raw_action(x)
 
-    @torch.inference_mode()
     def act_chunk(self, observation: NDArray[Any]) -> NDArray[np.float32]:
         """Return the next c actions, `[c, A]` or `[B, c, A]`; raises `RactdError` for a wrong shape or NaN."""
         batch, single = self._batch(observation)
-        actions = self.sample(batch, self.draw_noise(len(batch))).cpu().numpy()
+        actions = self._actions(batch, self.draw_noise(len(batch)))
         return actions[0] if single else actions  # type: ignore[no-any-return]
+
+    @torch.inference_mode()
+    def _actions(self, observations: Tensor, noise: Tensor) -> NDArray[np.float32]:
+        return self.sample(observations, noise).cpu().numpy()  # type: ignore[no-any-return]
 
     def act(self, observation: NDArray[Any]) -> NDArray[np.float32]:
         """Return the action to execute now, `[A]` or `[B, A]`; raises `RactdError` for a wrong shape or NaN."""
@@ -252,9 +267,9 @@ class Policy(nn.Module):
         """Return what `act_chunk` takes, of an environment's observations `[B, h, O]`: the same."""
         return observations
 
-    def acting(self) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-        """Return what `ractd.envs.evaluate` runs: observations `[B, h, O]` of the environment -> actions `[B, c, A]`."""
-        return lambda observations: self.act_chunk(self.seen(observations))
+    def acting(self) -> Acting:
+        """Return what `ractd.envs.evaluate` runs, with the noise of the seed that the policy was last reset to."""
+        return Acting(self)
 
     @torch.inference_mode()
     def estimate_return(self, observation: NDArray[Any], action: NDArray[Any]) -> NDArray[np.float32]:
@@ -336,3 +351,15 @@ class Policy(nn.Module):
             policy.normalizer.limit(*torch.zeros(2, spec.observation_dim))
         load_weights(policy, tensors, directory / WEIGHTS)
         return policy.to(device)
+
+
+class Acting:
+    """A policy in episodes that run side by side: the noise of each one's plans is its own, see `EpisodeNoise`."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy, self.noise = policy, policy.episode_noise()
+
+    def in_episodes(self, observations: NDArray[np.float32], context: Context, /) -> NDArray[np.float32]:
+        """Return actions `[B, c, A]` for observations `[B, h, O]` of the environment."""
+        batch, _ = self.policy._batch(self.policy.seen(observations))
+        return self.policy._actions(batch, self.noise.at(context.episodes, context.plan).to(batch.device))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from ractd.envs.evaluate import ActionSequencePolicy, Evaluation, evaluate
+from ractd.envs.evaluate import ActionSequencePolicy, Context, EpisodePolicy, Evaluation, evaluate
 from ractd.envs.scores import family, normalized_score, reference
 from ractd.envs.vector import VectorEnv, envpool_vector, gymnasium_vector, make_vector
 
 __all__ = [
     "ActionSequencePolicy",
+    "Context",
+    "EpisodePolicy",
     "Evaluation",
     "VectorEnv",
     "envpool_vector",

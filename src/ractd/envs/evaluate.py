@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,24 @@ class ActionSequencePolicy(Protocol):
     """What is scored: observations [B, h, O] float32, oldest first -> actions [B, c, A] in the environment's units."""
 
     def __call__(self, observations: NDArray[np.float32], /) -> NDArray[Any]:
+        """The next c actions for each row."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a policy is told beside its observations, if it asks."""
+
+    episodes: NDArray[np.int64]
+    """Number of each row's episode, from 0 on, [B]."""
+    plan: int
+    """Number of this plan in each of these episodes, from 0 on."""
+
+
+@runtime_checkable
+class EpisodePolicy(Protocol):
+    """A policy that asks which episodes its rows are of, so that what it draws for one depends on no other."""
+
+    def in_episodes(self, observations: NDArray[np.float32], context: Context, /) -> NDArray[Any]:
         """The next c actions for each row."""
 
 
@@ -130,7 +148,7 @@ class Evaluation:
 
 
 def evaluate(
-    policy: ActionSequencePolicy,
+    policy: ActionSequencePolicy | EpisodePolicy,
     env_id: str,
     *,
     episodes: int = 100,
@@ -145,7 +163,9 @@ def evaluate(
 
     The policy sees the last `history` observations of the episodes that still run, plans every `execute` steps, and
     the first `execute` actions of its sequence are executed, clipped to the environment's bounds. Episode i gets an
-    environment of its own, seeded with `seed + i`. `progress(done, total, step)` is called after every plan. Raises
+    environment of its own, seeded with `seed + i`; a policy that is deterministic or draws by `Context`, as
+    `Policy.acting()` does, scores there the same whatever runs beside it (up to how a network rounds in batches of another
+    size), one that draws for its rows as they come does not. `progress(done, total, step)` is called after every plan. Raises
     `RactdError` for an unknown environment, one that fails or gives NaN (environment, step and episode are named), a
     sequence shorter than `execute` and actions that are not finite.
     """
@@ -156,7 +176,7 @@ def evaluate(
     totals = _Totals(episodes)
     backend = ""
     for first in range(0, episodes, batch):
-        # Fresh environments for every wave: an episode depends on its own seed, not on how many ran beside it.
+        # Fresh environments for every wave, so that none is seeded by how many ran before it.
         env = make(env_id, min(batch, episodes - first), seed + first)
         backend = env.backend
         try:
@@ -212,7 +232,7 @@ class _Totals:
 
 
 def _run_wave(
-    policy: ActionSequencePolicy,
+    policy: ActionSequencePolicy | EpisodePolicy,
     env: VectorEnv,
     wave: Wave,
     execute: int,
@@ -226,10 +246,14 @@ def _run_wave(
     wave.check("an observation", starts, rows, 0)
     seen = np.repeat(starts[:, None], history, axis=1)
     limit = env.max_episode_steps or MAX_STEPS
-    step = 0
+    step = plans = 0
     while rows.size:
         start = time.perf_counter()
-        plan = np.asarray(policy(seen[rows]))
+        if isinstance(policy, EpisodePolicy):
+            plan = np.asarray(policy.in_episodes(seen[rows], Context(first + rows, plans)))
+        else:
+            plan = np.asarray(policy(seen[rows]))
+        plans += 1
         totals.policy_seconds += time.perf_counter() - start
         _check_plan(plan, rows.size, env.action_low.size, execute, step)
         plan = np.clip(plan, env.action_low, env.action_high)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from ractd.data import OfflineDataset
 from ractd.diffusion.ctm import sequence_return
-from ractd.envs.evaluate import Evaluation, evaluate
+from ractd.envs.evaluate import Context, Evaluation, evaluate
 from ractd.envs.vector import MakeVector
 from ractd.errors import RactdError
 from ractd.export.formats import Precision
@@ -131,6 +130,15 @@ def differences(policy: Policy, sample: Sample, observations: Tensor, noise: Ten
     return found.numpy()  # type: ignore[no-any-return]
 
 
+class _Exported:
+    def __init__(self, policy: Policy, sample: Sample) -> None:
+        self.policy, self.sample, self.noise = policy, sample, policy.episode_noise()
+
+    def in_episodes(self, observations: NDArray[np.float32], context: Context, /) -> Floats:
+        noise = batch_first(self.noise.at(context.episodes, context.plan), self.policy.spec.candidates)
+        return self.sample(self.policy.seen(observations), np.ascontiguousarray(noise))
+
+
 def evaluate_both(
     policy: Policy,
     sample: Sample,
@@ -140,16 +148,10 @@ def evaluate_both(
     progress: Callable[[int, int, int], None],
     make: MakeVector,
 ) -> tuple[Evaluation, Evaluation]:
-    """Score PyTorch and the graph in the environment, with the same seeds and the same stream of noise."""
-    candidates = policy.spec.candidates
-
-    def exported(observations: NDArray[np.float32]) -> NDArray[Any]:
-        noise = np.ascontiguousarray(batch_first(policy.draw_noise(len(observations)), candidates))
-        return sample(policy.seen(observations), noise)
-
+    """Score PyTorch and the graph in the environment, with the same seeds and the same noise in each episode."""
+    policy.reset(0)
     results = []
-    for act in (policy.acting(), exported):
-        policy.reset(0)
+    for act in (policy.acting(), _Exported(policy, sample)):
         results.append(
             evaluate(
                 act,

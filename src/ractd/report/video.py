@@ -72,7 +72,7 @@ def best_and_worst(run: Contents, progress: Callable[[str], None]) -> list[Clip]
     execute = number(mapping(run.config.get("evaluation")).get("execute")) or 1
     seed = environment_seed(int(number(run.config.get("seed")) or 0))
     played = evaluate(
-        policy.reset(seed).act_chunk,
+        policy.reset(seed).acting(),
         run.env_id,
         episodes=EPISODES,
         execute=int(execute),
