@@ -19,6 +19,8 @@ from ractd.data.hdf5 import write_hdf5
 from ractd.envs import modules
 from ractd.envs.settings import REGISTERED, EnvironmentSettings
 from ractd.errors import RactdError
+from ractd.report import video
+from ractd.report.contents import read_runs
 from ractd.training.pipeline import _with_environment
 
 gymnasium = pytest.importorskip("gymnasium")
@@ -121,6 +123,11 @@ def test_an_environment_of_a_module_breaks_is_repaired_and_goes_on(
     name = "student-e1-x1-n1-consistency-k1-s0"
     lengths = {key: row["evaluation"]["lengths"] for key, row in measured.items()}
     assert lengths == {f"{name}.json": [25], f"{name}-l7.json": [7]}
+
+    pytest.importorskip("av")
+    monkeypatch.setattr(video, "EPISODES", 2)
+    best, _ = video.best_and_worst(read_runs([pole / "run"])[0], lambda what: None)
+    assert best.caption.startswith("25 steps, ended by the time limit; return 25;")
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """Repeats episodes in Gymnasium and films them; `video` runs this as a process of its own.
 
-python -m ractd.report.film ENV FOLDER FRAMES RATE SEED...: for each seed reads FOLDER/SEED.npy, the actions [N, A], and writes
-FOLDER/SEED.mp4 of about FRAMES frames at most, RATE of them a second. Prints one line of JSON: for each seed the return that
-was seen and how much faster than real time the film is.
+python -m ractd.report.film FOLDER FRAMES RATE SEED...: makes the environment that FOLDER/environment.json names. For each seed
+it reads FOLDER/SEED.npy, the actions [N, A], and writes FOLDER/SEED.mp4 of about FRAMES frames at most, RATE of them a second.
+Prints one line of JSON: for each seed the return that was seen and how much faster than real time the film is. Exit code 3
+is an environment that can't be filmed, whatever it is drawn with; the last line on stderr says why.
 """
 
 from __future__ import annotations
@@ -16,6 +17,13 @@ from typing import Any
 import av
 import gymnasium
 import numpy as np
+from numpy.typing import NDArray
+
+from ractd.envs.modules import import_environment, registered_name
+from ractd.envs.settings import EnvironmentSettings
+from ractd.envs.vector import gymnasium_with_robotics, make_gymnasium, one_reward
+from ractd.errors import RactdError
+from ractd.serialize import from_json
 
 SIZE = (320, 240)
 """Width and height, both even as H.264 wants it."""
@@ -23,16 +31,44 @@ SIZE = (320, 240)
 
 def main() -> None:
     """Film the episodes that the arguments name."""
-    env_id, folder, frames, rate, *seeds = sys.argv[1:]
-    env = gymnasium.make(env_id, render_mode="rgb_array")
-    _set_up(env)
-    print(json.dumps({seed: _film(env, int(seed), Path(folder) / seed, int(frames), int(rate)) for seed in seeds}))
+    folder, frames, rate, *seeds = sys.argv[1:]
+    try:
+        env = _make(Path(folder) / "environment.json")
+        _set_up(env)
+        print(json.dumps({seed: _film(env, int(seed), Path(folder) / seed, int(frames), int(rate)) for seed in seeds}))
+    except RactdError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(3) from None
+
+
+def _make(path: Path) -> Any:
+    """Make the environment that the other process played in, as it is registered there."""
+    request = json.loads(path.read_text())
+    import_environment(request["env_id"])
+    name = registered_name(request["env_id"])
+    if name not in gymnasium_with_robotics().registry:
+        if request["registration"]["kwargs"] is None:
+            raise RactdError(
+                "only its own program can make it, which registered it with arguments that are no plain values"
+            )
+        gymnasium.register(name, **request["registration"])
+    settings = from_json(EnvironmentSettings, request["settings"], path)
+    return make_gymnasium(request["env_id"], settings, render_mode="rgb_array")
+
+
+def _picture(env: Any) -> NDArray[np.uint8]:
+    picture = env.render()
+    array = np.asarray(picture)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or min(array.shape[:2]) < 2:
+        found = f"an array of {array.dtype}, {list(array.shape)}" if array.ndim else f"{picture!r}"
+        raise RactdError(f"its render() gives {found}, expected a picture, uint8 [height, width, 3]")
+    return array
 
 
 def _film(env: Any, seed: int, path: Path, frames: int, rate: int) -> dict[str, float]:
     actions = np.load(path.with_suffix(".npy"), allow_pickle=False)
     env.reset(seed=seed)
-    step_seconds = float(getattr(env.unwrapped, "dt", 0)) or 1 / env.metadata.get("render_fps", rate)
+    step_seconds = float(getattr(env.unwrapped, "dt", 0) or 1 / (env.metadata.get("render_fps") or rate))
     real = max(1, round(1 / (rate * step_seconds)))
     stride = max(real, math.ceil(len(actions) / frames))
     returned = 0.0
@@ -40,14 +76,16 @@ def _film(env: Any, seed: int, path: Path, frames: int, rate: int) -> dict[str, 
         stream: Any = None
         for index, action in enumerate(actions):
             if index % stride == 0 or index == len(actions) - 1:
-                picture = np.asarray(env.render())
+                picture = _picture(env)
                 if stream is None:
-                    stream = file.add_stream("libx264", rate=round(1 / (real * step_seconds)), options={"crf": "28"})
+                    stream = file.add_stream(
+                        "libx264", rate=max(1, round(1 / (real * step_seconds))), options={"crf": "28"}
+                    )
                     stream.width, stream.height = picture.shape[1] // 2 * 2, picture.shape[0] // 2 * 2
                     stream.pix_fmt = "yuv420p"
                 picture = np.ascontiguousarray(picture[: stream.height, : stream.width])
                 file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-            returned += float(env.step(action.reshape(env.action_space.shape))[1])
+            returned += one_reward(env.step(action.reshape(env.action_space.shape))[1])
         file.mux(stream.encode())
     return {"returned": returned, "speed": stride / real}
 

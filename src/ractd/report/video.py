@@ -16,11 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ractd.envs.evaluate import evaluate
+from ractd.envs.modules import registered_name
 from ractd.envs.seeds import environment_seed
-from ractd.envs.vector import Rows, Step, VectorEnv, gymnasium_vector
+from ractd.envs.settings import REGISTERED, EnvironmentSettings
+from ractd.envs.vector import Rows, Step, VectorEnv, gymnasium_vector, gymnasium_with_robotics
 from ractd.errors import RactdError
 from ractd.policy import Policy
 from ractd.report.contents import Contents, mapping, number
+from ractd.serialize import to_json
 from ractd.training.results import policy_directory
 
 EPISODES = 10
@@ -30,6 +33,8 @@ MAX_FRAMES = 150
 FRAMES_PER_SECOND = 25
 RENDERERS = ("egl", "osmesa", "glfw")
 """What MuJoCo draws with, tried in this order where MUJOCO_GL names none; the first two need no screen."""
+NO_PICTURES = 3
+"""Exit code of `ractd.report.film` where no renderer would help."""
 SECONDS = 120
 """After which a renderer is given up."""
 
@@ -62,11 +67,12 @@ def best_and_worst(run: Contents, progress: Callable[[str], None]) -> list[Clip]
     student yet, an environment that Gymnasium can't make or draw, or no renderer that works.
     """
     if run.env_id is None:
-        raise RactdError("its data names no environment")
+        raise RactdError("it was scored in no environment")
     if not (run.directory / "policy" / "student").is_dir():
         raise RactdError("it has no student yet")
     policy = Policy.load(policy_directory(run.directory, "student"))
-    _check_drawable(run.env_id)
+    settings = policy.spec.env_settings
+    _registration(run.env_id)
     progress(f"{run.label}: playing {EPISODES} episodes")
     actions: list[list[NDArray[np.floating[Any]]]] = [[] for _ in range(EPISODES)]
     execute = number(mapping(run.config.get("evaluation")).get("execute")) or 1
@@ -78,11 +84,11 @@ def best_and_worst(run: Contents, progress: Callable[[str], None]) -> list[Clip]
         execute=int(execute),
         history=policy.spec.history,
         seed=seed,
-        make=lambda *arguments: _Recorder(gymnasium_vector(*arguments), actions),
+        make=lambda env_id, count, first: _Recorder(gymnasium_vector(env_id, count, first, settings), actions),
     )
     chosen = {"Best": int(played.returns.argmax()), "Worst": int(played.returns.argmin())}
     progress(f"{run.label}: filming the best and the worst")
-    films = film_episodes(run.env_id, {seed + i: np.array(actions[i]) for i in chosen.values()})
+    films = film_episodes(run.env_id, {seed + i: np.array(actions[i]) for i in chosen.values()}, settings)
     clips = []
     for name, index in chosen.items():
         film = films[seed + index]
@@ -93,18 +99,22 @@ def best_and_worst(run: Contents, progress: Callable[[str], None]) -> list[Clip]
     return clips
 
 
-def film_episodes(env_id: str, actions: Mapping[int, NDArray[np.floating[Any]]]) -> dict[int, Film]:
+def film_episodes(
+    env_id: str, actions: Mapping[int, NDArray[np.floating[Any]]], settings: EnvironmentSettings = REGISTERED
+) -> dict[int, Film]:
     """Repeat episodes, given by their environment's seed and their actions [N, A], and film them.
 
     Drawing happens in another process: a graphics library that fails may take its process along, and one process can
-    only try one. Raises `RactdError` where no renderer works.
+    only try one. Raises `RactdError` where no renderer works, or the environment draws no pictures.
     """
+    request = {"env_id": env_id, "registration": _registration(env_id), "settings": to_json(settings)}
     own = os.environ.get("MUJOCO_GL")
     failures = []
     with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "environment.json").write_text(json.dumps(request))
         for seed, array in actions.items():
             np.save(Path(folder) / f"{seed}.npy", array, allow_pickle=False)
-        command = [sys.executable, "-m", "ractd.report.film", env_id, folder, str(MAX_FRAMES), str(FRAMES_PER_SECOND)]
+        command = [sys.executable, "-m", "ractd.report.film", folder, str(MAX_FRAMES), str(FRAMES_PER_SECOND)]
         command += map(str, actions)
         for renderer in (own,) if own else RENDERERS:
             try:
@@ -123,18 +133,28 @@ def film_episodes(env_id: str, actions: Mapping[int, NDArray[np.floating[Any]]])
                 told = json.loads(done.stdout.splitlines()[-1])
                 return {seed: Film((Path(folder) / f"{seed}.mp4").read_bytes(), **told[str(seed)]) for seed in actions}
             lines = done.stderr.strip().splitlines()
+            if done.returncode == NO_PICTURES:
+                raise RactdError(f"{env_id} can't be filmed: {lines[-1]}")
             failures.append(f"MUJOCO_GL={renderer}: {lines[-1].strip() if lines else f'exit code {done.returncode}'}")
     raise RactdError(f"{env_id} can't be drawn here ({'; '.join(failures)})")
 
 
-def _check_drawable(env_id: str) -> None:
-    try:
-        import gymnasium
-    except ImportError:
-        raise RactdError('Gymnasium is not installed: pip install "ractd[envs]"') from None
-    spec = gymnasium.registry.get(env_id)
+def _registration(env_id: str) -> dict[str, Any]:
+    """Return what this process's registry makes an environment by: another process may not have it registered.
+
+    `kwargs` is None where they are no plain values.
+    """
+    spec = gymnasium_with_robotics().registry.get(registered_name(env_id))
     if spec is None:
         raise RactdError(f"{env_id} is no environment of Gymnasium's, which draws the pictures")
+    entry = spec.entry_point
+    if not isinstance(entry, str):
+        entry = f"{getattr(entry, '__module__', None)}:{getattr(entry, '__qualname__', None)}"
+    found = {"entry_point": entry}
+    try:
+        return found | {"kwargs": json.loads(json.dumps(spec.kwargs))}
+    except TypeError:
+        return found | {"kwargs": None}
 
 
 class _Recorder:
