@@ -119,6 +119,7 @@ def test_an_environment_of_a_module_breaks_is_repaired_and_goes_on(
     assert answer.code == 0, answer.err
     answer = cli("eval", "run", "--episodes", "1", "--env", "pole_robot:Pole-v0", "--env-steps", "7")
     assert answer.code == 0, answer.err
+    assert "7 steps on average of at most 7" in answer.out
     measured = {path.name: json.loads(path.read_text()) for path in (pole / "run" / "evaluations").iterdir()}
     name = "student-e1-x1-n1-consistency-k1-s0"
     lengths = {key: row["evaluation"]["lengths"] for key, row in measured.items()}

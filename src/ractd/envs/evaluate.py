@@ -70,6 +70,8 @@ class Evaluation:
     """Wall time inside the policy."""
     total_seconds: float
     """Wall time of policy, simulation and bookkeeping, without making the environments."""
+    max_episode_steps: int | None = None
+    """The step limit that episodes had, None without one."""
 
     @property
     def episodes(self) -> int:
@@ -131,6 +133,7 @@ class Evaluation:
             "execute": self.execute,
             "history": self.history,
             "seed": self.seed,
+            "max_episode_steps": self.max_episode_steps,
             "mean_return": self.mean_return,
             "return_se": _finite(self.return_se),
             "mean_score": self.mean_score,
@@ -174,11 +177,11 @@ def evaluate(
             raise RactdError(f"{name} is {value}; it has to be at least 1")
     batch = min(episodes, MAX_BATCH if num_envs is None else max(1, num_envs))
     totals = _Totals(episodes)
-    backend = ""
+    backend, limit = "", None
     for first in range(0, episodes, batch):
         # Fresh environments for every wave, so that none is seeded by how many ran before it.
         env = make(env_id, min(batch, episodes - first), seed + first)
-        backend = env.backend
+        backend, limit = env.backend, env.max_episode_steps
         try:
             start = time.perf_counter()
             _run_wave(policy, env, Wave(env_id, first, seed + first), execute, history, totals, progress)
@@ -197,6 +200,7 @@ def evaluate(
         scores=normalized_score(env_id, totals.returns),
         policy_seconds=totals.policy_seconds,
         total_seconds=totals.seconds,
+        max_episode_steps=limit,
     )
 
 

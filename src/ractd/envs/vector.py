@@ -184,8 +184,10 @@ class _Gymnasium:
                 observation, reward, terminated[k], truncated[k], _ = self._envs[i].step(shaped[k])
                 observations[k], rewards[k] = self._flat(observation), one_reward(reward)
             except Exception as error:
-                where = f"step {self._steps[i]:,} of an episode of the environment with seed {self._seed + i}"
-                raise RactdError(f"{self._id} failed in {where}: {_line(error)}") from error
+                raise RactdError(
+                    f"{self._id} failed in step {self._steps[i]:,} of an episode of the environment with seed "
+                    f"{self._seed + i}: {_line(error)}"
+                ) from error
         return observations, rewards, terminated, truncated
 
     def _flat(self, observation: Any) -> NDArray[np.float32]:

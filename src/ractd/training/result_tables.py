@@ -108,9 +108,10 @@ def evaluation_table(row: dict[str, Any]) -> Table:
     if "success_rate" in row:
         table.add_row("reached the goal", f"{row['success_rate']:.0%} of the episodes")
         table.add_row("time to plan", f"{row['plan_ms_per_episode']:,.1f} ms an episode, at batch 1")
+    limit = f" of at most {e['max_episode_steps']:,}" if e["max_episode_steps"] else ""
     table.add_row(
         "episodes",
-        f"{e['episodes']} ({e['backend']}, seeds from {e['seed']}), {e['mean_length']:,.0f} steps on average",
+        f"{e['episodes']} ({e['backend']}, seeds from {e['seed']}), {e['mean_length']:,.0f} steps on average" + limit,
     )
     table.add_row(
         "executed",
