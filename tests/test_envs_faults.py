@@ -117,6 +117,26 @@ def test_rewards_come_as_numbers_or_as_arrays_of_one(register: Any, form: Any) -
     assert result.returns.tolist() == [4.5, 4.5]
 
 
+class Broken:
+    """EnvPool with a fault of its own."""
+
+    def reset(self, ids: Any) -> Any:
+        raise MemoryError("no room")
+
+    def step(self, actions: Any, ids: Any) -> Any:
+        raise RuntimeError("a thread died")
+
+
+def test_envpools_faults_are_sentences_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("envpool")
+    env = make_vector("Pendulum-v1", 2, 0)
+    monkeypatch.setattr(env, "_env", Broken())
+    with pytest.raises(RactdError, match=r"^Pendulum-v1 failed in a reset: MemoryError: no room$"):
+        env.reset()
+    with pytest.raises(RactdError, match=r"^Pendulum-v1 failed in a step: RuntimeError: a thread died$"):
+        env.step(np.zeros((2, 1)))
+
+
 def test_a_policys_nan_is_still_the_policys(register: Any) -> None:
     with pytest.raises(RactdError, match="the policy gave NaN or infinite actions at step 0"):
         evaluate(lambda seen: np.full((len(seen), 1, 1), np.nan), register(None), episodes=1)

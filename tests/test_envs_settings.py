@@ -313,6 +313,25 @@ def test_the_entry_point_of_a_minari_file_is_never_used(canary: None) -> None:
         make_vector(str(env_id), 1, 0, settings)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kwargs": None},
+        {"kwargs": [1]},
+        {"max_episode_steps": "9"},
+        {"max_episode_steps": [9]},
+        {"max_episode_steps": -1},
+    ],
+    ids=str,
+)
+def test_a_damaged_specification_is_a_fault(changes: dict[str, Any]) -> None:
+    env_id, settings = environment_of(spec_of(**changes))
+    assert env_id == "InvertedPendulum-v5"
+    assert settings.fault.endswith("as it is registered here")
+    wrapper = {"name": "Clip", "entry_point": None, "kwargs": 5}
+    assert "damaged" in environment_of(spec_of(wrapper))[1].fault
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("missing", ["observation_space", "action_space"])
 def test_a_minari_dataset_without_spaces_is_refused_where_minari_would_run_its_entry_point(
@@ -334,12 +353,14 @@ def test_a_minari_dataset_without_spaces_is_refused_where_minari_would_run_its_e
         load_dataset("toy/box-v0")
 
 
-def test_hdf5_keeps_the_settings(tmp_path: Path) -> None:
+def test_hdf5_keeps_the_settings(tmp_path: Path, cli: Callable[..., Answer]) -> None:
     settings = EnvironmentSettings({"g": 1.5}, 40, (WrapperSettings("RepeatAction", {"num_repeats": 2}),))
     write_hdf5(tmp_path / "a.hdf5", replace(make(env_id="Pendulum-v1"), env_settings=settings))
     again = load_dataset(tmp_path / "a.hdf5")
     assert asdict(again.env_settings) == asdict(settings)
     assert load_dataset(tmp_path / "a.hdf5", env_id="Hopper-v5").env_settings == REGISTERED
+    shown = cli("data", "inspect", tmp_path / "a.hdf5").out
+    assert "Pendulum-v1, g=1.5, at most 40 steps, in RepeatAction" in shown
 
 
 @pytest.mark.parametrize(

@@ -116,17 +116,20 @@ def environment_of(spec: Any) -> tuple[str | None, EnvironmentSettings]:
         return None, REGISTERED
     known = gymnasium_with_robotics().registry.get(spec.id)
     same = known.kwargs if known is not None else {}
-    arguments = {
-        name: value
-        for name, value in spec.kwargs.items()
-        if name != "render_mode" and not (name in same and same[name] == value)
-    }
     try:
+        arguments = {
+            name: value
+            for name, value in spec.kwargs.items()
+            if name != "render_mode" and not (name in same and same[name] == value)
+        }
         wrappers = tuple(filter(None, map(_wrapper, spec.additional_wrappers)))
         return spec.id, EnvironmentSettings(arguments, spec.max_episode_steps, wrappers)
     except RactdError as error:
-        advice = f"--env {spec.id} scores in {spec.id} as it is registered here"
-        return spec.id, EnvironmentSettings(fault=f"{error}, so it is another environment; {advice}")
+        fault = str(error)
+    except (AttributeError, TypeError, ValueError) as error:
+        fault = f"its specification is damaged ({error})"
+    advice = f"--env {spec.id} scores in {spec.id} as it is registered here"
+    return spec.id, EnvironmentSettings(fault=f"{fault}, so it is another environment; {advice}")
 
 
 def _wrapper(spec: Any) -> WrapperSettings | None:
@@ -144,7 +147,7 @@ def _refuse_without_spaces(dataset_id: str) -> None:
     except (OSError, ValueError):
         return  # Minari says what is wrong with them
     for name in ("observation_space", "action_space"):
-        if name not in metadata:
+        if not isinstance(metadata, dict) or name not in metadata:
             raise RactdError(
                 f"Minari {dataset_id}: its metadata have no {name!r}, for which Minari would run the code that they name as "
                 "the environment; write the dataset again with a newer Minari"

@@ -50,7 +50,7 @@ def summary_table(dataset: OfflineDataset) -> Table:
     rows = {
         "source": facts["source"],
         "recipe": facts["recipe"] or "not given",
-        "environment": facts["env_id"] or "not given (use --env)",
+        "environment": ", ".join(filter(None, [facts["env_id"], str(dataset.env_settings)])) or "not given (use --env)",
         **({"maze": facts["maze"]} if facts["maze"] else {}),
         "transitions": f"{facts['transitions']:,} in {facts['memory_bytes'] / 2**20:,.1f} MiB",
         "episodes": f"{facts['episodes']:,}: {ends['terminal']:,} terminated, {ends['timeout']:,} timed out, "

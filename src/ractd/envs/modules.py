@@ -25,7 +25,7 @@ def registered_name(env_id: str) -> str:
     if module not in _imported:
         raise RactdError(
             f"environment {env_id!r} names a module, which only the command line may have imported: "
-            f"if you trust it, give --env {env_id}"
+            f"if you trust it, give --env {env_id} to 'ractd train' or 'ractd eval'"
         )
     return name
 

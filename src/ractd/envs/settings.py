@@ -105,6 +105,13 @@ class EnvironmentSettings:
                 raise RactdError(f"the environment's argument {name!r} can't be set here: {OURS[name]}")
         _check_plain("the environment", self.arguments)
 
+    def __str__(self) -> str:
+        """Say what there is, empty where nothing is said."""
+        parts = [f"{name}={value!r}" for name, value in self.arguments.items()]
+        parts += [f"at most {self.max_episode_steps:,} steps"] if self.max_episode_steps else []
+        parts += [f"in {wrapper.name}" for wrapper in self.wrappers]
+        return ", ".join([*parts, self.fault] if self.fault else parts)
+
     @property
     def limit_only(self) -> bool:
         """True where nothing but the step limit may be another than the registered environment's."""
