@@ -14,7 +14,9 @@ from ractd.data.minari import flatten
 from ractd.errors import RactdError
 
 
-def minari_dataset(folder: Path, monkeypatch: pytest.MonkeyPatch, space: Any, draw: Any, dataset_id: str) -> list[Any]:
+def minari_dataset(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, space: Any, draw: Any, dataset_id: str, dtype: Any = np.float32
+) -> list[Any]:
     minari = pytest.importorskip("minari")
     from gymnasium import spaces
     from minari.data_collector import EpisodeBuffer
@@ -28,7 +30,7 @@ def minari_dataset(folder: Path, monkeypatch: pytest.MonkeyPatch, space: Any, dr
             id=episode,
             seed=episode,
             observations=_stack(steps),
-            actions=[rng.uniform(-1, 1, 2).astype(np.float32) for _ in range(length)],
+            actions=[rng.uniform(-1, 1, 2).astype(dtype) for _ in range(length)],
             rewards=[float(x) for x in rng.normal(size=length)],
             terminations=[False] * (length - 1) + [episode == 0],
             truncations=[False] * (length - 1) + [episode == 1],
@@ -39,7 +41,7 @@ def minari_dataset(folder: Path, monkeypatch: pytest.MonkeyPatch, space: Any, dr
         dataset_id,
         buffer=buffers,
         observation_space=space,
-        action_space=spaces.Box(-1, 1, (2,), np.float32),
+        action_space=spaces.Box(-1, 1, (2,), dtype),
         algorithm_name="none",
         author="test",
         author_email="t@example.org",
@@ -72,6 +74,16 @@ def test_minari_boxes(tmp_path, monkeypatch, dataset_id):
     assert np.flatnonzero(data.terminals).tolist() == [3]
     # The last episode was cut off without a flag: its end is known all the same.
     assert np.flatnonzero(data.timeouts).tolist() == [4, 10]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_minari_boxes_of_integers_are_no_actions(tmp_path, monkeypatch):
+    from gymnasium import spaces
+
+    box = spaces.Box(-10, 10, (3,), np.float64)
+    minari_dataset(tmp_path, monkeypatch, box, lambda rng: rng.normal(size=3), "toy/integers-v0", np.int64)
+    with pytest.raises(RactdError, match=r"Minari toy/integers-v0: field 'actions' has dtype int64, expected float32"):
+        load_dataset("toy/integers-v0")
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -68,6 +68,13 @@ ERRORS = [
     (put("observations", lambda o: o[:, 0]), r"'observations' has shape \(15,\), expected .*reshape it to \(N, 1\)"),
     (put("observations", lambda o: o[:, :, None]), r"'observations' has shape \(15, 3, 1\).*flatten each row"),
     (put("rewards", lambda r: np.stack([r, r], 1)), r"'rewards' has shape \(15, 2\), expected \(N,\)"),
+    *(
+        (
+            put("actions", lambda a, dtype=dtype: a.astype(dtype)),
+            f"'actions' has dtype {dtype}, expected float32 .*; save them as float32 if they are continuous; choices",
+        )
+        for dtype in ("int64", "int8", "uint16", "bool")
+    ),
     (put("rewards", lambda r: [str(x) for x in r]), "'rewards' has dtype object, expected float32"),
     (
         put("terminals", lambda t: t + np.nan),

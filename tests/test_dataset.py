@@ -134,6 +134,12 @@ def test_wrong_shapes_are_refused(field, value, message):
         OfflineDataset(name="x", **(arrays() | {field: value}))
 
 
+@pytest.mark.parametrize("actions", [np.zeros((15, 2), np.int64), np.zeros((15, 2), bool), [[0, 1]] * 15])
+def test_integer_and_boolean_actions_are_refused(actions):
+    with pytest.raises(RactdError, match=r"'actions' has dtype (int64|bool), expected float32; save them as float32"):
+        OfflineDataset(name="x", **(arrays() | {"actions": actions}))
+
+
 def test_an_empty_dataset_is_refused():
     with pytest.raises(RactdError, match="empty"):
         OfflineDataset(name="x", **{name: value[:0] for name, value in arrays().items()})

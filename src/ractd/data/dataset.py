@@ -19,6 +19,9 @@ Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
+CONTINUOUS = "save them as float32 if they are continuous; choices among a few can't be learnt: a policy gives numbers in between"
+"""What to do about actions that are integers or booleans."""
+
 
 @dataclass(frozen=True, eq=False)
 class OfflineDataset:
@@ -27,8 +30,8 @@ class OfflineDataset:
     `observations` [N, O], `actions` [N, A] and `rewards` [N] are C-contiguous float32; `terminals` (the environment
     ended the episode) and `timeouts` (a time limit did) are bool [N]. Mazes
     also have their map as text, `maze`, and where the behaviour was going, `goals` [N, 2] float32. The environment is
-    `env_id` with `env_settings`. Such arrays are kept
-    without a copy, others are converted. Raises RactdError for an empty dataset, a wrong rank or different lengths.
+    `env_id` with `env_settings`. Such arrays are kept without a copy, others are converted. Raises RactdError for an empty dataset,
+    a wrong rank, different lengths, or actions that are integers or booleans.
     """
 
     name: str
@@ -54,6 +57,9 @@ class OfflineDataset:
         }
         if self.goals is not None:
             forms["goals"] = (np.float32, 2)
+        kind = np.asarray(self.actions).dtype
+        if kind.kind in "iub":
+            raise RactdError(f"dataset {self.name!r}: 'actions' has dtype {kind}, expected float32; {CONTINUOUS}")
         for field, (dtype, rank) in forms.items():
             array = np.ascontiguousarray(getattr(self, field), dtype=dtype)
             if array.ndim != rank or 0 in array.shape[1:]:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ractd.data.dataset import OfflineDataset
+from ractd.data.dataset import CONTINUOUS, OfflineDataset
 from ractd.data.ranges import BLOCK_ROWS
 from ractd.envs.settings import REGISTERED, EnvironmentSettings
 from ractd.errors import RactdError
@@ -231,7 +231,11 @@ def _misnamed(name: str, present: Iterable[str]) -> str | None:
 
 def _layout_of(source: Source, name: str) -> Iterator[Finding]:
     shape, dtype = source.fields[name].shape, source.fields[name].dtype
-    if dtype.kind not in "fiub":
+    if name == "actions" and dtype.kind in "iub":
+        yield Finding(
+            "error", f"{source.where}: field {name!r} has dtype {dtype}, expected {_expected(name)}; {CONTINUOUS}"
+        )
+    elif dtype.kind not in "fiub":
         yield Finding(
             "error",
             f"{source.where}: field {name!r} has dtype {dtype}, expected {_expected(name)}; save it again as such",

@@ -82,7 +82,9 @@ def open_minari(dataset_id: str) -> Source:
             )
         for name, values in rows.items():
             if name not in fields:
-                fields[name] = np.empty((steps, values.shape[1]), np.float32)
+                # Of integers the layout says that they are no actions.
+                dtype = values.dtype if name == "actions" and values.dtype.kind in "iub" else np.float32
+                fields[name] = np.empty((steps, values.shape[1]), dtype)
             fields[name][at : at + length] = values
         at += length
         fields["timeouts"][at - 1] |= not fields["terminals"][at - 1]
