@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 BLOCK_ROWS = 65_536
@@ -45,15 +46,17 @@ def statistics_of(observations: Floats, actions: Floats) -> Statistics:
     """Return what scales `observations [N, O]` and `actions [N, A]`, computed blockwise in float64."""
     observation_low, observation_high, observation_outliers = ranges(observations)
     action_low, action_high, action_outliers = ranges(actions)
-    mean, std = _mean_and_std(observations)
+    mean, std = mean_and_std(observations)
     for i in np.flatnonzero(observation_outliers):
         column = observations[:, i : i + 1]
         kept = (column >= observation_low[i]) & (column <= observation_high[i])
-        mean[i : i + 1], std[i : i + 1] = _mean_and_std(column[kept][:, None])
+        mean[i : i + 1], std[i : i + 1] = mean_and_std(column[kept][:, None])
+    # Divided by its own spread, the rounding of a constant would look like a signal.
+    std[no_spread(mean, std)] = 1
     action_low, action_high = constant_held(action_low, action_high)
     return Statistics(
-        observation_mean=mean,
-        observation_std=std,
+        observation_mean=mean.astype(np.float32),
+        observation_std=std.astype(np.float32),
         action_low=action_low,
         action_high=action_high,
         observation_low=observation_low,
@@ -99,12 +102,16 @@ def constant_held(low: Floats, high: Floats) -> tuple[Floats, Floats]:
     return np.where(constant, middle, low), np.where(constant, middle, high)
 
 
-def _mean_and_std(values: Floats) -> tuple[Floats, Floats]:
+def no_spread(mean: Doubles, std: Doubles) -> NDArray[np.bool_]:
+    """Tell which observations are constant, or as good as that, `[O]`: near zero the unit is 1."""
+    spread: NDArray[np.bool_] = std <= CONSTANT * np.maximum(1, np.abs(mean))
+    return spread
+
+
+def mean_and_std(values: Floats) -> tuple[Doubles, Doubles]:
+    """Return mean and standard deviation of each dimension of `values [N, D]`, computed blockwise."""
     blocks = [values[start : start + BLOCK_ROWS] for start in range(0, len(values), BLOCK_ROWS)]
     mean = sum((block.sum(axis=0, dtype=np.float64) for block in blocks), np.zeros(values.shape[1])) / len(values)
     # Two passes: the one-pass formula loses every digit of a small spread around a large mean.
     squares = sum(((block - mean) ** 2).sum(axis=0) for block in blocks)
-    std = np.sqrt(squares / len(values))
-    # Divided by its own spread, the rounding of a constant would look like a signal.
-    std[std <= CONSTANT * np.maximum(1, np.abs(mean))] = 1
-    return mean.astype(np.float32), std.astype(np.float32)
+    return np.asarray(mean), np.sqrt(squares / len(values))

@@ -10,6 +10,7 @@ import numpy as np
 
 from ractd.data.dataset import Bools, Floats, Ints, OfflineDataset
 from ractd.data.fields import DAMAGE, FORMS, GOALS, Finding, Source, field_of, load, read
+from ractd.data.range_checks import check_ranges
 from ractd.data.ranges import BLOCK_ROWS
 from ractd.data.registry import find_source
 from ractd.envs.settings import settings_for
@@ -37,6 +38,7 @@ def validate(dataset: str | Path | OfflineDataset, env_id: str | None = None) ->
     where = source.where
     findings += check_episodes(data, where)
     findings += check_spread(data, where)
+    findings += check_ranges(data, where)
     findings += check_successors(data, source)
     environment = env_id or data.env_id
     if environment is None:
