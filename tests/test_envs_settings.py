@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -88,6 +89,21 @@ def test_envpool_is_used_only_where_it_has_the_same_environment() -> None:
     assert played(EnvironmentSettings({"g": 3.0}, 7)) == ("gymnasium", [7, 7])
     wrapped = EnvironmentSettings(wrappers=(WrapperSettings("RepeatAction", {"num_repeats": 4}),))
     assert played(wrapped) == ("gymnasium", [50, 50])
+
+
+def test_an_environment_of_ones_own_is_not_envpools_of_the_same_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gymnasium.envs.classic_control.pendulum import PendulumEnv
+
+    assert make_vector("Pendulum-v1", 1, 0).backend == "envpool"
+    theirs = gymnasium.registry["Pendulum-v1"]
+    monkeypatch.setitem(gymnasium.registry, "Pendulum-v1", replace_entry(theirs, PendulumEnv))
+    assert make_vector("Pendulum-v1", 1, 0).backend == "gymnasium"
+
+
+def replace_entry(spec: Any, entry_point: Any) -> Any:
+    changed = copy.copy(spec)
+    changed.entry_point = entry_point
+    return changed
 
 
 def test_mazes_have_their_own_limit() -> None:

@@ -11,6 +11,7 @@ import difflib
 import importlib
 import importlib.util
 import os
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -71,7 +72,7 @@ def make_vector(env_id: str, num_envs: int, seed: int = 0, settings: Environment
             return maze_vector(maze, settings)(env_id, num_envs, seed)
     if settings.fault:
         raise RactdError(f"{env_id}: {settings.fault}")
-    if settings.limit_only and env_id in _envpool_ids():
+    if settings.limit_only and env_id in _envpool_ids() and not _registered_here(env_id):
         return envpool_vector(env_id, num_envs, seed, settings.max_episode_steps)
     return gymnasium_vector(env_id, num_envs, seed, settings)
 
@@ -243,6 +244,13 @@ def _envpool_ids() -> frozenset[str]:
     except ImportError:
         return frozenset()
     return frozenset(envpool.list_all_envs())
+
+
+def _registered_here(env_id: str) -> bool:
+    """True for an id that this process registered with a class of its own, whatever EnvPool calls so."""
+    gymnasium = sys.modules.get("gymnasium")  # what hasn't been imported has nothing registered
+    spec = gymnasium.registry.get(env_id) if gymnasium is not None else None
+    return spec is not None and not isinstance(spec.entry_point, str)
 
 
 def _close_matches(env_id: str, known: frozenset[str] | set[str]) -> str:
