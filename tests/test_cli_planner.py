@@ -6,13 +6,20 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
 from conftest import STEPS, Answer, run_command
+from dataset_factory import make
 
-from ractd.cli import parse
+import ractd
+from ractd.cli import Train, parse
+from ractd.config import PRESETS, Config
+from ractd.data.hdf5 import write_hdf5
+from ractd.errors import RactdError
 from ractd.export.graph import batch_first
 from ractd.planner import Planner
 from ractd.policy import Policy
@@ -59,14 +66,111 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_a_maze_s_own_preset_is_the_default(data: Path, tmp_path: Path) -> None:
-    from ractd.config import PRESETS
+def settings(*words: str | Path) -> Config:
+    """What `ractd train` with these words trains with."""
+    train = parse(["train", *map(str, words)])
+    assert isinstance(train, Train)
+    return train.config
 
-    assert parse(["train", "maze2d-medium"]).config == PRESETS["maze2d-medium-cpu"]  # type: ignore[union-attr]
-    for name in ("mine", str(data / "mine.hdf5")):
-        assert parse(["train", name, "--seed", "0"]).config == PRESETS["maze2d-umaze-cpu"]  # type: ignore[union-attr]
-    assert parse(["train", "maze2d-large", "--preset", "maze2d-large"]).config == PRESETS["maze2d-large"]  # type: ignore[union-attr]
-    assert parse(["train", "hopper-mixed"]).config == PRESETS["cpu"]  # type: ignore[union-attr]
+
+def python_settings(monkeypatch: pytest.MonkeyPatch, *arguments: Any, **options: Any) -> Config:
+    """What `ractd.train` with these arguments trains with."""
+    seen: list[Config] = []
+
+    def look(config: Config, *_: Any) -> Config:
+        seen.append(config)
+        raise RactdError("seen")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ractd.training.pipeline.resolve", look)
+        with pytest.raises(RactdError, match="seen"):
+            ractd.train(*arguments, **options)
+    return seen[0]
+
+
+UMAZE = PRESETS["maze2d-umaze-cpu"]
+"""What the maze `mine` asks for as well: its episodes are as long."""
+
+
+@pytest.fixture
+def published(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """D4RL's own file of a maze, which says nothing of its environment."""
+    monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path))
+    with (
+        h5py.File(data / "maze2d-umaze.hdf5") as made,
+        h5py.File(tmp_path / "maze2d-umaze-sparse-v1.hdf5", "w") as file,
+    ):
+        for name in made:
+            made.copy(name, file)
+    return "maze2d-umaze-v1"
+
+
+def test_the_preset_is_that_of_the_dataset_s_environment(
+    data: Path, published: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("maze2d-umaze", "mine", data / "mine.hdf5", published):
+        assert settings(name) == settings(name, "--out", "x", "--seed", "0") == UMAZE
+        assert python_settings(monkeypatch, str(name)) == UMAZE
+        assert python_settings(monkeypatch, ractd.load_dataset(name)) == UMAZE
+    assert settings("maze2d-umaze-v1", "--preset", "cpu") == PRESETS["cpu"]
+    assert python_settings(monkeypatch, "mine", config=PRESETS["maze2d-large-cpu"]) == PRESETS["maze2d-large-cpu"]
+    for preset in ("maze2d-large", "mujoco", "demo"):
+        for words in (["--preset", preset], [f"--preset={preset}"]):
+            assert settings("mine", *words) == settings(*words, "mine") == PRESETS[preset]
+
+
+def test_words_that_are_no_dataset_pick_no_preset(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "log.hdf5"
+    write_hdf5(path, make(lengths=(9, 9), obs=4))
+    for words in (["--out", "maze2d-umaze"], ["--teacher", "mine"], ["--track", "wandb"], ["--env", "Hopper-v5"]):
+        assert settings(path, *words) == settings(*words, path) == PRESETS["cpu"]
+    assert settings(path, "--env", "ractd/maze2d-medium") == PRESETS["maze2d-medium-cpu"]
+    assert python_settings(monkeypatch, str(path)) == PRESETS["cpu"]
+    assert python_settings(monkeypatch, str(path), env_id="ractd/maze2d-medium") == PRESETS["maze2d-medium-cpu"]
+    assert settings("mine", "--env", "PointMaze_UMaze-v3") == PRESETS["cpu"]
+    assert settings("no-such-dataset") == PRESETS["cpu"], "training says that there is none"
+
+
+def test_d4rl_s_mazes_are_known_before_they_are_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path))
+    monkeypatch.setattr("ractd.data.d4rl.download", lambda *_: pytest.fail("nothing is to be downloaded for a preset"))
+    assert settings("maze2d-medium-v1") == PRESETS["maze2d-medium-cpu"]
+    assert settings("hopper-medium-v2") == settings("maze2d-eval-umaze-v1") == PRESETS["cpu"]
+    assert settings("mujoco/hopper/medium-v0") == PRESETS["cpu"], "nor from Minari"
+
+
+def test_help_opens_no_dataset(cli: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ractd.data.registry.find_source", lambda *_, **__: pytest.fail("help needs no data"))
+    for words in ((), ("mine",), ("--preset", "maze2d-large"), ("mine", "--preset", "mujoco")):
+        answer = cli("train", *words, "--help")
+        assert answer.code == 0
+        assert ("--plan.points" in answer.out) == ("maze2d-large" in words)
+        assert ("--teacher.network.down-dims" in answer.out) == ("--preset" in words)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--plan.points", "9", "LOG"],
+            ["--plan.points", "'cpu', which is the default for dataset", "maze2d-umaze-cpu"],
+        ),
+        (["LOG", "--plan.points=9", "--horizon", "16"], ["--plan.points", "maze2d-umaze-cpu"]),
+        (["mine", "--preset", "cpu", "--plan.points", "9"], ["--plan.points", "the preset 'cpu' has no such option"]),
+        (["mine", "--teacher.network.kernel-size", "3"], ["kernel-size", "'maze2d-umaze-cpu', which is the", "mujoco"]),
+        (["gone.hdf5", "--plan.points", "9"], ["gone.hdf5: no such file"]),
+    ],
+)
+def test_options_of_another_preset(
+    words: list[str], said: list[str], tmp_path: Path, cli: Callable[..., Answer]
+) -> None:
+    path = tmp_path / "log.hdf5"
+    write_hdf5(path, make(lengths=(9, 9)))
+    answer = cli("train", *[str(path) if word == "LOG" else word for word in words], "--out", tmp_path / "run")
+    assert answer.code == 2
+    assert len(answer.err.splitlines()) == 1, answer.err
+    assert all(part in answer.err for part in said), answer.err
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_result_has_what_a_planner_is_judged_by(run: Path) -> None:

@@ -11,118 +11,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import tyro
-from tyro.conf import AvoidSubcommands, FlagCreatePairsOff, Positional, arg
+from tyro.conf import Positional, arg
 
-from ractd.config import NETWORKS, PRESETS, Config, check
+from ractd.config import PRESETS, Config, check
 from ractd.consoles import err, out
 from ractd.data_commands import DataCommand
 from ractd.errors import RactdError
 from ractd.reproduce_command import Reproduce
 from ractd.sweep_command import Sweep
+from ractd.train_command import PresetName, Train
 
 _PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
-
-
-PresetName = Literal[
-    "cpu",
-    "demo",
-    "mujoco",
-    "maze2d-umaze",
-    "maze2d-medium",
-    "maze2d-large",
-    "maze2d-umaze-cpu",
-    "maze2d-medium-cpu",
-    "maze2d-large-cpu",
-]
-
-
-@dataclass
-class Train:
-    """Train a policy: return model -> teacher -> student -> evaluation, in one run directory.
-
-    The same command goes on where a stopped run ended, and shows the result of a finished one.
-    """
-
-    dataset: Positional[str]
-    """A path (.hdf5 in D4RL's layout, .npz), a Minari id, a D4RL name, or a dataset that 'ractd data make' built."""
-    config: Annotated[AvoidSubcommands[Config], arg(name="")]
-    preset: PresetName = "cpu"
-    """Where every setting below starts from. By default cpu, and for a maze the planner's of its size; those without 'cpu'
-    in their names are the paper's networks, for GPUs."""
-    out: Path | None = None
-    """Run directory; by default runs/DATASET-sSEED."""
-    env: str | None = None
-    """Gymnasium environment to score in, where the data doesn't name one; module:Id-v0 imports a module of yours, from
-    the working directory first."""
-    env_steps: int | None = None
-    """Steps after which its episodes are cut, where it has no limit or another."""
-    no_env: Annotated[bool, FlagCreatePairsOff] = False
-    """Score nothing, make no environment: estimates only."""
-    only: Literal["return", "dynamics", "teacher", "student"] | None = None
-    """Train one stage only, with what the run already has; dynamics is a planner's."""
-    teacher_from: Annotated[Path | None, arg(name="teacher")] = None
-    """Run whose teacher and return model are used instead of training new ones, with their horizon, history, noise levels
-    and networks."""
-    reward_weight: float | Literal["auto"] | None = None
-    """Short for --student.reward-weight."""
-    student_network: Literal["cpu", "cpu-small", "mujoco", "maze2d-umaze", "maze2d-medium", "maze2d-large"] | None = (
-        None
-    )
-    """Network of the student, where it is not to be its teacher's: those of the presets, or a smaller MLP."""
-    plain: bool = True
-    """Also distil a student without reward, to compare with."""
-    checkpoint_seconds: float = 30.0
-    """Seconds between checkpoints; they don't change the result."""
-    track: Literal["trackio", "wandb"] | None = None
-    """Show metrics and scores in trackio or Weights & Biases as well, in the project 'ractd'; whichever it is has to be
-    installed."""
-    report: bool = True
-    """Write RUN/report.html at the end, where the extra 'report' is installed."""
-
-    def run(self) -> None:
-        from ractd.envs.modules import import_environment
-        from ractd.training.pipeline import NO_STUDENT, train
-        from ractd.training.result_tables import result_table
-
-        student_options = {"--reward-weight": self.reward_weight, "--student-network": self.student_network}
-        asked = [name for name, value in student_options.items() if value is not None]
-        if asked and self.config.teacher.parametrization == "ddpm":
-            raise RactdError(f"{asked[0]}: {NO_STUDENT}")
-        import_environment(self.env)
-        result = train(
-            self.dataset,
-            out=self.out,
-            config=self.settled(),
-            env_id=self.env,
-            env_steps=self.env_steps,
-            simulate=not self.no_env,
-            only=self.only,
-            teacher=self.teacher_from,
-            plain=self.plain,
-            checkpoint_seconds=self.checkpoint_seconds,
-            track=self.track,
-            console=out,
-        )
-        if result.content:
-            out.print(result_table(result))
-            kept = result.directory / "policy"
-            policy = kept / ("student" if (kept / "student").is_dir() else "teacher")
-            out.print(f"run: {result.directory}   policy: {policy}", highlight=False, markup=False, soft_wrap=True)
-            if self.report:
-                from ractd.report import report_of_run
-
-                out.print(report_of_run(result.directory, out), **_PLAIN)
-        elif self.only:
-            out.print(f"the {self.only} is trained; 'ractd train' without --only does the rest", highlight=False)
-
-    def settled(self) -> Config:
-        """Return the configuration, with what the short options say."""
-        student = self.config.student
-        if self.reward_weight is not None:
-            student = replace(student, reward_weight=self.reward_weight)
-        if self.student_network is not None:
-            student = replace(student, network=NETWORKS[self.student_network])
-        return replace(self.config, student=student)
 
 
 @dataclass
@@ -306,12 +205,24 @@ class Serve:
         serve(self.policy, settings, device=(self.device or "cpu") if self.torch else None)
 
 
-def parse(arguments: Sequence[str]) -> Train | Sweep | Reproduce | Eval | Report | Export | Serve | DataCommand:
-    """Parse a command line; the defaults of `train` are those of the preset that it names, or that its maze asks for."""
-    preset = _preset(arguments)
+Command = Train | Sweep | Reproduce | Eval | Report | Export | Serve | DataCommand
+HELP = ("-h", "--help")
+
+
+def parse(arguments: Sequence[str]) -> Command:
+    """Parse a command line; the defaults of `train` are those of the preset that it names, or that its dataset asks for."""
+    if arguments[:1] == ["train"]:
+        return _parse_train(arguments)
     arguments, train_options = _of_trainings(arguments)
+    command = _tyro(arguments, "cpu")
+    return replace(command, train_options=train_options) if isinstance(command, Sweep | Reproduce) else command
+
+
+def _tyro(arguments: Sequence[str], preset: str, named: str | None = None, quiet: bool = False) -> Command:
+    """Parse with a preset's defaults and options; `named` is the preset where it was asked for."""
+    train = Train(tyro.MISSING, PRESETS[preset], cast(PresetName | None, named))
     commands = (
-        Annotated[Train, tyro.conf.subcommand("train", default=Train(tyro.MISSING, PRESETS[preset], preset))]
+        Annotated[Train, tyro.conf.subcommand("train", default=train)]
         | Annotated[Sweep, tyro.conf.subcommand("sweep")]
         | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
         | Annotated[Eval, tyro.conf.subcommand("eval")]
@@ -320,13 +231,82 @@ def parse(arguments: Sequence[str]) -> Train | Sweep | Reproduce | Eval | Report
         | Annotated[Serve, tyro.conf.subcommand("serve")]
         | Annotated[DataCommand, tyro.conf.subcommand("data")]
     )
-    command = tyro.cli(
+    command: Command = tyro.cli(
         commands,  # type: ignore[arg-type]
         prog="ractd",
         description="From a logged dataset to a policy that acts in one network evaluation (RACTD).",
         args=list(arguments),
+        console_outputs=not quiet,
     )
-    return replace(command, train_options=train_options) if isinstance(command, Sweep | Reproduce) else command
+    return command
+
+
+def _parse_train(arguments: Sequence[str]) -> Command:
+    """Parse `train`: which dataset and preset are meant decides about the options, and so is found out first."""
+    words = [word for word in arguments if word not in HELP]
+    if len(words) < len(arguments):
+        # Help is the named preset's, and opens no dataset.
+        asked = _asked(words) or _asked([*words, "DATASET"])
+        named = asked.preset if asked else None
+        return _tyro(arguments, named or "cpu", named)
+    asked = _asked(words)
+    if asked is None:
+        return _tyro(words, "cpu")
+    preset = asked.preset or _preset_of(asked.dataset, asked.env)
+    try:
+        return _tyro(words, preset, asked.preset, quiet=True)
+    except SystemExit:
+        pass
+    if asked.preset is None:
+        from ractd.data.registry import find_source
+
+        find_source(asked.dataset, download=False)
+    options = [word.partition("=")[0] for word in words if word.startswith("--") and "." in word]
+    option = next(option for option in options if not _has(PRESETS[preset], option))
+    whose = "" if asked.preset else f", which is the default for dataset {asked.dataset!r},"
+    others = ", ".join(name for name in OPTIONS_OF.values() if _known(words, name))
+    raise RactdError(
+        f"{option}: the preset {preset!r}{whose} has no such option; leave it out, or name a preset that has it, as {others}"
+    )
+
+
+def _has(config: Any, option: str) -> bool:
+    """Tell whether a configuration has what an option names."""
+    for name in option.removeprefix("--").replace("-", "_").split("."):
+        name = name if hasattr(config, name) else name.removeprefix("no_")
+        if not hasattr(config, name):
+            return False
+        config = getattr(config, name)
+    return True
+
+
+OPTIONS_OF = {(config.plan is None, type(config.teacher.network)): name for name, config in reversed(PRESETS.items())}
+"""One preset for each set of options that there is: a planner has more, and networks have their own."""
+
+
+def _known(words: Sequence[str], preset: str) -> Train | None:
+    """Parse with a preset's options, None where they are not all known."""
+    try:
+        return cast(Train, _tyro(words, preset, quiet=True))
+    except SystemExit:
+        return None
+
+
+def _asked(words: Sequence[str]) -> Train | None:
+    """Parse with the options of whichever preset knows them all."""
+    return next(filter(None, (_known(words, preset) for preset in reversed(OPTIONS_OF.values()))), None)
+
+
+def _preset_of(dataset: str, env_id: str | None) -> str:
+    from ractd.data.maze import map_of, preset_for
+    from ractd.data.registry import find_source
+
+    try:
+        source = find_source(dataset, download=False)
+        return preset_for(env_id or source.env_id, source.maze, map_of(source.where))
+    except RactdError:
+        # Training opens it again, and says what is wrong.
+        return "cpu"
 
 
 def settings_of(command: Sequence[str]) -> Config:
@@ -344,19 +324,6 @@ def _of_trainings(arguments: Sequence[str]) -> tuple[Sequence[str], tuple[str, .
         return arguments, ()
     at = list(arguments).index("--")
     return arguments[:at], tuple(arguments[at + 1 :])
-
-
-def _preset(arguments: Sequence[str]) -> PresetName:
-    for i, word in enumerate(arguments):
-        name = word.partition("=")[2] if word.startswith("--preset=") else (arguments[i + 1 : i + 2] or [""])[0]
-        if word.startswith("--preset") and name in PRESETS:
-            return cast(PresetName, name)
-    if arguments[:1] == ["train"]:
-        from ractd.data.maze import planner_preset
-
-        names = [word for word in arguments[1:] if not word.startswith("-")]
-        return cast(PresetName, next(filter(None, map(planner_preset, names)), "cpu"))
-    return "cpu"
 
 
 def main() -> None:

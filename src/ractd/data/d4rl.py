@@ -105,6 +105,17 @@ def cache_path(entry: Entry) -> Path:
     return (Path(folder).expanduser() if folder else Path.home() / ".d4rl" / "datasets") / Path(entry.file).name
 
 
+def is_here(name: str) -> bool:
+    """Tell whether a D4RL dataset was downloaded."""
+    return cache_path(DATASETS[name]).is_file()
+
+
+def announced(name: str) -> Source:
+    """Return a source without arrays for a D4RL dataset that was not downloaded."""
+    entry = DATASETS[name]
+    return Source(where=url_of(entry), name=name, fields={}, env_id=entry.env_id)
+
+
 def open_d4rl(name: str) -> Source:
     """List what a D4RL dataset holds, downloading it the first time; raises RactdError with the address if it fails."""
     entry = DATASETS[name]

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ractd.data import d4rl
 from ractd.data.dataset import OfflineDataset
 from ractd.data.fields import GOALS
-from ractd.data.hdf5 import create_hdf5, open_hdf5
+from ractd.data.hdf5 import create_hdf5
 from ractd.envs.maze import MAZES, Maze, WaypointController, maze_vector, parse_maze
 from ractd.envs.maze.maps import OWN
 from ractd.envs.maze.physics import PointMass
@@ -132,22 +132,22 @@ def maze_named(env_id: str | None, text: str, where: str) -> Maze | None:
 
 def maze_of(dataset: OfflineDataset) -> Maze | None:
     """The maze that a dataset's environment is, None for another one; raises `RactdError` where its map is damaged."""
-    return maze_named(dataset.env_id, dataset.maze, f"{dataset.source}, attribute 'maze'")
+    return maze_named(dataset.env_id, dataset.maze, map_of(dataset.source))
 
 
-def planner_preset(name: str) -> str | None:
-    """The CPU preset of a planner for the maze dataset that `name` means to `load_dataset`, None where it means another.
+def map_of(source: str) -> str:
+    """Name the map that came with a dataset, for messages."""
+    return f"{source}, attribute 'maze'"
 
-    A maze of one's own gets that of the smallest of D4RL's mazes whose episodes are as long. Reads attributes only.
+
+def preset_for(env_id: str | None, text: str, where: str) -> str:
+    """The preset that data of an environment is trained with by default: a planner's for a maze, else `cpu`.
+
+    `text` and `where` as for `maze_named`. A maze of one's own gets that of the smallest of D4RL's mazes whose episodes are
+    as long.
     """
-    from ractd.data.registry import dataset_dir
-
-    maze = MAZES.get(name)
-    path = Path(name) if Path(name).suffix in (".hdf5", ".h5") else dataset_dir() / f"{name}.hdf5"
-    if maze is None and path.is_file():
-        source = open_hdf5(path)
-        maze = maze_named(source.env_id, source.maze, f"{path}, attribute 'maze'")
-    return None if maze is None else planner_preset_of(maze)
+    maze = maze_named(env_id, text, where)
+    return "cpu" if maze is None else planner_preset_of(maze)
 
 
 def planner_preset_of(maze: Maze) -> str:

@@ -58,8 +58,11 @@ def load_dataset(name: str | Path, env_id: str | None = None) -> OfflineDataset:
     return load(replace(source, env_id=env_id or source.env_id, env_settings=settings))
 
 
-def find_source(name: str | Path) -> Source:
-    """Find what `load_dataset` would load, downloading it if need be, without reading it; raises RactdError."""
+def find_source(name: str | Path, download: bool = True) -> Source:
+    """Find what `load_dataset` would load, downloading it if need be, without reading it; raises RactdError.
+
+    Without `download`, what is not here, or not read without its arrays, is a source of its environment alone.
+    """
     text = os.fspath(name)
     path = Path(text).expanduser()
     if path.is_file() or path.suffix in FILE_FORMATS:
@@ -68,10 +71,10 @@ def find_source(name: str | Path) -> Source:
     if built.is_file():
         return hdf5.open_hdf5(built)
     if text in d4rl.DATASETS:
-        return d4rl.open_d4rl(text)
+        return d4rl.open_d4rl(text) if download or d4rl.is_here(text) else d4rl.announced(text)
     looks_minari = _MINARI_ID.fullmatch(text) is not None
     if looks_minari and ("/" in text or text in minari_format.local_ids()):
-        return minari_format.open_minari(text)
+        return minari_format.open_minari(text) if download else minari_format.announced(text)
     raise RactdError(_unknown(text, path, looks_minari))
 
 

@@ -19,7 +19,7 @@ from rich.markup import escape
 from ractd.config import DEFAULT_GAMMA, GAMMA, PRESETS, TABLE_9, Config, check
 from ractd.data import OfflineDataset, load_dataset
 from ractd.data.dataset import describe
-from ractd.data.maze import make_for, maze_of
+from ractd.data.maze import make_for, map_of, maze_of, preset_for
 from ractd.data.origin import d4rl_name
 from ractd.data.validation import check_environment, sound
 from ractd.envs.evaluate import MAX_STEPS
@@ -56,7 +56,7 @@ def train(
     dataset: str | OfflineDataset,
     *,
     out: str | Path | None = None,
-    config: Config = PRESETS["cpu"],
+    config: Config | None = None,
     env_id: str | None = None,
     env_steps: int | None = None,
     simulate: bool = True,
@@ -69,7 +69,8 @@ def train(
 ) -> Result:
     """Train return model, teacher and students on a dataset and score them; continue or show the run if it exists.
 
-    `out` is the run directory, `runs/<dataset>-s<seed>` by default. `env_id` is the environment that policies are scored in,
+    `out` is the run directory, `runs/<dataset>-s<seed>` by default; `config` is that of the preset that the data's environment
+    asks for: the planner's of a maze, else `cpu`. `env_id` is the environment that policies are scored in,
     by default the data's, and `env_steps` its step limit; without `simulate` nothing is scored and no environment made.
     `only` trains one stage, with what the run has. `teacher` takes teacher and return model from another run, with their
     horizon, history, noise levels and networks. `plain` also distils a student without reward, to compare. `track` shows
@@ -84,6 +85,8 @@ def train(
     asked = {option: value for option, value in asked.items() if value is not None}
     settings = settings_for(named.env_id, named.env_settings, env_id, env_steps)
     named = replace(named, env_id=env_id or named.env_id, env_settings=settings)
+    if config is None:
+        config = PRESETS[preset_for(named.env_id, named.maze, map_of(named.source))]
     data = _with_environment(named, list(asked), simulate, console)
     if config.plan is not None and not simulate:
         raise RactdError(
