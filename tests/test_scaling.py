@@ -11,13 +11,17 @@ import pytest
 import torch
 from dataset_factory import make
 from export_factory import OBSERVATIONS, TINY_MLP, TINY_UNET, make_policy, observations
+from rich.console import Console
 
 import ractd
+from ractd.cli import settings_of
 from ractd.config import DDPM, MLP, PRESETS, Config, Network, Optimization
 from ractd.data import OfflineDataset
 from ractd.data.hdf5 import write_hdf5
+from ractd.data.ranges import within
 from ractd.data.windows import Windows
 from ractd.diffusion.ctm import reward_loss
+from ractd.errors import RactdError
 from ractd.export import export_policy
 from ractd.models.normalizer import Normalizer, PlanNormalizer
 from ractd.policy import WEIGHTS, Policy
@@ -238,3 +242,87 @@ def test_a_policy_trained_on_a_constant_and_outliers(tmp_path: Path) -> None:
     seen_range = contract["inputs"]["observation"]
     assert np.abs(seen_range["high"]).max() < 10
     assert seen_range["low_and_high_are"] == "smallest and largest of the training data, its 2 outliers left out"
+
+
+# --- the robot's own range ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((), "--action-range is empty, expected LOW HIGH"),
+        ((1.0,), "--action-range is 1, expected LOW HIGH"),
+        ((-1.0, 1.0, 0.0), "expected LOW HIGH"),
+        ((1.0, -1.0), "--action-range is 1 -1, expected LOW HIGH, once or for each dimension, with LOW below HIGH"),
+        ((0.0, 1.0, 2.0, 2.0), "with LOW below HIGH"),
+        ((-1.0, float("inf")), "--action-range is inf"),
+        ((float("nan"), 1.0), "--action-range is nan"),
+        ((-1.0, 1.0, -1.0, 1.0), r"--action-range has 4 numbers, expected 2 \(LOW HIGH for every dimension\) or 6"),
+    ],
+)
+def test_a_range_that_is_none_is_refused_before_anything_is_written(given: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(RactdError, match=message):
+        ractd.train(logs(), out=tmp_path / "run", config=small(action_range=given))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_line_takes_a_range_for_all_dimensions_or_for_each() -> None:
+    assert settings_of(["train", "x.hdf5", "--action-range", "-1", "1", "--seed", "3"]).action_range == (-1, 1)
+    assert settings_of(["train", "x.hdf5", "--action-range", "-1", "1", "0", ".5"]).action_range == (-1, 1, 0, 0.5)
+    assert settings_of(["train", "x.hdf5"]).action_range is None
+
+
+def test_a_given_range_replaces_the_datas_and_leaves_constants() -> None:
+    found = logs().statistics()
+    whole, each = within(found, (-2, 3)), within(found, (-2, 3, 0, 0.5, -1, 0.01))
+    assert within(found, None) is found
+    assert whole.action_low.tolist() == [-2, -2, CONSTANT]
+    assert whole.action_high.tolist() == [3, 3, CONSTANT]
+    assert each.action_low.tolist() == [-2, 0, np.float32(0.01)]
+    assert each.action_high.tolist() == [3, 0.5, np.float32(0.01)]
+    assert whole.action_low.dtype == whole.action_high.dtype == np.float32
+    assert whole.observation_mean is found.observation_mean
+
+
+def test_a_run_with_the_robots_own_range(tmp_path: Path) -> None:
+    data = logs()
+    data.actions[[30, 60], 0] = 1e4
+    said = Console(record=True, width=400)
+    config = small(action_range=(-0.5, 0.25, -2.0, 2.0, -1.0, 1.0))
+    result = ractd.train(data, out=tmp_path / "run", config=config, plain=False, console=said)
+    outside = np.flatnonzero((data.actions[:, 0] < -0.5) | (data.actions[:, 0] > 0.25))
+    text = said.export_text()
+    assert f"actions outside --action-range (dimension 0: {len(outside):,} rows, the first {outside[0]}, with" in text
+    assert "they are clipped to it" in text
+    policy = result.policy()
+    assert policy.normalizer.action_low.tolist() == [-0.5, -2, CONSTANT]
+    assert policy.normalizer.action_high.tolist() == [0.25, 2, CONSTANT]
+    actions = policy.act_chunk(np.repeat(data.observations[:500], 2, 0))
+    assert (actions[..., 0] >= -0.5).all()
+    assert (actions[..., 0] <= 0.25).all()
+    assert policy.spec.provenance["scaling"]["action_range"] == [-0.5, 0.25, -2.0, 2.0, -1.0, 1.0]
+
+    export_policy(tmp_path / "run", tmp_path / "out")
+    bounds = Deployed.load(tmp_path / "out").contract.content["outputs"]["actions"]
+    assert bounds["low"] == [-0.5, -2, float(CONSTANT)]
+    assert bounds["high"] == [0.25, 2, float(CONSTANT)]
+    assert bounds["low_and_high_are"].startswith("given with --action-range")
+
+    with pytest.raises(RactdError, match=r"config\.action_range is .* there and .* now; go on with the old setting"):
+        ractd.train(data, out=tmp_path / "run", config=replace(config, action_range=(-1.0, 1.0)), plain=False)
+    with pytest.raises(
+        RactdError, match=r"--action-range can't be given with --teacher .*: the range is the teacher's"
+    ):
+        ractd.train(
+            data, out=tmp_path / "b", config=replace(config, action_range=(-1.0, 1.0)), teacher=tmp_path / "run"
+        )
+    of_teacher = ractd.train(data, out=tmp_path / "c", config=small(), teacher=tmp_path / "run", plain=False)
+    assert of_teacher.policy().normalizer.action_high.tolist() == [0.25, 2, CONSTANT]
+    assert of_teacher.policy().spec.provenance["scaling"]["action_range"] == [-0.5, 0.25, -2.0, 2.0, -1.0, 1.0]
+
+
+def test_a_planners_actions_have_the_given_range() -> None:
+    data = make([500, 500], obs=4)
+    normalizer = PlanNormalizer.of_states(within(data.statistics(), (-3.0, 2.0)), 12, 4)
+    assert normalizer.raw_action(torch.tensor([-9.0, 9.0])).tolist() == [-3, 2]
+    assert normalizer.state_low.equal(torch.from_numpy(data.observations.min(0)))

@@ -224,6 +224,9 @@ class Config:
     """Actions predicted at once (c). The paper's is 16; in closed loop only the first is executed, so a CPU preset takes 4."""
     history: int = 1
     """Observations the policy sees (h)."""
+    action_range: tuple[float, ...] | None = None
+    """The robot's own range of actions: LOW HIGH for every dimension, or LOW HIGH of the first, LOW HIGH of the second and so on.
+    Logged actions outside it are clipped. By default the range of the data."""
     seed: int = 0
     """Seeds weights, batches, noise and environments."""
     diffusion: Diffusion = field(default_factory=Diffusion)
@@ -305,6 +308,7 @@ _RANGES: dict[str, tuple[float, float]] = {
         ("weight_decay", "warmup_steps", "ctm_weight", "dsm_weight", "reward_weight", "reward_share", "action_noise"),
         _NOT_NEGATIVE,
     ),
+    "action_range": (-1e30, 1e30),
     "bound_weight": _NOT_NEGATIVE,
     "pessimism": _NOT_NEGATIVE,
     "gamma": (0.0, 1.0),
@@ -338,6 +342,17 @@ def check(config: Any, prefix: str = "") -> None:
             f"--{prefix}reward-weight is {config.reward_weight}, expected 0 for a DDPM teacher: only an EDM teacher "
             "can be made reward-aware"
         )
+    if isinstance(config, Config) and config.action_range is not None:
+        bounds = config.action_range
+        if (
+            not bounds
+            or len(bounds) % 2
+            or any(low >= high for low, high in zip(bounds[::2], bounds[1::2], strict=True))
+        ):
+            raise RactdError(
+                f"--action-range is {' '.join(f'{bound:g}' for bound in bounds) or 'empty'}, expected LOW HIGH, once or for each "
+                "dimension, with LOW below HIGH"
+            )
     if isinstance(config, Config) and config.plan is not None and config.plan.points:
         points, most = config.plan.points, config.horizon - 1
         if not FEWEST_POINTS <= points <= most:

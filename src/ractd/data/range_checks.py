@@ -8,7 +8,7 @@ import numpy as np
 
 from ractd.data.dataset import OfflineDataset
 from ractd.data.fields import Finding
-from ractd.data.ranges import BLOCK_ROWS, Floats, mean_and_std, no_spread
+from ractd.data.ranges import BLOCK_ROWS, Floats, Ints, mean_and_std, no_spread, per_dimension
 
 MOST_CHOICES = 16
 """A dimension with more values is continuous, whole numbers or not."""
@@ -36,8 +36,7 @@ def check_outliers(data: OfflineDataset, where: str) -> Iterator[Finding]:
         told = []
         for i in np.flatnonzero(outliers):
             rows = np.flatnonzero((values[:, i] < low[i]) | (values[:, i] > high[i]))
-            which = f"row {rows[0]:,}" if len(rows) == 1 else f"{len(rows):,} rows, the first {rows[0]:,},"
-            told.append(f"dimension {i}: {which} with {values[rows[0], i]:g}, others {low[i]:g} to {high[i]:g}")
+            told.append(f"dimension {i}: {_some(rows)} {values[rows[0], i]:g}, others {low[i]:g} to {high[i]:g}")
         if told:
             advice = "; if they are right, give the robot's range (--action-range)" if name == "actions" else ""
             yield Finding(
@@ -45,6 +44,22 @@ def check_outliers(data: OfflineDataset, where: str) -> Iterator[Finding]:
                 f"{where}: {name} far outside the others ({_listed(told)}); they don't count for the range and are clipped to it"
                 + advice,
             )
+
+
+def check_action_range(data: OfflineDataset, action_range: tuple[float, ...] | None) -> Iterator[Finding]:
+    """Yield actions outside the robot's own range; raises `RactdError` for one that doesn't fit the data's dimensions."""
+    if action_range is None:
+        return
+    told = []
+    for i, (low, high) in enumerate(per_dimension(action_range, data.action_dim)):
+        rows = np.flatnonzero((data.actions[:, i] < low) | (data.actions[:, i] > high))
+        if len(rows):
+            told.append(f"dimension {i}: {_some(rows)} {data.actions[rows[0], i]:g}")
+    if told:
+        yield Finding(
+            "warning",
+            f"dataset {data.name!r}: actions outside --action-range ({_listed(told)}); they are clipped to it",
+        )
 
 
 def check_rounding(data: OfflineDataset, where: str) -> Iterator[Finding]:
@@ -98,6 +113,10 @@ def _few_values(column: Floats) -> Floats:
         if len(values) > MOST_CHOICES:
             return column[:0]
     return values
+
+
+def _some(rows: Ints) -> str:
+    return f"row {rows[0]:,} with" if len(rows) == 1 else f"{len(rows):,} rows, the first {rows[0]:,}, with"
 
 
 def _listed(told: list[str]) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ractd.errors import RactdError
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -93,6 +95,29 @@ def ranges(values: Floats) -> tuple[Floats, Floats, Ints]:
         low[i], high[i] = min(kept.min(initial=first), first), max(kept.max(initial=last), last)
         outliers[i] = int(((tails < low[i]) | (tails > high[i])).sum())
     return low, high, outliers
+
+
+def per_dimension(action_range: tuple[float, ...], dims: int) -> Floats:
+    """Return a range of actions, LOW HIGH once or for each dimension, as `[dims, 2]`; raises RactdError for another number."""
+    if len(action_range) not in (2, 2 * dims):
+        raise RactdError(
+            f"--action-range has {len(action_range)} numbers, expected 2 (LOW HIGH for every dimension) or {2 * dims} "
+            f"(LOW HIGH for each of the {dims} dimensions)"
+        )
+    return np.broadcast_to(np.array(action_range, np.float32).reshape(-1, 2), (dims, 2))
+
+
+def within(statistics: Statistics, action_range: tuple[float, ...] | None) -> Statistics:
+    """Return statistics with the robot's own range of actions, see `per_dimension`; None keeps the data's.
+
+    An action that is constant in the data stays so. Raises RactdError for a number of bounds that doesn't fit.
+    """
+    if action_range is None:
+        return statistics
+    low, high = per_dimension(action_range, len(statistics.action_low)).T
+    held = statistics.action_low == statistics.action_high
+    constant = np.clip(statistics.action_low, low, high)
+    return replace(statistics, action_low=np.where(held, constant, low), action_high=np.where(held, constant, high))
 
 
 def constant_held(low: Floats, high: Floats) -> tuple[Floats, Floats]:

@@ -145,6 +145,8 @@ def _bounds(policy: Policy) -> tuple[list[float], list[float]]:
 
 def _bounds_are(scaling: dict[str, Any]) -> str:
     """Say where the bounds of the actions come from, of what a run records of its scaling."""
+    if scaling.get("action_range"):
+        return "given with --action-range; one value where the training data has one"
     return f"smallest and largest of the training data{_without(scaling.get('action_outliers', 0))}"
 
 

@@ -21,6 +21,7 @@ from ractd.data import OfflineDataset, load_dataset
 from ractd.data.dataset import describe
 from ractd.data.maze import make_for, map_of, maze_of, preset_for
 from ractd.data.origin import d4rl_name
+from ractd.data.range_checks import check_action_range
 from ractd.data.validation import check_environment, sound
 from ractd.envs.evaluate import MAX_STEPS
 from ractd.envs.probe import probe
@@ -103,6 +104,7 @@ def train(
     if only == "student" and config.teacher.parametrization == "ddpm":
         raise RactdError(f"--only student: {NO_STUDENT}; train one with --teacher.parametrization edm")
     _check_networks(config, data)
+    clipped = list(check_action_range(data, config.action_range))
     directory = Path(out) if out is not None else Path("runs") / f"{data.name}-s{config.seed}"
     accelerator = Accelerator(
         mixed_precision="bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
@@ -119,6 +121,8 @@ def train(
         if main:
             open_run(directory, description)
         log = Log(console, directory if main else None)
+        for finding in clipped:
+            log.say(f"[yellow]warning:[/] {escape(finding.message)}")
         accelerator.wait_for_everyone()
         finished = read_result(directory)
         if finished is not None and finished.complete:
@@ -289,8 +293,15 @@ def _with_teacher(config: Config, teacher: Policy, data: OfflineDataset, path: P
         )
     if spec.kind != "teacher":
         raise RactdError(f"{path}: {NO_STUDENT}; name a run that was trained with --teacher.parametrization edm")
+    given = (spec.provenance.get("scaling") or {}).get("action_range")
+    action_range = None if given is None else tuple(given)
+    if config.action_range not in (None, action_range):
+        raise RactdError(
+            f"--action-range can't be given with --teacher {path}: the range is the teacher's; leave it out"
+        )
     return replace(
         config,
+        action_range=action_range,
         horizon=spec.horizon,
         history=spec.history,
         plan=config.plan and replace(config.plan, points=spec.points, dynamics_layers=spec.dynamics_layers),

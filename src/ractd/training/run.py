@@ -17,6 +17,7 @@ from ractd.config import Config, Optimization
 from ractd.data import OfflineDataset, return_to_go
 from ractd.data.dataset import describe
 from ractd.data.maze import maze_of
+from ractd.data.ranges import within
 from ractd.data.windows import Windows
 from ractd.envs.maze import Maze
 from ractd.models import InverseDynamics, ReturnNetwork, build_network
@@ -159,8 +160,11 @@ def prepare(
 ) -> Run:
     """Bring the dataset to the device; scales come from it, or from the policy whose teacher is used."""
     device = accelerator.device
-    statistics = dataset.statistics()
-    scaling: dict[str, Any] = {"action_outliers": int(statistics.action_outliers.sum())}
+    statistics = within(dataset.statistics(), config.action_range)
+    scaling: dict[str, Any] = {
+        "action_range": config.action_range,
+        "action_outliers": int(statistics.action_outliers.sum()),
+    }
     if source is not None:
         scaling = source.spec.provenance.get("scaling") or {}
     mean, std, targets, largest = 0.0, 1.0, torch.empty(0), float(config.horizon)
