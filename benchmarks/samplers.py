@@ -23,7 +23,8 @@ from tyro.conf import Positional
 
 from ractd.diffusion.samplers import SAMPLERS
 from ractd.policy import WEIGHTS, Policy
-from ractd.training.results import make_of, score
+from ractd.training.latency import time_policies
+from ractd.training.results import make_of, score, timed
 
 KEPT = ("mean_score", "score_se", "mean_return", "return_se", "mean_length", "episodes", "seed", "env_id", "backend")
 
@@ -110,6 +111,7 @@ def main() -> None:
             row = score(
                 policy, spec.env_id, options.episodes, execute, options.seed, console, label, make_of(spec, place)
             )
+            row = timed(row, time_policies({label: policy})[0][label])
             evaluation = row.pop("evaluation")
             kind = {"policy": place.name if spec.kind != "DDPM teacher" else spec.kind, "sha256": weights[place]}
             rows[label] = kind | row | {key: evaluation[key] for key in KEPT}

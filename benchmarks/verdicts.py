@@ -34,6 +34,7 @@ def lines_of(content: dict[str, Any]) -> list[Line]:
                 {name: np.array([means[seed]]) for name, means in line["by_seed"].items() if seed in means},
                 run,
                 fixed=not run,  # the data has no run
+                busy=int(seed) in line.get("busy", []),
             )
             for seed, run in line["runs"].items()
         }

@@ -102,10 +102,9 @@ def command() -> Callable[..., Answer]:
 
 @pytest.fixture
 def short_latency(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Results time each policy for a second, which no test looks at: here it is a blink."""
-    from ractd.training import results
-
-    monkeypatch.setattr(results.latency, "__defaults__", (0.01,))
+    """Results time each policy for half a second, which no test looks at: here it is a blink."""
+    monkeypatch.setattr("ractd.training.latency.SECONDS", 0.01)
+    monkeypatch.setattr("ractd.training.latency.TURN", 0.001)
 
 
 @pytest.fixture

@@ -359,6 +359,21 @@ def test_every_table_and_figure_is_read_from_what_is_there(runs: Path, pendulum:
     assert (runs.parent / "results" / "figure3-pendulum.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.parametrize("busy", [True, False])
+def test_a_table_of_times_says_how_many_were_measured_on_a_busy_machine(
+    busy: bool, runs: Path, pendulum: Path, cli: Command
+) -> None:
+    path = runs / "pendulum-s0" / "result.json"
+    result = json.loads(path.read_text())
+    path.write_text(json.dumps(result | {"load": {"waiting": 3.0, "others": 2.0, "cores": 2, "busy": busy}}))
+    assert make(cli, runs, "table5", "table4", "--no-train", "--datasets", pendulum).code == 0
+    said = "Of the 3 times 3 were measured while the machine was busy"
+    texts = [(runs.parent / "results" / f"{name}.md").read_text() for name in ("table5", "table4")]
+    assert [said in text for text in texts] == [busy, False], "Table 4 has no times"
+    lines = by_method(content(runs, "table5"))
+    assert lines["RACTD, 1 step"]["busy"] == ([0] if busy else [])
+
+
 def test_curves_are_those_of_the_runs_metrics(runs: Path, pendulum: Path, cli: Command) -> None:
     assert make(cli, runs, "figure4", "--no-train", "--datasets", pendulum).code == 0
     with (runs.parent / "results" / "figure4-curves.csv").open() as file:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ractd.report.contents import Contents, Row, mapping, number
 from ractd.report.plots import DATA, DIAGNOSTICS, HISTOGRAM_COLORS, by, timed_of, unique, unit_of, value_of
+from ractd.training.latency import busy_sentence
 
 NOTHING = "\u2013"
 
@@ -106,8 +107,11 @@ def protocol(run: Contents) -> str:
         return ""
     selected = {row.selection for row in run.rows}
     checkpoint = "best checkpoint by evaluations during training" if "online" in selected else "last checkpoint"
+    busy = _busy(run)
     if run.env_id is None:
-        return "No environment was given: returns are the return model's estimates of the discounted return-to-go."
+        return (
+            f"No environment was given: returns are the return model's estimates of the discounted return-to-go.{busy}"
+        )
     p = run.rows[0].protocol
     execute = p.get("execute", 1)
     what = "closed loop" if execute == 1 else f"{execute} actions of each sequence"
@@ -115,7 +119,17 @@ def protocol(run: Contents) -> str:
         what += " before the next plan; reached: came to the goal at all"
     reference = ", score: D4RL's normalisation" if run.rows[0].score is not None else ""
     backend = f" ({p['backend']})" if "backend" in p else ""
-    return f"{p.get('episodes', '?')} episodes in {run.env_id}{backend}, {what}; students: {checkpoint}{reference}."
+    return (
+        f"{p.get('episodes', '?')} episodes in {run.env_id}{backend}, {what}; students: {checkpoint}{reference}.{busy}"
+    )
+
+
+def _busy(run: Contents) -> str:
+    load = mapping(run.result.get("load"))
+    known = {name: number(load.get(name)) for name in ("waiting", "others", "cores")}
+    if load.get("busy") is not True or known["waiting"] is None or known["cores"] is None:
+        return ""
+    return f" {busy_sentence(load | known)}"
 
 
 def returns_table(runs: Sequence[Contents]) -> Table:

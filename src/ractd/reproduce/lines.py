@@ -32,6 +32,8 @@ class Measured:
     """Steps, values and standard errors of the evaluations during training, all [N]."""
     fixed: bool = False
     """True of the data itself, which no seed changes: several seeds are one sample of it and not several that agree."""
+    busy: bool = False
+    """True where the machine was busy when its time was measured."""
 
 
 QUANTITIES = {

@@ -117,8 +117,8 @@ class Run:
         if why is not None:
             raise RactdError(why)
 
-    def measured(self, evaluated: dict[str, Any]) -> Measured:
-        """Return a row of a result, or an evaluation, as samples."""
+    def measured(self, evaluated: dict[str, Any], load: dict[str, Any] | None) -> Measured:
+        """Return a row of a result, or an evaluation, as samples; `load` is the machine's when it was timed."""
         if "evaluation" not in evaluated:
             raise RactdError(f"{self.directory.name} has no environment to be scored in")
         returns = np.asarray(evaluated["evaluation"]["returns"], np.float64)
@@ -128,7 +128,7 @@ class Run:
             "nfe": np.array([evaluated["nfe"]], np.float64),
             "ms": np.array([evaluated["ms_per_action"]], np.float64),
         }
-        return Measured(samples, self.directory.name)
+        return Measured(samples, self.directory.name, busy=bool(load and load["busy"]))
 
 
 @dataclass(frozen=True)
@@ -185,20 +185,21 @@ def row(run: Run, label: str) -> Reading:
     """Read a row of a run's result, by its label in `VARIANTS`."""
 
     def read() -> Measured:
-        rows = _finished(run)
+        content = _finished(run)
+        rows = content["rows"]
         found = "RACTD" if label == "plain student" and run.plain() == "student" else label
         if found not in rows:
             raise RactdError(f"{run.directory.name} has no row {found!r}")
-        return run.measured(rows[found])
+        return run.measured(rows[found], content.get("load"))
 
     return Reading((run.trial(),), read)
 
 
 def _finished(run: Run) -> dict[str, Any]:
-    """Return the rows of a run's result; raises `RactdError` where it isn't the one that is wanted, or not to its end."""
+    """Return a run's result; raises `RactdError` where it isn't the one that is wanted, or not to its end."""
     run.check()
     result = read_result(run.directory)
-    return {} if result is None else dict(result.content["rows"])
+    return {"rows": {}} if result is None else result.content
 
 
 def evaluation(run: Run, policy: str = "student", sampler: str | None = None, steps: int | None = None) -> Reading:
@@ -222,7 +223,8 @@ def evaluation(run: Run, policy: str = "student", sampler: str | None = None, st
         run.check()
         if not path().exists():
             raise RactdError(NOT_RUN)
-        return run.measured(read_json(path()))
+        evaluated = read_json(path())
+        return run.measured(evaluated, evaluated.get("load"))
 
     return Reading((run.trial(), Trial(name, (*command, *how), done, (run.directory.name,))), read)
 

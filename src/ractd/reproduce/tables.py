@@ -18,7 +18,7 @@ from ractd.errors import RactdError
 from ractd.reproduce.aggregates import Aggregate
 from ractd.reproduce.catalog import Experiment
 from ractd.reproduce.claims import Verdict
-from ractd.reproduce.layout import Grid
+from ractd.reproduce.layout import TIME, Grid
 from ractd.reproduce.lines import QUANTITIES, Line, Source
 from ractd.sweeps.statistics import FEWEST_SEEDS
 from ractd.training.checkpoint import replacing, write_json
@@ -157,7 +157,12 @@ def _how(table: Table) -> str:
     )
     if table.settings["options"]:
         told += f" Further options of every training: `{shlex.join(table.settings['options'])}`."
-    return f"{told} {table.experiment.remark}".strip()
+    told = f"{told} {table.experiment.remark}".strip()
+    timed = [each for line in table.lines for each in line.seeds.values() if "ms" in each.samples]
+    busy = sum(each.busy for each in timed)
+    if busy and TIME in table.experiment.columns:
+        told += f" Of the {len(timed)} times {busy} were measured while the machine was busy, and may be too long."
+    return told
 
 
 def _markdown_grids(grids: Sequence[Grid]) -> list[str]:
@@ -232,6 +237,7 @@ def _content(table: Table) -> dict[str, Any]:
     for line in table.lines:
         record = _record(line) | {"seeds": list(line.seeds)}
         record["runs"] = {str(seed): measured.run for seed, measured in line.seeds.items()}
+        record["busy"] = [seed for seed, measured in line.seeds.items() if measured.busy]
         record["by_seed"] = {
             name: {str(seed): float(samples.mean()) for seed, samples in line.samples(name).items()}
             for name in QUANTITIES

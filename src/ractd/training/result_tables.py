@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ractd.errors import RactdError
+from ractd.training.latency import busy_sentence
 from ractd.training.results import VARIANTS, Result
 
 
@@ -39,7 +40,7 @@ def result_table(result: Result) -> Table:
     if plans:
         table.add_column("reached", justify="right")
     table.add_column("NFE", justify="right")
-    table.add_column("ms/plan" if plans else "ms/action", justify="right")
+    table.add_column(f"ms/{'plan' if plans else 'action'} \\[80%]", justify="right")
     data_cells = [f"{behavior['mean_score']:.1f}"] if scored else []
     if simulated:
         digits = _digits([behavior["mean_return"], *(row["evaluation"]["mean_return"] for _, row in rows)])
@@ -62,8 +63,16 @@ def result_table(result: Result) -> Table:
         if plans:
             cells.append(f"{row['success_rate']:.0%}")
         style = "bold" if label == "RACTD" else None
-        table.add_row(label, *cells, str(row["nfe"]), f"{row['ms_per_action']:.2f}", style=style)
+        table.add_row(label, *cells, str(row["nfe"]), _milliseconds(row), style=style)
     return table
+
+
+def _milliseconds(row: dict[str, Any]) -> str:
+    """Return the median time and between which times 80% of the calls were; nothing of a run that ended before."""
+    if "ms_per_action" not in row:
+        return ""
+    spread = f" [{row['ms_low']:.2f}, {row['ms_high']:.2f}]" if "ms_low" in row else ""
+    return escape(f"{row['ms_per_action']:.2f}{spread}")
 
 
 def _digits(values: list[float]) -> int:
@@ -81,9 +90,11 @@ def _caption(content: dict[str, Any], simulated: bool) -> str:
     row: dict[str, Any] = next(iter(content["rows"].values()), {})
     if not row:
         return ""
-    times = f"times: batch 1, {row['threads']} thread{'s' if row['threads'] > 1 else ''}"
+    times = f"times: batch 1, {row['threads']} thread{'s' if row['threads'] > 1 else ''}, medians, policies in turns"
+    busy = busy_sentence(content.get("load"))
+    busy = f" {busy}" if busy else ""
     if not simulated:
-        return f"No environment was given: returns are the return model's estimates of the discounted return-to-go; {times}."
+        return f"No environment was given: returns are the return model's estimates of the discounted return-to-go; {times}.{busy}"
     e = row["evaluation"]
     selected = {r["selection"] for r in content["rows"].values()}
     protocol = "best checkpoint by evaluations during training" if "online" in selected else "last checkpoint"
@@ -91,9 +102,7 @@ def _caption(content: dict[str, Any], simulated: bool) -> str:
     if "success_rate" in row:
         what += " before the next plan; reached: came to the goal at all"
     reference = "; score: D4RL's normalisation" if e["mean_score"] is not None else ""
-    return (
-        f"{e['episodes']} episodes in {e['env_id']} ({e['backend']}), {what}; students: {protocol}{reference}; {times}."
-    )
+    return f"{e['episodes']} episodes in {e['env_id']} ({e['backend']}), {what}; students: {protocol}{reference}; {times}.{busy}"
 
 
 def evaluation_table(row: dict[str, Any]) -> Table:
@@ -122,7 +131,13 @@ def evaluation_table(row: dict[str, Any]) -> Table:
         f"{row['sampler']}, {row['steps']} steps, {row['candidates']} candidates, {row['nfe']} network evaluations",
     )
     unit = "plan" if "success_rate" in row else "action"
-    table.add_row(f"time per {unit}", f"{row['ms_per_action']:.3f} ms at batch 1 on {row['threads']} threads")
+    beside = row.get("student_ms_per_action")
+    threads = f"{row['threads']} thread{'s' if row['threads'] > 1 else ''}"
+    table.add_row(f"time per {unit}", f"{_milliseconds(row)} ms (median, 80% of calls) at batch 1 on {threads}")
+    if beside:
+        table.add_row("", f"{row['ms_per_action'] / beside:.3g} times the student's, timed in turns with it")
+    if busy := busy_sentence(row.get("load")):
+        table.add_row("", busy)
     table.add_row(
         "checkpoint", f"{row['selection']}" + (f" (step {row['selected_step']:,})" if row["selected_step"] else "")
     )

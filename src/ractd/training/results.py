@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from ractd.planner import Planner
 from ractd.policy import Policy, PolicySpec
 from ractd.threads import threads_for
 from ractd.training.checkpoint import read_header, read_json, write_json
+from ractd.training.latency import time_policies
 from ractd.training.log import Log
 from ractd.training.pictures import draw_plans
 from ractd.training.rundir import versions
@@ -87,21 +87,6 @@ def read_result(directory: Path) -> Result | None:
     return Result(directory, read_json(path)) if path.exists() else None
 
 
-def latency(policy: Policy, seconds: float = 1.0) -> float:
-    """Return the median wall time of `act` at batch 1, in milliseconds, over about `seconds` of calls."""
-    observation = policy.normalizer.observation_mean.cpu().numpy()
-    if policy.spec.history > 1:
-        observation = np.repeat(observation[None], policy.spec.history, 0)
-    times: list[float] = []
-    policy.act(observation)
-    stop = time.perf_counter() + seconds
-    while len(times) < 5 or (time.perf_counter() < stop and len(times) < 2000):
-        start = time.perf_counter()
-        policy.act(observation)
-        times.append(time.perf_counter() - start)
-    return float(np.median(times) * 1e3)
-
-
 def make_of(spec: PolicySpec, where: Path | str) -> MakeVector:
     """Return what makes a policy's environments: a maze of one's own is in its file, `where`."""
     return maker(maze_named(spec.env_id, spec.maze, f"{where}, 'maze'"), spec.env_settings)
@@ -139,7 +124,7 @@ def offline_estimate(policy: Policy, samples: Samples, seed: int) -> dict[str, f
 
 
 def facts(policy: Policy) -> dict[str, Any]:
-    """Return how a policy samples, where it comes from and what an action costs at batch 1."""
+    """Return how a policy samples and where it comes from."""
     spec = policy.spec
     return {
         "nfe": policy.evaluations,
@@ -149,7 +134,6 @@ def facts(policy: Policy) -> dict[str, Any]:
         "selection": spec.provenance.get("selection", "last"),
         "selected_step": spec.provenance.get("step"),
         "reward_weight": spec.provenance.get("reward_weight"),
-        "ms_per_action": latency(policy),
         "threads": torch.get_num_threads(),
     }
 
@@ -180,12 +164,23 @@ def score(
     row = facts(policy) | {"evaluation": result.to_dict()}
     if policy.spec.plans:
         row["success_rate"] = float((result.returns > 0).mean())  # a maze pays for nothing but being at the goal
-        row["plan_ms_per_episode"] = row["ms_per_action"] * float(np.ceil(result.lengths / execute).mean())
+    return row
+
+
+def timed(row: dict[str, Any], times: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with its times (`time_policies`), of a planner with what its plans cost in an episode as well."""
+    row = row | times
+    if "success_rate" in row:
+        e = row["evaluation"]
+        row["plan_ms_per_episode"] = row["ms_per_action"] * float(np.ceil(np.array(e["lengths"]) / e["execute"]).mean())
     return row
 
 
 def evaluate_run(directory: Path, dataset: OfflineDataset, config: Config, console: Console, log: Log) -> Result:
-    """Measure every policy of a run that isn't measured yet; each row is on disk as soon as it is known."""
+    """Measure every policy of a run that isn't measured yet; each row is on disk as soon as it is known.
+
+    Times come last, of all policies in turns.
+    """
     found = read_result(directory)
     returns = dataset.episode_returns()
     scores = None if dataset.env_id is None else normalized_score(dataset.env_id, returns)
@@ -205,13 +200,17 @@ def evaluate_run(directory: Path, dataset: OfflineDataset, config: Config, conso
         "stages": _stages(directory),
         "versions": versions(),
     }
-    for label in QUICK_FIRST:
-        name, settings = VARIANTS[label]
-        path = directory / "policy" / name
-        if label in content["rows"] or not path.is_dir():
+    names = dict.fromkeys(name for name, _ in VARIANTS.values() if (directory / "policy" / name).is_dir())
+    loaded = {name: Policy.load(directory / "policy" / name) for name in names}
+    policies = {
+        label: loaded[name].configured(**settings)
+        for label, (name, settings) in ((label, VARIANTS[label]) for label in QUICK_FIRST)
+        if name in loaded
+    }
+    for label, policy in policies.items():
+        if label in content["rows"]:
             continue
         log.say(f"evaluating {label}")
-        policy = Policy.load(path).configured(**settings)
         row = facts(policy)
         if dataset.env_id is not None:
             evaluation = config.evaluation
@@ -227,6 +226,8 @@ def evaluate_run(directory: Path, dataset: OfflineDataset, config: Config, conso
             )
         content["rows"][label] = row | {"offline": offline_estimate(policy, samples_of(policy, dataset), config.seed)}
         write_json(directory / "result.json", content)
+    times, content["load"] = time_policies(policies)
+    content["rows"] |= {label: timed(content["rows"][label], each) for label, each in times.items()}
     _draw(directory, dataset, config, log)
     content["complete"] = True
     write_json(directory / "result.json", content)
@@ -277,7 +278,10 @@ def evaluate_policy(
     seed: int,
     console: Console,
 ) -> dict[str, Any]:
-    """Score one policy of a run and write `evaluations/<what>.json`; raises `RactdError` for an unknown policy or setting."""
+    """Score one policy of a run and write `evaluations/<what>.json`; raises `RactdError` for an unknown policy or setting.
+
+    It is timed in turns with the run's student, where that is another: `student_ms_per_action` is what to compare with.
+    """
     path = policy_directory(directory, name)
     policy = Policy.load(path).configured(sampler=sampler, steps=steps, candidates=candidates)
     env_id = env_id or policy.spec.env_id
@@ -297,8 +301,18 @@ def evaluate_policy(
     if not 0 <= seed < 2**31:
         raise RactdError(f"--seed is {seed}, expected 0 to {2**31 - 1}")
     console.print(f"evaluating {name} for {episodes} episodes in {env_id} ...", highlight=False)
-    with threads_for(spec.network):
+    timing = {"measured": policy}
+    student = directory / "policy" / "student"
+    if student.is_dir():
+        beside = Policy.load(student)
+        if name != "student" or beside.spec != spec:
+            timing["student"] = beside
+    with threads_for(*(each.spec.network for each in timing.values())):
         row = score(policy, env_id, episodes, execute, seed, console, name, make)
+        times, load = time_policies(timing)
+    row = timed(row, times["measured"]) | {"load": load}
+    if "student" in times:
+        row["student_ms_per_action"] = times["student"]["ms_per_action"]
     write_json(evaluation_path(directory, name, policy, episodes, execute, seed, env_id, settings), row)
     return row | {"label": name}
 
