@@ -66,7 +66,7 @@ def untrained(config: Config, jumps: bool) -> Policy:
     condition_dim = config.history * OBSERVATIONS
     denoiser = build_network(network, config.horizon, ACTIONS, condition_dim, jumps)
     returns = ReturnNetwork(OBSERVATIONS, ACTIONS, config.return_model.layers)
-    return Policy(spec, denoiser, returns, Normalizer(OBSERVATIONS, ACTIONS))
+    return Policy(spec, denoiser, returns, Normalizer(OBSERVATIONS, ACTIONS)).folded()
 
 
 def policies(run: Path | None) -> dict[str, tuple[Policy, Policy]]:

@@ -290,7 +290,9 @@ def test_a_saved_planner_plans_the_same(planner: Planner, tmp_path: Path) -> Non
     assert isinstance(loaded, Planner)
     assert loaded.spec == planner.spec
     state, goal = np.array([1.0, 2.0, 0.0, 0.0]), np.array([3.0, 1.0])
-    for mine, theirs in zip(planner.reset(1).plan(state, goal), loaded.reset(1).plan(state, goal), strict=True):
+    for mine, theirs in zip(
+        planner.folded().reset(1).plan(state, goal), loaded.reset(1).plan(state, goal), strict=True
+    ):
         assert (mine == theirs).all()
 
 
@@ -319,3 +321,22 @@ def test_the_best_of_many_plans_is_the_goal_reward_s_favourite(planner: Planner)
 def test_wrong_states_and_goals_are_named(planner: Planner, state: object, goal: object, message: str) -> None:
     with pytest.raises(RactdError, match=message):
         planner.plan(state, goal)  # type: ignore[arg-type]
+
+
+def test_a_loaded_planner_is_folded_until_its_weights_are_asked_for(planner: Planner, tmp_path: Path) -> None:
+    loaded = Policy.load(planner.save(tmp_path / "planner"))
+    assert isinstance(loaded, Planner)
+    both = loaded, loaded.configured(steps=2)
+    assert all(each._kept is not None for each in both)
+    seen = torch.from_numpy(loaded.observe(np.array([[1.0, 1, 0, 0]]), np.array([2.0, 2.0])))[:, None]
+    noise = loaded.draw_noise(1)
+    expected = planner.sample(seen, noise)
+    torch.testing.assert_close(loaded.sample(seen, noise), expected, rtol=0, atol=5e-5)
+    assert all(each._kept is not None for each in both)
+    for weights in (planner.network, loaded.network):
+        for weight in weights.parameters():
+            weight.data.mul_(1.2)
+    assert not any(each._kept for each in both)
+    changed = planner.sample(seen, noise)
+    assert (changed - expected).abs().max() > 1e-3
+    torch.testing.assert_close(loaded.sample(seen, noise), changed, rtol=0, atol=5e-5)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ractd.diffusion.samplers import Kind
-from ractd.models.fixed_time import NETWORK_ALONE, Preconditioning, at_time
+from ractd.kept import Kept
+from ractd.models.fixed_time import NETWORK_ALONE, AtTime, FoldsTime, Preconditioning
 
 if TYPE_CHECKING:
     from ractd.policy import PolicySpec
@@ -65,18 +67,30 @@ class _Probe:
 
 
 def denoisers(spec: PolicySpec, wrap: Wrap, network: nn.Module) -> list[nn.Module]:
-    """Return a policy's network at the time of each of its evaluations, in order, its preconditioning folded in."""
-    folded = spec.kind in PRECONDITIONED
+    """Return a policy's network at the time of each of its evaluations, in order, its preconditioning folded in.
+
+    They share weights with the network; what depends on time is folded where the network can do that, see `FoldsTime`.
+    """
+    preconditioned = spec.kind in PRECONDITIONED
     device = next(network.parameters()).device
     return [
-        at_time(
-            network,
+        (network.at_time if isinstance(network, FoldsTime) else partial(AtTime, network))(
             t.to(device),
             None if s is None else s.to(device),
-            preconditioning(spec, wrap, t, s) if folded else NETWORK_ALONE,
+            preconditioning(spec, wrap, t, s) if preconditioned else NETWORK_ALONE,
         )
         for t, s in times(spec, wrap)
     ]
+
+
+def kept_denoisers(spec: PolicySpec, wrap: Wrap, kept: Kept) -> list[nn.Module] | None:
+    """Return `denoisers` of a network that is kept, the same ones as long as it is; None where nothing would be folded."""
+    key = (spec.sampler, spec.steps)
+    if key not in kept.made:
+        with torch.inference_mode(False):
+            folds = isinstance(kept.network, FoldsTime)
+            kept.made[key] = denoisers(spec, wrap, kept.network) if folds else None
+    return cast(list[nn.Module] | None, kept.made[key])
 
 
 def model(spec: PolicySpec, wrap: Wrap, at_times: Sequence[Callable[..., Tensor]]) -> Callable[..., Tensor]:

@@ -47,7 +47,7 @@ class Planner(Policy):
         return maze_named(self.spec.env_id, self.spec.maze, "the policy's 'maze'")
 
     def _with(self, spec: PolicySpec) -> Planner:
-        return Planner(spec, self.network, self.return_network, self.normalizer, self.dynamics)
+        return Planner(spec, self._own_network, self.return_network, self.normalizer, self.dynamics)
 
     def decode(self, x: Tensor, condition: Tensor) -> Tensor:
         """Return the states `[B, c, S]`, in [-1, 1] where the data is, of sequences x."""

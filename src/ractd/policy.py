@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from ractd.diffusion.samplers import SAMPLERS, Kind, Sampler
 from ractd.envs.evaluate import Context
 from ractd.envs.settings import REGISTERED, EnvironmentSettings
 from ractd.errors import RactdError
+from ractd.kept import Keeper, Kept
 from ractd.models import InverseDynamics, ReturnNetwork, build_network
 from ractd.models.normalizer import Normalizer, PlanNormalizer
 from ractd.noise import EpisodeNoise
@@ -31,7 +33,7 @@ from ractd.training.teacher import denoiser
 FORMAT_VERSION = 1
 WEIGHTS, CONTRACT = "policy.safetensors", "config.json"
 FEW = 8
-"""A student of so many steps keeps what its times decide; for more the copies are not worth their memory."""
+"""Of a student of so many steps what its times decide is folded; for more the copies are not worth their memory."""
 MODELS: dict[Kind, Callable[[nn.Module, Any], Callable[..., Tensor]]] = {
     "student": student_network,
     "teacher": denoiser,
@@ -133,11 +135,12 @@ class PolicySpec:
             raise RactdError(f"steps is {self.steps}, expected {least} to {most} for the {self.sampler} sampler")
 
 
-class Policy(nn.Module):
+class Policy(Keeper):
     """A policy that acts on raw observations and returns raw actions.
 
     `act` and `act_chunk` take one observation `[O]`, a batch `[B, O]`, or histories `[h, O]`, `[B, h, O]` where h > 1.
-    Same seed, same actions: noise comes from the policy's own generator, see `reset`.
+    Same seed, same actions: noise comes from the policy's own generator, see `reset`. A policy that is made of a network acts
+    with what the network's weights are at the moment; see `folded` for a faster one.
     """
 
     def __init__(
@@ -146,7 +149,6 @@ class Policy(nn.Module):
         super().__init__()
         self.spec, self.network, self.return_network, self.normalizer = spec, network, return_network, normalizer
         self.generator = torch.Generator().manual_seed(0)
-        self._frozen: tuple[list[nn.Parameter], list[int], list[nn.Module]] | None = None
         self.requires_grad_(False)
         self.eval()
 
@@ -160,7 +162,7 @@ class Policy(nn.Module):
     ) -> Policy:
         """Return the same policy with another sampler, steps or candidates; raises `RactdError` for what it can't do.
 
-        `sampler` is a name in `ractd.diffusion.samplers.SAMPLERS`, of those for this kind of policy.
+        `sampler` is a name in `ractd.diffusion.samplers.SAMPLERS`, of those for this kind of policy. Both have the same networks.
         """
         spec = replace(
             self.spec,
@@ -171,10 +173,14 @@ class Policy(nn.Module):
         spec.check_sampling()
         if not 1 <= spec.candidates <= 4096:
             raise RactdError(f"candidates is {spec.candidates}, expected 1 to 4096")
-        return self._with(spec)
+        policy = self._with(spec)
+        if self._kept is not None:
+            policy._keep(self._kept)
+            policy.model()
+        return policy
 
     def _with(self, spec: PolicySpec) -> Policy:
-        return Policy(spec, self.network, self.return_network, self.normalizer)
+        return Policy(spec, self._own_network, self.return_network, self.normalizer)
 
     def reset(self, seed: int = 0) -> Self:
         """Restart the noise from a seed."""
@@ -193,34 +199,30 @@ class Policy(nn.Module):
         return EpisodeNoise(self.generator.initial_seed(), spec.draws, (spec.candidates, *spec.sequence_shape))
 
     def model(self) -> Callable[..., Tensor]:
-        """Return what the policy's sampler takes, for one sample: the network with its preconditioning, see `MODELS`.
+        """Return what the policy's sampler takes, for one sample: the network with its preconditioning, see `MODELS`."""
+        spec, wrap, kept = self.spec, MODELS[self.spec.kind], self._kept
+        if kept is not None and spec.kind == "student" and spec.steps <= FEW:
+            folded = fixed_times.kept_denoisers(spec, wrap, kept)
+            if folded is not None:
+                return fixed_times.model(spec, wrap, folded)
+        return wrap(self._own_network, spec.schedule)
 
-        A student's few evaluations are at known times: what depends on these alone is computed once.
+    def folded(self) -> Self:
+        """Return a copy with the weights of this moment, which acts faster if it is a student of few steps.
+
+        What depends on its times alone is computed once and folded into the weights. That lasts as long as the copy keeps its
+        network to itself: once asked for its weights (`network`, `parameters()`, `state_dict()`, ...), which may change from
+        then on, it acts with them as they are. What `load` returns is folded in the same way.
         """
-        wrap = MODELS[self.spec.kind]
-        if self.spec.kind == "student" and self.spec.steps <= FEW:
-            denoisers = self._denoisers(wrap)
-            if denoisers is not None:
-                return fixed_times.model(self.spec, wrap, denoisers)
-        return wrap(self.network, self.spec.schedule)
+        policy = copy.deepcopy(self)
+        policy._keep(Kept(policy._own_network))
+        policy.model()
+        return policy
 
-    def _denoisers(self, wrap: fixed_times.Wrap) -> list[nn.Module] | None:
-        """Return the network at each time, made anew where its weights were written to since; None if that can't be known."""
-        if self._frozen is not None:
-            weights, versions, denoisers = self._frozen
-            if [weight._version for weight in weights] == versions:
-                return denoisers
-        weights = list(self.network.parameters())
-        if any(weight.is_inference() for weight in weights):
-            return None
-        with torch.inference_mode(False):
-            denoisers = fixed_times.denoisers(self.spec, wrap, self.network)
-        self._frozen = weights, [weight._version for weight in weights], denoisers
-        return denoisers
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self._frozen = None  # the weights move
-        return super()._apply(fn, recurse)  # type: ignore[no-any-return]
+    def _tensors(self) -> dict[str, Tensor]:
+        """Return what `save` writes; to be read only."""
+        with self._whole():
+            return self.state_dict()  # type: ignore[no-any-return]
 
     def sequence(self, condition: Tensor, noise: Tensor) -> Tensor:
         """Return sequences x `[B, c, D]` for conditions `[B, K]`, all normalised, a pure function of both inputs.
@@ -297,7 +299,7 @@ class Policy(nn.Module):
     def save(self, directory: str | Path) -> Path:
         """Write `policy.safetensors` and `config.json` into a directory, each by atomic rename."""
         directory = Path(directory)
-        write_tensors(directory / WEIGHTS, self.state_dict(), {"format_version": FORMAT_VERSION})
+        write_tensors(directory / WEIGHTS, self._tensors(), {"format_version": FORMAT_VERSION})
         write_json(
             directory / CONTRACT, {"format": "ractd-policy", "format_version": FORMAT_VERSION, **to_json(self.spec)}
         )
@@ -350,7 +352,9 @@ class Policy(nn.Module):
         if "normalizer.observation_low" in tensors:  # only where the data had outliers
             policy.normalizer.limit(*torch.zeros(2, spec.observation_dim))
         load_weights(policy, tensors, directory / WEIGHTS)
-        return policy.to(device)
+        policy.to(device)._keep(Kept(network))
+        policy.model()
+        return policy
 
 
 class Acting:

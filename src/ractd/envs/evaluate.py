@@ -250,13 +250,11 @@ def _run_wave(
     wave.check("an observation", starts, rows, 0)
     seen = np.repeat(starts[:, None], history, axis=1)
     limit = env.max_episode_steps or MAX_STEPS
+    act = policy.in_episodes if isinstance(policy, EpisodePolicy) else lambda observations, _: policy(observations)
     step = plans = 0
     while rows.size:
         start = time.perf_counter()
-        if isinstance(policy, EpisodePolicy):
-            plan = np.asarray(policy.in_episodes(seen[rows], Context(first + rows, plans)))
-        else:
-            plan = np.asarray(policy(seen[rows]))
+        plan = np.asarray(act(seen[rows], Context(first + rows, plans)))
         plans += 1
         totals.policy_seconds += time.perf_counter() - start
         _check_plan(plan, rows.size, env.action_low.size, execute, step)

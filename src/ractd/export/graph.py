@@ -8,8 +8,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from ractd import fixed_times
-from ractd.config import MLP
-from ractd.models.fixed_time import MLPAtTime
+from ractd.models.mlp import MLPAtTime, MLPDenoiser
 from ractd.planner import Planner
 from ractd.policy import MODELS, Policy
 
@@ -22,13 +21,13 @@ class PolicyGraph(nn.Module):
 
     def __init__(self, policy: Policy) -> None:
         super().__init__()
-        spec, parts = policy.spec, (policy.spec, policy.network, policy.return_network)
+        spec, parts = policy.spec, (policy.spec, nn.Identity(), policy.return_network)
         self.policy: _FixedTimes | _FixedTimesPlanner
         if isinstance(policy, Planner):
             self.policy = _FixedTimesPlanner(*parts, policy.normalizer, policy.dynamics)
         else:
             self.policy = _FixedTimes(*parts, policy.normalizer)
-        self.policy.denoisers = nn.ModuleList(fixed_times.denoisers(spec, MODELS[spec.kind], policy.network))
+        self.policy.denoisers = nn.ModuleList(fixed_times.denoisers(spec, MODELS[spec.kind], policy._own_network))
         del self.policy.network
         if spec.candidates == 1:
             del self.policy.return_network
@@ -54,7 +53,7 @@ class OneStepGraph(nn.Module):
     def __init__(self, policy: Policy) -> None:
         super().__init__()
         spec, n = policy.spec, policy.normalizer
-        (folded,) = fixed_times.denoisers(spec, MODELS[spec.kind], policy.network)
+        (folded,) = fixed_times.denoisers(spec, MODELS[spec.kind], policy._own_network)
         denoiser = self.denoiser = cast(MLPAtTime, folded)
         half = ((n.action_high - n.action_low) / 2).repeat(spec.horizon)
         self.scale = nn.Buffer(spec.diffusion.sigma_max * denoiser.a * half)
@@ -79,7 +78,7 @@ def graph_of(policy: Policy) -> nn.Module:
     if spec.plans:
         return PlannerGraph(policy)
     one_step = spec.kind == "student" and policy.evaluations == spec.candidates == 1
-    return (OneStepGraph if one_step and isinstance(spec.network, MLP) else PolicyGraph)(policy)
+    return (OneStepGraph if one_step and isinstance(policy._own_network, MLPDenoiser) else PolicyGraph)(policy)
 
 
 def draws_first(noise: Tensor) -> Tensor:

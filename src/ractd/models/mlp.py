@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from ractd.config import MLP
 from ractd.models.embedding import JumpEmbedding
+from ractd.models.fixed_time import Preconditioning, linear
 
 
 class Block(nn.Module):
@@ -44,3 +48,40 @@ class MLPDenoiser(nn.Module):
         for block in self.blocks:
             h = block(h, embedding)
         return self.output(nn.functional.silu(self.norm(h))).view_as(x)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def at_time(self, t: Tensor, s: Tensor | None, scales: Preconditioning) -> MLPAtTime:
+        """Return the denoiser at one time, see `ractd.models.fixed_time`."""
+        return MLPAtTime(self, self.embedding(t, s), scales)
+
+
+class MLPAtTime(nn.Module):
+    """The residual MLP: the embedding's columns become a bias, FiLM the normalisations' own scale and shift."""
+
+    def __init__(self, network: MLPDenoiser, embedding: Tensor, scales: Preconditioning) -> None:
+        super().__init__()
+        self.a = scales.a
+        x_dim, taken = network.output.out_features, network.input.in_features - embedding.shape[1]
+        weight = network.input.weight[:, :taken].clone()
+        weight[:, :x_dim] *= scales.c
+        self.input = linear(weight, network.input.bias + network.input.weight[:, taken:] @ embedding[0])
+        blocks = [cast(Block, block) for block in network.blocks]
+        self.norms = nn.ModuleList(_film_in_norm(block, embedding) for block in blocks)
+        self.inner = nn.ModuleList(block.inner for block in blocks)
+        self.norm = network.norm
+        self.output = linear(scales.b * network.output.weight, scales.b * network.output.bias)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        h = self.input(torch.cat([x.flatten(1), condition], dim=1))
+        for norm, inner in zip(self.norms, self.inner, strict=True):
+            h = h + inner(nn.functional.silu(norm(h)))
+        out: Tensor = self.output(nn.functional.silu(self.norm(h))).view_as(x)
+        return self.a * x + out if self.a else out
+
+
+def _film_in_norm(block: Block, embedding: Tensor) -> nn.LayerNorm:
+    scale, shift = block.film(embedding)[0].chunk(2)
+    norm = copy.deepcopy(block.norm)
+    norm.weight.mul_(1 + scale)
+    norm.bias.mul_(1 + scale).add_(shift)
+    return norm

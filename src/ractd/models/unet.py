@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import pairwise
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from ractd.config import UNet
 from ractd.errors import RactdError
 from ractd.models.embedding import JumpEmbedding
+from ractd.models.fixed_time import NETWORK_ALONE, Preconditioning, linear
 from ractd.models.mish import Mish
 
 
@@ -132,3 +134,35 @@ class UNetDenoiser(nn.Module):
                 h = block(h, condition)
             h = grow(h)
         return self.output(h).squeeze(2).transpose(1, 2)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def at_time(self, t: Tensor, s: Tensor | None, scales: Preconditioning) -> UNetAtTime:
+        """Return the denoiser at one time, see `ractd.models.fixed_time`."""
+        return UNetAtTime(self, self.embedding(t, s), scales)
+
+
+class UNetAtTime(nn.Module):
+    """The U-Net: the embedding's columns of every FiLM layer become its bias."""
+
+    def __init__(self, network: UNetDenoiser, embedding: Tensor, scales: Preconditioning) -> None:
+        super().__init__()
+        self.scales = scales
+        self.network = _sharing_tensors(network)
+        del self.network.embedding
+        for block in self.network.modules():
+            if isinstance(block, ResidualBlock):
+                activation, film = block.film[0], cast(nn.Linear, block.film[1])
+                known, rest = film.weight.split([embedding.shape[1], film.in_features - embedding.shape[1]], dim=1)
+                bias = film.bias + known @ activation(embedding)[0]
+                block.film = nn.Sequential(activation, linear(rest.contiguous(), bias))
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        a, b, c = self.scales
+        if self.scales == NETWORK_ALONE:
+            return self.network.modulated(x, condition)
+        return a * x + b * self.network.modulated(c * x, condition)
+
+
+def _sharing_tensors(network: UNetDenoiser) -> UNetDenoiser:
+    tensors = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    return copy.deepcopy(network, tensors)

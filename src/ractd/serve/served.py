@@ -61,7 +61,7 @@ class TorchPolicy:
         self.action_shape = (spec.horizon, spec.action_dim)
         self.noise_shape = (spec.sampling.draws(spec.steps), spec.candidates, *spec.sequence_shape)
         sha = hashlib.sha256(json.dumps(to_json(spec), sort_keys=True).encode())
-        for name, tensor in sorted(policy.state_dict().items()):
+        for name, tensor in sorted(policy._tensors().items()):
             sha.update(name.encode())
             sha.update(tensor.cpu().contiguous().numpy().data)
         self.identity = sha.hexdigest()

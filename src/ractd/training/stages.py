@@ -194,7 +194,7 @@ def train_student(run: Run, name: str, config: Student, teacher: nn.Module, mode
     def score(step: int, metrics: dict[str, float]) -> dict[str, float]:
         if step not in marks:
             return {}
-        policy = run.policy(average, models, True, {})
+        policy = run.policy(average, models, True, {}).folded()
 
         def play(episodes: int, purpose: int) -> Evaluation:
             return evaluate(
