@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +15,7 @@ import numpy as np
 import pytest
 
 from ractd.data import load_dataset
-from ractd.data.minari import flatten
+from ractd.data.minari import flatten, unreachable
 from ractd.errors import RactdError
 
 
@@ -121,6 +126,7 @@ def test_spaces_without_numbers_are_refused():
 def test_minari_download_failures_are_one_sentence(tmp_path, monkeypatch):
     minari = pytest.importorskip("minari")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    monkeypatch.setattr("ractd.data.minari.unreachable", lambda *_: "")
     for error, message in [
         (ValueError("Couldn't find any version"), "Minari has no dataset 'a/b-v0': Couldn't find"),
         (ConnectionError("Name or service not known"), r"could not download 'a/b-v0' \(ConnectionError: Name.*network"),
@@ -132,6 +138,87 @@ def test_minari_download_failures_are_one_sentence(tmp_path, monkeypatch):
         monkeypatch.setattr(minari, "download_dataset", fail)
         with pytest.raises(RactdError, match=message):
             load_dataset("a/b-v0")
+
+
+@contextmanager
+def listening(answer: bytes | None) -> Iterator[str]:
+    """A server that answers everyone the same, or never."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    if answer is not None:
+                        connection.recv(4096)
+                        connection.sendall(answer)
+                        connection.close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def two_local(tmp_path, monkeypatch):
+    minari = pytest.importorskip("minari")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    for name in ("mujoco/hopper/medium-v0", "D4RL/door/human-v2"):
+        (tmp_path / name / "data").mkdir(parents=True)
+    return minari
+
+
+def test_a_mistyped_id_offline_answers_without_asking_again_and_again(two_local, monkeypatch, cli):
+    monkeypatch.setattr(two_local, "download_dataset", lambda *_: pytest.fail("there is nobody to ask"))
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        closed = f"http://127.0.0.1:{gone.getsockname()[1]}"
+    monkeypatch.setenv("HF_ENDPOINT", closed)
+    answer = cli("data", "inspect", "mujoco/hoper/medium-v0")
+    assert answer.code == 2
+    assert answer.err.splitlines() == [
+        f"error: Minari dataset 'mujoco/hoper/medium-v0' is not local, and {closed} can't be reached to download it "
+        "([Errno 111] Connection refused); did you mean mujoco/hopper/medium-v0?"
+    ]
+    with pytest.raises(RactdError, match="`ractd data list` shows the local ones"):
+        load_dataset("something/else-v9")
+    monkeypatch.setenv("HF_ENDPOINT", "nonsense")
+    with pytest.raises(RactdError, match=r"nonsense can't be reached .*unknown url type"):
+        load_dataset("something/else-v9")
+
+
+def test_servers_that_answer_and_that_do_not(two_local, monkeypatch):
+    with listening(None) as silent:
+        assert "timed out" in unreachable(silent, 0.2)
+    with listening(b"no web server\r\n\r\n") as odd:
+        assert unreachable(odd, 5)
+    for status in (b"200 OK", b"404 Not Found", b"503 Busy"):
+        with listening(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n\r\n") as server:
+            assert unreachable(server, 5) == ""
+
+    with listening(b"HTTP/1.1 200 OK\r\n\r\n") as plain:
+        assert unreachable(plain.replace("http:", "https:"), 5) == "", "it answers, though no certificate"
+    monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:1")
+    assert unreachable("http://127.0.0.1:1", 5) == ""
+    monkeypatch.delenv("all_proxy")
+    over = threading.Event()
+
+    def look_up(*_: Any, **__: Any) -> None:
+        over.wait(30)
+        raise OSError
+
+    monkeypatch.setattr("urllib.request.urlopen", look_up)
+    assert unreachable("http://name.that.nobody.finds", -0.9) == "no answer in -0.9 s"
+    over.set()
+
+
+def test_a_server_that_answers_is_asked(two_local, monkeypatch):
+    def ask(dataset_id: str) -> None:
+        raise ValueError("Couldn't find any version")
+
+    monkeypatch.setattr(two_local, "download_dataset", ask)
+    with listening(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n") as server:
+        monkeypatch.setenv("HF_ENDPOINT", server)
+        with pytest.raises(RactdError, match=r"Minari has no dataset .*did you mean mujoco/hopper/medium-v0\?"):
+            load_dataset("mujoco/hoper/medium-v0")
 
 
 def test_minari_missing_says_what_to_install(monkeypatch):

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
+import http.client
 import importlib.util
 import json
 import os
+import queue
+import ssl
+import threading
+import urllib.error
+import urllib.request
 import warnings
 from pathlib import Path
 from typing import Any
@@ -25,6 +32,9 @@ ONLOOKERS = (
     "HumanRendering",
 )
 """Wrappers of Gymnasium's that change nothing about an episode."""
+
+PATIENCE = 5.0
+"""Seconds within which the server of remote datasets has to answer."""
 
 
 def local_ids() -> list[str]:
@@ -167,6 +177,42 @@ def announced(dataset_id: str) -> Source:
     return Source(where=f"Minari {dataset_id}", name=dataset_id, fields={}, env_id=env_id)
 
 
+def _server() -> str:
+    """Return where Minari downloads from."""
+    if os.environ.get("MINARI_REMOTE", "").startswith("gcp://"):
+        return "https://storage.googleapis.com"
+    return os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+
+
+def unreachable(server: str, patience: float) -> str:
+    """Say why a server can't be reached, "" where it answers within so many seconds, whatever it answers.
+
+    What downloads from it would ask again and again, each time for as long as its own timeouts are.
+    """
+    if "all" in urllib.request.getproxies():
+        return ""  # a proxy that what downloads may know how to talk to, and Python doesn't
+    reasons: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(urllib.request.Request(server, method="HEAD"), timeout=patience).close()
+        except urllib.error.HTTPError:
+            reasons.put("")
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            # A certificate that Python doesn't know is an answer; others have their own lists of them.
+            reasons.put("" if isinstance(reason, ssl.SSLError) else str(reason) or type(error).__name__)
+        else:
+            reasons.put("")
+
+    # Looking up a name has no timeout, so a thread does it that nobody has to wait for.
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        return reasons.get(timeout=patience + 1)
+    except queue.Empty:
+        return f"no answer in {patience:g} s"
+
+
 def _open(dataset_id: str) -> Any:
     try:
         import minari
@@ -178,10 +224,19 @@ def _open(dataset_id: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if dataset_id not in local_ids():
+            close = difflib.get_close_matches(dataset_id, local_ids(), n=3, cutoff=0.6)
+            meant = f"; did you mean {' or '.join(close)}?" if close else ""
+            server = _server()
+            silent = unreachable(server, PATIENCE)
+            if silent:
+                raise RactdError(
+                    f"Minari dataset {dataset_id!r} is not local, and {server} can't be reached to download it ({silent})"
+                    f"{meant or '; `ractd data list` shows the local ones'}"
+                )
             try:
                 minari.download_dataset(dataset_id)
             except ValueError as error:
-                message = f"Minari has no dataset {dataset_id!r}: {error} (`minari list remote` shows all)"
+                message = f"Minari has no dataset {dataset_id!r}: {error} (`minari list remote` shows all){meant}"
                 raise RactdError(message) from error
             except Exception as error:
                 # Minari's storage backends raise whatever their HTTP client does.
