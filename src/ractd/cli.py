@@ -326,6 +326,19 @@ def _of_trainings(arguments: Sequence[str]) -> tuple[Sequence[str], tuple[str, .
     return arguments[:at], tuple(arguments[at + 1 :])
 
 
+UNUSABLE_PATHS = {
+    "ENOSPC": "could not be written, the disk is full; make room and run the same command again",
+    "EDQUOT": "could not be written, your share of the disk is used up; make room and run the same command again",
+    "EROFS": "could not be written, the disk is read-only; name a place on another",
+    "EACCES": "this user may not read or write there; change its permissions, or name another place",
+    "ENAMETOOLONG": "the name is too long for the file system; use a shorter one",
+    "ENOTDIR": "a part of this path is a file and no folder; name another place",
+    "EISDIR": "is a folder, expected a file; name another",
+    "ELOOP": "its links lead in a circle; name another place",
+}
+"""What the system says about a path that was given, wherever that comes up."""
+
+
 def main() -> None:
     """Run the command line: exit code 0, 2 for bad input, 130 after Ctrl-C."""
     arguments = sys.argv[1:]
@@ -341,10 +354,11 @@ def main() -> None:
         err.print(f"stopped{how}", **_PLAIN)
         raise SystemExit(130) from None
     except OSError as error:
-        if errno.errorcode.get(error.errno or 0) not in ("ENOSPC", "EDQUOT", "EROFS", "EACCES"):
+        why = UNUSABLE_PATHS.get(errno.errorcode.get(error.errno or 0, ""))
+        if why is None:
             raise
         err.print("[bold red]error:[/] ", end="")
-        err.print(f"{error.filename or 'a file'}: could not be written ({error.strerror})", **_PLAIN)
+        err.print(f"{error.filename or 'a file'}: {why}", **_PLAIN)
         raise SystemExit(2) from None
     except Exception as error:
         if type(error).__name__ != "Interrupted":

@@ -108,8 +108,9 @@ def make_dataset(
     recipe = _find(name)
     if transitions is not None:
         recipe = replace(recipe, transitions=transitions)
-    data = run_recipe(recipe, seed, progress)
     path = Path(directory if directory is not None else dataset_dir()) / f"{recipe.name}.hdf5"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = run_recipe(recipe, seed, progress)
     note = f"{recipe.name}: {recipe.description}; made by ractd, not D4RL's data"
     return write_transitions(path, data, recipe.env_id, seed, note)
 

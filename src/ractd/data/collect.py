@@ -59,8 +59,8 @@ def collect(
     medium and expert have `transitions` rows each, medium-expert both; medium-replay has the rows until the first of
     `checkpoints` evaluations (`episodes` each) that is a third of the way from a random policy's return to the final
     one's. The two actors are kept beside the data as `<env>-actors.safetensors`. `progress(stage, done, total)` is called
-    as it goes. Nothing is written before training ends, and each file appears whole or not at all. Raises `RactdError`
-    where Stable-Baselines3 is missing or the environment has no bounded continuous actions or no time limit.
+    as it goes. Nothing is written into the folder before training ends, and each file appears whole or not at all.
+    Raises `RactdError` where Stable-Baselines3 is missing or the environment has no bounded continuous actions or no time limit.
     """
     from ractd.data.registry import dataset_dir
 
@@ -70,13 +70,14 @@ def collect(
         raise RactdError(f"seed is {seed}, expected at least 0")
     report = progress or (lambda stage, done, total: None)
     task = _check(env_id, seed)
+    folder = Path(directory if directory is not None else dataset_dir())
+    folder.mkdir(parents=True, exist_ok=True)
     uniform = uniform_policy(task.low, task.high, np.random.default_rng(seed))
     baseline = _mean_return(task, uniform, episodes)
     model = _sac(task, steps, hidden, device)
     snapshots = _train(model, task, steps, checkpoints, episodes, report)
     expert, medium = snapshots[-1], pick_medium(snapshots, baseline)
 
-    folder = Path(directory if directory is not None else dataset_dir())
     stem = env_id.lower().replace("/", "-").replace(":", "-")
     _write_actors(folder / f"{stem}-actors.safetensors", env_id, {"medium": medium, "expert": expert})
 
