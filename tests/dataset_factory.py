@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ractd.config import TerminalsMean
 from ractd.data.dataset import OfflineDataset
 
 
@@ -36,9 +37,14 @@ def arrays(
 
 
 def make(
-    lengths: Sequence[int] = (5, 3, 7), name: str = "toy", env_id: str | None = None, **options: Any
+    lengths: Sequence[int] = (5, 3, 7),
+    name: str = "toy",
+    env_id: str | None = None,
+    terminals_mean: TerminalsMean | None = None,
+    **options: Any,
 ) -> OfflineDataset:
-    return OfflineDataset(name=name, env_id=env_id, recipe="random numbers", **arrays(lengths, **options))
+    fields = arrays(lengths, **options)
+    return OfflineDataset(name=name, env_id=env_id, recipe="random numbers", terminals_mean=terminals_mean, **fields)
 
 
 def save_npz(path: Path, data: OfflineDataset) -> None:

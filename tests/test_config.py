@@ -55,7 +55,6 @@ def test_weights_and_discounts_of_the_papers_datasets(
         assert resolved.student.reward_weight == weight
         assert (resolved.student.ctm_weight, resolved.student.dsm_weight) == (1.0, 1.0)
         assert resolved.return_model.gamma == gamma
-        assert resolved.return_model.termination_penalty == -100
 
 
 @pytest.mark.parametrize(

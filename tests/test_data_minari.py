@@ -39,7 +39,7 @@ def minari_dataset(
             rewards=[float(x) for x in rng.normal(size=length)],
             terminations=[False] * (length - 1) + [episode == 0],
             truncations=[False] * (length - 1) + [episode == 1],
-            infos={},
+            infos={"is_success": np.array([False] * length + [episode == 0])},  # that of the reset comes first
         )
         buffers.append(buffer)
     minari.create_dataset_from_buffers(
@@ -79,6 +79,9 @@ def test_minari_boxes(tmp_path, monkeypatch, dataset_id):
     assert np.flatnonzero(data.terminals).tolist() == [3]
     # The last episode was cut off without a flag: its end is known all the same.
     assert np.flatnonzero(data.timeouts).tolist() == [4, 10]
+    assert np.flatnonzero(data.successes).tolist() == [3]
+    assert data.ends.counts == {"success": 1, "cut": 2}
+    np.testing.assert_allclose(data.final_observations, [np.asarray(b.observations)[-1] for b in buffers], rtol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -53,17 +53,14 @@ def at(name: str, where: Any, value: float) -> Callable[[Fields], Fields]:
 
 ERRORS = [
     (
-        drop("rewards"),
-        r"field 'rewards' is missing, found 'actions', 'observations'.*; add it \(float32 of shape \(N,\)\)",
+        drop("terminals"),
+        r"field 'terminals' is missing, found 'actions', 'observations'.*; add it \(bool of shape \(N,\)\)",
     ),
     (rename("observations", "obs"), "'observations' is missing, found .*; rename 'obs' to 'observations'"),
     (rename("actions", "acts"), "rename 'acts' to 'actions'"),
     (rename("rewards", "reward"), "rename 'reward' to 'rewards'"),
     (rename("rewards", "Rewards"), "rename 'Rewards' to 'rewards'"),
-    (rename("terminals", "dones"), "rename 'dones' to 'terminals'"),
-    (rename("terminals", "terminations"), "rename 'terminations' to 'terminals'"),
     (rename("observations", "observatoins"), "rename 'observatoins' to 'observations'"),
-    (rename("timeouts", "truncations"), "field 'truncations' is not D4RL's name, rename it to 'timeouts'"),
     (put("actions", lambda a: a[:-1]), r"different lengths \(observations 15, actions 14, rewards 15"),
     (put("observations", lambda o: o[:, 0]), r"'observations' has shape \(15,\), expected .*reshape it to \(N, 1\)"),
     (put("observations", lambda o: o[:, :, None]), r"'observations' has shape \(15, 3, 1\).*flatten each row"),
@@ -158,29 +155,30 @@ def test_warnings_do_not_stop_loading(tmp_path, change, message):
 def test_episodes_without_an_end_and_a_single_episode(tmp_path):
     endless = arrays([10])
     endless["terminals"][:] = endless["timeouts"][:] = False
-    found = messages(save(tmp_path / "endless.hdf5", endless), "warning")
+    found = messages(save(tmp_path / "endless.hdf5", endless), "error")
     assert len(found) == 1
     assert "no row has a terminal or a timeout, so all 10 rows are one episode without an end" in found[0]
-    found = messages(save(tmp_path / "single.hdf5", arrays([10])), "warning")
+    assert "--accept one-episode" in found[0]
+    found = messages(save(tmp_path / "single.hdf5", arrays([10], terminal=[False])), "warning")
     assert len(found) == 1
     assert "one episode only" in found[0]
 
 
 def test_an_unmarked_end_shows_in_the_next_observations(tmp_path):
-    fields = arrays([5, 4, 6], terminal=[True, False, True])
+    fields = arrays([5, 4, 6], terminal=[False, False, False])
     following = np.roll(fields["observations"], -1, axis=0)
     following[[4, 8, 14]] += 9
     path = save(tmp_path / "x.hdf5", fields | {"next_observations": following})
     assert messages(path, "warning") == []
-    fields["timeouts"][:] = False
+    fields["timeouts"][8] = False
     path = save(tmp_path / "y.hdf5", fields | {"next_observations": following})
     assert "row 8 has no end, yet the next row's observation isn't" in messages(path, "warning")[0]
 
 
 def test_sound_data_have_no_findings(tmp_path):
-    write_hdf5(tmp_path / "good.hdf5", make())
+    write_hdf5(tmp_path / "good.hdf5", make(terminal=[False] * 3))
     assert validate(tmp_path / "good.hdf5") == []
-    assert validate(make()) == []
+    assert validate(make(terminal=[False] * 3)) == []
     bad = make()
     bad.rewards[3] = np.nan
     assert "dataset 'toy': field 'rewards' holds 1 number not finite" in messages(bad, "error")[0]
@@ -192,14 +190,20 @@ def test_an_environment_whose_spaces_do_not_fit():
     assert len(found) == 2
     assert "observations have 3 dimensions, environment 'Hopper-v5' has 11" in found[0]
     assert "actions have 2 dimensions, environment 'Hopper-v5' has 3" in found[1]
-    fitting = make(obs=11, act=3, env_id="Hopper-v5")
+    fitting = make(obs=11, act=3, env_id="Hopper-v5", terminal=[False] * 3)
     assert validate(fitting) == []
     fitting.actions[4, 1] = 1.01
     assert "row 4 has actions outside the bounds of 'Hopper-v5'" in messages(fitting, "warning")[0]
 
 
-def test_an_environment_that_does_not_exist_is_a_warning():
-    assert "not checked against environment 'Nowhere-v9'" in messages(make(), "warning", "Nowhere-v9")[0]
+def test_an_environment_that_does_not_exist_is_an_error_where_it_was_asked_for():
+    data = make(terminal=[False] * 3)
+    assert (
+        "environment 'Nowhere-v9' can't be used: no environment is called" in messages(data, "error", "Nowhere-v9")[0]
+    )
+    named = make(terminal=[False] * 3, env_id="Nowhere-v9")
+    assert "'Nowhere-v9' can't be used, so nothing is scored in it: no env" in messages(named, "warning")[0]
+    assert messages(named, "error") == []
 
 
 def test_summary_facts_are_right_and_fit_json():

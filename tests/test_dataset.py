@@ -13,73 +13,14 @@ from dataset_factory import arrays, make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ractd.data import dataset as dataset_module
 from ractd.data import ranges
-from ractd.data.dataset import OfflineDataset, return_to_go
+from ractd.data.dataset import OfflineDataset
 from ractd.errors import RactdError
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 
 
-def slow_return_to_go(data: OfflineDataset, gamma: float, penalty: float) -> np.ndarray:
-    out = np.zeros(data.num_transitions)
-    following = 0.0
-    for n in reversed(range(data.num_transitions)):
-        if data.terminals[n] or data.timeouts[n] or n == data.num_transitions - 1:
-            following = 0.0
-        reward = float(data.rewards[n]) + (penalty if data.terminals[n] else 0.0)
-        following = reward + gamma * following
-        out[n] = following
-    return out
-
-
 lengths_and_ends = st.lists(st.tuples(st.integers(1, 12), st.booleans()), min_size=1, max_size=12)
-
-
-@settings(deadline=None)
-@given(
-    lengths_and_ends,
-    st.floats(0, 1, allow_subnormal=False),
-    st.sampled_from([0.0, -100.0, 3.5]),
-    st.integers(1, 12),
-    st.booleans(),
-)
-def test_return_to_go_equals_the_slow_sum(episodes, gamma, penalty, piece, cut_off):
-    data = make([length for length, _ in episodes], terminal=[ended for _, ended in episodes])
-    if cut_off:
-        data.terminals[-1] = data.timeouts[-1] = False
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dataset_module, "PIECE", piece)  # so that small episodes are cut too
-        found = return_to_go(data, gamma, penalty)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, slow_return_to_go(data, gamma, penalty), rtol=1e-5, atol=1e-5)
-
-
-def test_a_timeout_is_no_termination():
-    data = make([2, 2], terminal=[True, False])
-    without, with_penalty = return_to_go(data, 0.5, 0.0), return_to_go(data, 0.5, -100.0)
-    np.testing.assert_allclose(with_penalty - without, [-50, -100, 0, 0], rtol=1e-6)
-
-
-def test_a_row_both_terminal_and_timeout_is_a_termination():
-    data = make([2], terminal=[True])
-    data.timeouts[-1] = True
-    assert return_to_go(data, 1.0, -100.0)[-1] == pytest.approx(data.rewards[-1] - 100)
-
-
-@pytest.mark.parametrize(("gamma", "penalty"), [(1.1, 0), (-0.1, 0), (float("nan"), 0), (0.9, float("inf"))])
-def test_return_to_go_refuses_bad_options(gamma, penalty):
-    with pytest.raises(RactdError, match=r"gamma|penalty"):
-        return_to_go(make(), gamma, penalty)
-
-
-@pytest.mark.parametrize("lengths", [[10] * 100_000, [1_000_000], [2000] * 500, [3] * 200_000 + [400_000]])
-def test_return_to_go_of_a_million_rows_is_a_geometric_sum(lengths):
-    data = make(lengths, obs=1, act=1, terminal=[True] * len(lengths))
-    data.rewards[:] = 1
-    left = np.concatenate([np.arange(length, 0, -1) for length in lengths])  # rows to the end
-    expected = (1 - 0.99**left) / (1 - 0.99) - 100 * 0.99 ** (left - 1)
-    np.testing.assert_allclose(return_to_go(data, 0.99, -100.0), expected, rtol=1e-5, atol=1e-4)
 
 
 @settings(deadline=None)

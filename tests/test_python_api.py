@@ -14,6 +14,7 @@ from dataset_factory import make
 
 import ractd
 from ractd.config import MLP, PRESETS, Config, Optimization
+from ractd.data.returns import resolved_penalty
 
 pytestmark = pytest.mark.usefixtures("short_latency")
 
@@ -128,7 +129,7 @@ def test_errors_are_ractd_errors(trained: Trained, tmp_path: Path) -> None:
 
 def test_estimated_returns_are_in_the_data_s_units(trained: Trained) -> None:
     data = ractd.load_dataset(trained.dataset)
-    returns = ractd.data.return_to_go(data, 0.99, -100.0)
+    returns = ractd.data.return_to_go(data, 0.99, resolved_penalty(data, None))
     estimates = ractd.Policy.load(trained.directory).estimate_return(data.observations, data.actions)
     assert estimates.shape == (data.num_transitions,)
     assert np.abs(estimates - returns).mean() < np.abs(returns - returns.mean()).mean()

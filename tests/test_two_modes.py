@@ -14,7 +14,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ractd.config import MLP, Diffusion, Optimization, Student
-from ractd.data.dataset import OfflineDataset, return_to_go
+from ractd.data import return_to_go
+from ractd.data.dataset import OfflineDataset
 from ractd.data.windows import Windows
 from ractd.diffusion import ctm
 from ractd.diffusion.edm import scalings, sigma_schedule

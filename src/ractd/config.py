@@ -12,6 +12,9 @@ from typing import Any, Literal
 
 from ractd.errors import RactdError
 
+TerminalsMean = Literal["failure", "success"]
+"""What a user can say that the terminals of data are."""
+
 
 @dataclass(frozen=True)
 class MLP:
@@ -104,8 +107,9 @@ class ReturnModel:
     """Networks of these layers whose mean is the return model; their errors differ, what they learnt does not."""
     gamma: float | None = None
     """Discount; by default the paper's for hopper, walker2d and halfcheetah (B.2), else 0.99."""
-    termination_penalty: float = -100.0
-    """Added to the reward at an early termination (B.2); 0 switches it off. Timeouts are no termination."""
+    termination_penalty: float | None = None
+    """Added to the reward where an episode ends by a failure (B.2), never at a success or a time limit; 0 switches it off. By
+    default the paper's -100 for rewards of 1 to 10 a step, and at the scale of others."""
     action_noise: float = 0.0
     """Standard deviation of noise added to the scaled actions (a planner's: states) it is trained on: a smoother model
     misleads the student less."""
@@ -398,6 +402,14 @@ PRESETS: dict[str, Config] = {
     "maze2d-medium-cpu": _cpu_planner(256),
     "maze2d-large-cpu": _cpu_planner(384),
 }
+
+
+def penalty_of(config: Config) -> float:
+    """Return the penalty of a failure, of a configuration that was resolved for a dataset."""
+    penalty = config.return_model.termination_penalty
+    assert penalty is not None, "resolve() has not been called"
+    return penalty
+
 
 NETWORKS: dict[str, Network] = {
     "cpu-small": MLP(width=128, blocks=2),

@@ -10,6 +10,7 @@ import tyro
 from rich.progress import Progress, TaskID
 from tyro.conf import Positional, arg
 
+from ractd.config import TerminalsMean
 from ractd.consoles import err, out
 
 
@@ -47,17 +48,26 @@ class DataValidate:
     """A dataset, as for 'ractd train'."""
     env: str | None = None
     """Gymnasium environment whose spaces the data has to fit, where the data doesn't name one."""
+    env_steps: int | None = None
+    """Steps after which its episodes are cut, where it has no limit or another."""
+    ends: TerminalsMean | None = None
+    """What the data's terminals are: failures or successes."""
 
     def run(self) -> None:
-        from ractd.data import validate
+        from ractd.data.end_checks import told_of_ends
+        from ractd.data.returns import resolved_penalty
+        from ractd.data.validation import examine
         from ractd.envs.modules import import_environment
 
         import_environment(self.env)
-        findings = validate(self.dataset, env_id=self.env)
+        data, findings = examine(self.dataset, self.env, self.env_steps, self.ends)
         for finding in findings:
             color = "red" if finding.level == "error" else "yellow"
             out.print(f"[{color}]{finding.level}:[/] ", end="")
             out.print(finding.message, markup=False, highlight=False, soft_wrap=True)
+        if data is not None:
+            told = told_of_ends(data, resolved_penalty(data, None))
+            out.print(f"ends: {told}", highlight=False, markup=False, soft_wrap=True)
         errors = sum(finding.level == "error" for finding in findings)
         out.print(
             f"{self.dataset}: {errors} errors, {len(findings) - errors} warnings",

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import AvoidSubcommands, FlagCreatePairsOff, Positional, arg
 
-from ractd.config import NETWORKS, Config
+from ractd.config import NETWORKS, Config, TerminalsMean
 from ractd.consoles import out
 from ractd.errors import RactdError
 
@@ -49,6 +49,11 @@ class Train:
     """Steps after which its episodes are cut, where it has no limit or another."""
     no_env: Annotated[bool, FlagCreatePairsOff] = False
     """Score nothing, make no environment: estimates only."""
+    ends: TerminalsMean | None = None
+    """What the data's terminals are, where neither success flags nor the environment say it: failures, which cost a penalty, or
+    successes."""
+    accept: tuple[Literal["one-episode", "equal-returns"], ...] = ()
+    """Train in spite of these errors about the data: one episode without an end, returns that are all equal."""
     only: Literal["return", "dynamics", "teacher", "student"] | None = None
     """Train one stage only, with what the run already has; dynamics is a planner's."""
     teacher_from: Annotated[Path | None, arg(name="teacher")] = None
@@ -87,6 +92,8 @@ class Train:
             env_id=self.env,
             env_steps=self.env_steps,
             simulate=not self.no_env,
+            ends=self.ends,
+            accept=self.accept,
             only=self.only,
             teacher=self.teacher_from,
             plain=self.plain,

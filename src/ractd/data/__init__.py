@@ -6,10 +6,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ractd.data.dataset import OfflineDataset, return_to_go
+    from ractd.data.dataset import OfflineDataset
     from ractd.data.inspect import summarize
     from ractd.data.ranges import Statistics
     from ractd.data.registry import list_datasets, load_dataset
+    from ractd.data.returns import return_to_go
     from ractd.data.validation import validate
 
 __all__ = ["OfflineDataset", "Statistics", "list_datasets", "load_dataset", "return_to_go", "summarize", "validate"]
@@ -19,7 +20,7 @@ _HOMES = {
     "Statistics": "ranges",
     "list_datasets": "registry",
     "load_dataset": "registry",
-    "return_to_go": "dataset",
+    "return_to_go": "returns",
     "summarize": "inspect",
     "validate": "validation",
 }

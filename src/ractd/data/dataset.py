@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ractd.config import TerminalsMean
+from ractd.data.ends import EpisodeEnds, episode_ends
 from ractd.data.ranges import Statistics, statistics_of
 from ractd.envs.settings import REGISTERED, EnvironmentSettings
 from ractd.errors import RactdError
@@ -32,6 +34,8 @@ class OfflineDataset:
     also have their map as text, `maze`, and where the behaviour was going, `goals` [N, 2] float32. The environment is
     `env_id` with `env_settings`. Such arrays are kept without a copy, others are converted. Raises RactdError for an empty dataset,
     a wrong rank, different lengths, or actions that are integers or booleans.
+
+    What came after a row is the next row's observation, and at an episode's end `final_observations`.
     """
 
     name: str
@@ -46,6 +50,16 @@ class OfflineDataset:
     maze: str = ""
     goals: Floats | None = None
     env_settings: EnvironmentSettings = REGISTERED
+    successes: Bools | None = None
+    """Where the logs say that the task has succeeded, [N]; None where they don't say."""
+    final_observations: Floats | None = None
+    """The observation that each episode ended with, after its last action, [E, O]; NaN where it wasn't logged."""
+    terminals_mean: TerminalsMean | None = None
+    """What the user says that terminals are, where no success flags do."""
+    has_rewards: bool = True
+    """False where nobody was paid: `rewards` are zeros then."""
+    known_ends: EpisodeEnds | None = None
+    """What each episode's end means, where that was settled already; else `ends` finds out."""
 
     def __post_init__(self) -> None:
         forms: dict[str, tuple[type[np.generic], int]] = {
@@ -57,6 +71,8 @@ class OfflineDataset:
         }
         if self.goals is not None:
             forms["goals"] = (np.float32, 2)
+        if self.successes is not None:
+            forms["successes"] = (np.bool_, 1)
         kind = np.asarray(self.actions).dtype
         if kind.kind in "iub":
             raise RactdError(f"dataset {self.name!r}: 'actions' has dtype {kind}, expected float32; {CONTINUOUS}")
@@ -73,6 +89,15 @@ class OfflineDataset:
             )
         if not len(self.observations):
             raise RactdError(f"dataset {self.name!r} is empty: it has no transitions")
+        if self.final_observations is not None:
+            final = np.ascontiguousarray(self.final_observations, dtype=np.float32)
+            expected_shape = (self.num_episodes, self.observation_dim)
+            if final.shape != expected_shape:
+                raise RactdError(
+                    f"dataset {self.name!r}: 'final_observations' has shape {final.shape}, expected {expected_shape}, "
+                    "one row an episode"
+                )
+            object.__setattr__(self, "final_observations", final)
 
     @property
     def num_transitions(self) -> int:
@@ -115,19 +140,31 @@ class OfflineDataset:
         """Return the number of transitions of each episode, int64 [E], all at least 1."""
         return self.episode_ends - self.episode_starts
 
+    @cached_property
+    def ends(self) -> EpisodeEnds:
+        """Return what each episode's end means."""
+        return self.known_ends or episode_ends(self)
+
+    @cached_property
+    def final_observation_known(self) -> Bools:
+        """Return for which episodes the observation that they ended with is known, bool [E]."""
+        if self.final_observations is None:
+            return np.zeros(self.num_episodes, np.bool_)
+        return np.asarray(np.isfinite(self.final_observations).all(axis=1))
+
     def episode_returns(self) -> NDArray[np.float64]:
         """Return the undiscounted return of each episode, float64 [E]."""
         return np.add.reduceat(self.rewards, self.episode_starts, dtype=np.float64)
 
     @property
     def arrays(self) -> tuple[NDArray[Any], ...]:
-        """Return every array, `goals` last where there are any."""
+        """Return every array with an entry a row, those that not all datasets have last."""
         fields = (self.observations, self.actions, self.rewards, self.terminals, self.timeouts)
-        return fields if self.goals is None else (*fields, self.goals)
+        return (*fields, *(array for array in (self.goals, self.successes) if array is not None))
 
     @cached_property
     def fingerprint(self) -> str:
-        """Return the sha256 (hex) of every array's shape and bytes: equal if and only if the data are."""
+        """Return the sha256 (hex) of the shape and bytes of every array in `arrays`: equal if and only if these are."""
         digest = hashlib.sha256()
         for array in self.arrays:
             digest.update(repr((array.shape, array.dtype.str)).encode())
@@ -145,45 +182,6 @@ class OfflineDataset:
         return self._statistics
 
 
-PIECE = 1024
-"""Rows that `return_to_go` sums as one."""
-
-
-def return_to_go(dataset: OfflineDataset, gamma: float, termination_penalty: float = 0.0) -> Floats:
-    """Return the discounted return from each row to its episode's end, float32 [N]: `G_n = r_n + gamma G_(n+1)`.
-
-    `termination_penalty` is added to the last reward of episodes that a terminal ended; a timeout is no termination.
-    Sums are float64. Raises RactdError unless gamma is in [0, 1] and the penalty is finite.
-    """
-    if not 0 <= gamma <= 1:
-        raise RactdError(f"gamma is {gamma}, expected a discount in [0, 1]")
-    if not np.isfinite(termination_penalty):
-        raise RactdError(f"termination penalty is {termination_penalty}, expected a finite number (0 switches it off)")
-    rewards, out = dataset.rewards, np.empty_like(dataset.rewards)
-    ends = dataset.episode_ends
-    # Episodes are cut into pieces that all step back together and are then joined, so that neither a million short
-    # episodes nor one of a million steps is a Python loop of that length.
-    counts = -(-dataset.episode_lengths // PIECE)
-    number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    starts = np.repeat(dataset.episode_starts, counts) + PIECE * number
-    stops = np.append(starts[1:], dataset.num_transitions)
-
-    head = rewards[stops - 1] + np.where(dataset.terminals[stops - 1], float(termination_penalty), 0.0)
-    piece, row = np.arange(len(starts)), stops - 1
-    while len(piece):
-        out[row] = head[piece]
-        going = row > starts[piece]
-        piece, row = piece[going], row[going] - 1
-        head[piece] = rewards[row] + gamma * head[piece]
-
-    discounts = gamma ** np.arange(PIECE, 0, -1, dtype=np.float64)
-    for joined in np.flatnonzero(~np.isin(stops, ends))[::-1]:
-        tail = discounts[-(stops[joined] - starts[joined]) :] * head[joined + 1]
-        out[starts[joined] : stops[joined]] += tail
-        head[joined] += tail[0]
-    return out
-
-
 def describe(dataset: OfflineDataset) -> dict[str, Any]:
     """Return what a run records about its data: name, source, recipe, environment, sizes and fingerprint."""
     return {
@@ -197,5 +195,7 @@ def describe(dataset: OfflineDataset) -> dict[str, Any]:
         "episodes": dataset.num_episodes,
         "observation_dim": dataset.observation_dim,
         "action_dim": dataset.action_dim,
+        "end_kinds": dataset.ends.counts,
+        "terminals_mean": dataset.terminals_mean,
         "fingerprint": dataset.fingerprint,
     }

@@ -18,33 +18,39 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ractd.data.dataset import CONTINUOUS, OfflineDataset
+from ractd.config import TerminalsMean
+from ractd.data.dataset import CONTINUOUS
+from ractd.data.end_fields import (
+    MARKS,
+    MIXED,
+    SUCCESSES,
+    advice_without_terminals,
+)
 from ractd.data.ranges import BLOCK_ROWS
+from ractd.data.rewards import is_maze
 from ractd.envs.settings import REGISTERED, EnvironmentSettings
 from ractd.errors import RactdError
 from ractd.serialize import from_json
 
 Array = NDArray[Any]
 
-# Names that other tools give to the same thing.
+# Names that other tools give to the same thing, which users have to rename; names of ends: `end_fields`.
 ALIASES: dict[str, tuple[str, ...]] = {
     "observations": ("observation", "obs", "states", "state"),
     "actions": ("action", "acts", "act"),
     "rewards": ("reward", "rews", "rew"),
-    "terminals": ("terminal", "dones", "done", "terminations", "terminated", "is_terminal"),
-    "timeouts": ("timeout", "truncations", "truncation", "truncated", "is_truncated"),
 }
-FORMS = tuple(ALIASES)
-"""The fields that are read; others are ignored."""
-REQUIRED = ("observations", "actions", "rewards", "terminals")
+FORMS = (*ALIASES, "terminals", "timeouts")
+"""The fields that a dataset has; beside them `GOALS`, `SUCCESSES` and `NEXT` are read, and others are ignored."""
+REQUIRED = ("observations", "actions", "terminals")
 GOALS = "infos/goal"
 """D4RL's name for where the behaviour was going, [N, 2]; read for mazes, elsewhere the name means what its writer wants."""
-MAZE_IDS = "ractd/maze"
-"""What the environment ids of mazes begin with."""
 METADATA = ("env_id", "env_settings", "recipe", "maze")
 """The texts that a file has beside its arrays."""
+NEXT = "next_observations"
+"""D4RL's name for the observation after each row's action, [N, O]; of it only each episode's last row is kept."""
 MATRICES = ("observations", "actions", GOALS)
-FLAGS = ("terminals", "timeouts")
+FLAGS = ("terminals", "timeouts", SUCCESSES, MARKS)
 DAMAGE = (OSError, EOFError, RuntimeError, ValueError, zlib.error, zipfile.BadZipFile)
 """What h5py, zipfile and zlib raise on a damaged file."""
 
@@ -55,6 +61,8 @@ class Finding:
 
     level: Literal["error", "warning"]
     message: str
+    key: str = ""
+    """What it is about, where that matters: an error that a user may know better about is named so in `--accept`."""
 
     def __str__(self) -> str:
         return f"{self.level}: {self.message}"
@@ -69,6 +77,8 @@ class Field:
     blocks: Callable[[], Iterator[Array]]
     array: Array | None = None
     """The whole array, where it is in memory already."""
+    stored_as: str = ""
+    """Its name in the file, where that is another than ours."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +98,24 @@ class Source:
     """What to do if the layout is not D4RL's, where the reader recognised another one."""
     episode_limit: int | None = None
     """Steps after which every episode ends, for files that keep no timeouts."""
+    terminals_mean: TerminalsMean | None = None
+    """What the user says that terminals are."""
     notes: tuple[Finding, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
         """The fields that are read, where they are there."""
-        return (*FORMS, GOALS) if (self.env_id or "").startswith(MAZE_IDS) else FORMS
+        names = (*FORMS, SUCCESSES, MARKS)
+        return (*names, GOALS) if is_maze(self.env_id) else names
+
+
+def stop_at_errors(findings: Iterable[Finding]) -> None:
+    """Raise `RactdError` with the first error of some findings and the number of others; do nothing without one."""
+    errors = [finding.message for finding in findings if finding.level == "error"]
+    if errors:
+        more = len(errors) - 1
+        rest = f" ({more} more problem{'s' if more > 1 else ''}: `ractd data validate` lists all)" if more else ""
+        raise RactdError(errors[0] + rest)
 
 
 def field_of(array: Array) -> Field:
@@ -129,79 +151,46 @@ def settings_in(text: str) -> EnvironmentSettings:
         return EnvironmentSettings(fault=f"its settings can't be used ({error})")
 
 
-def load(source: Source) -> OfflineDataset:
-    """Read a source; raises RactdError with the first thing that is wrong and the number of others."""
-    dataset, findings = read(source)
-    errors = [finding.message for finding in findings if finding.level == "error"]
-    if errors:
-        more = len(errors) - 1
-        rest = f" ({more} more problem{'s' if more > 1 else ''}: `ractd data validate` lists all)" if more else ""
-        raise RactdError(errors[0] + rest)
-    assert dataset is not None
-    return dataset
-
-
-def read(source: Source) -> tuple[OfflineDataset | None, list[Finding]]:
-    """Read a source and return the dataset, None if its layout does not allow one, with everything found on the way.
-
-    A dataset with numbers that are not finite is returned, for whoever goes on looking; the findings say so.
-    """
-    findings = [*source.notes, *check_layout(source)]
-    sound = not any(finding.level == "error" for finding in findings)
-    arrays: dict[str, Array] = {}
-    for name in source.names:
-        if name in source.fields and not any(_layout_of(source, name)):
-            array, found = read_field(source, name)
-            findings += found
-            if array is not None:
-                arrays[name] = array
-            sound = sound and array is not None
-    if not sound:
-        return None, findings
-    if "timeouts" not in arrays:
-        arrays["timeouts"] = _implied_timeouts(arrays["terminals"], source.episode_limit)
-    goals = arrays.pop(GOALS, None)
-    dataset = OfflineDataset(
-        name=source.name,
-        env_id=source.env_id,
-        env_settings=source.env_settings,
-        source=source.where,
-        recipe=source.recipe,
-        maze=source.maze,
-        goals=goals,
-        **arrays,
-    )
-    return dataset, findings
-
-
-def check_layout(source: Source) -> Iterator[Finding]:
-    """Yield what is wrong with names, ranks, types and lengths; reads no data."""
-    listed = ", ".join(repr(name) for name in sorted({*source.fields, *source.unreadable})) or "nothing"
+def check_layout(source: Source, names: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield what is wrong with names, ranks, types and lengths; reads no data. `names` is `names_of_ends` of the file."""
+    stored = {name for name, each in source.fields.items() if not each.stored_as} | set(names.values())
+    listed = ", ".join(repr(name) for name in sorted({*stored, *source.unreadable})) or "nothing"
     for name in source.names:
         if name in source.unreadable:
             yield Finding("error", f"{source.where}: field {name!r} {source.unreadable[name]}")
             continue
         if name in source.fields:
-            yield from _layout_of(source, name)
+            yield from layout_of(source, name)
             continue
-        if name == GOALS:
+        if name not in FORMS:
             continue
         meant = _misnamed(name, source.fields)
-        if name in REQUIRED:
+        if name == "terminals" and not meant:
+            advice = advice_without_terminals(names)
+            if advice is not None:
+                advice = source.hint or advice
+                yield Finding("error", f"{source.where}: field {name!r} is missing, found {listed}; {advice}")
+            elif MARKS in names and names[MARKS].lower() not in MIXED:
+                yield Finding(
+                    "warning",
+                    f"{source.where}: field {names[MARKS]!r} says where episodes end and nothing says why, so they are taken as "
+                    "cut there; add 'terminals' (bool, one a row) where the environment ended them",
+                )
+        elif name in REQUIRED or (name == "rewards" and meant):
             advice = f"rename {meant!r} to {name!r}" if meant else source.hint or f"add it ({_expected(name)})"
             yield Finding("error", f"{source.where}: field {name!r} is missing, found {listed}; {advice}")
         elif meant:
             yield Finding("error", f"{source.where}: field {meant!r} is not D4RL's name, rename it to {name!r}")
-        elif source.episode_limit is None:
+        elif name == "timeouts" and MARKS not in names and source.episode_limit is None:
             yield Finding(
                 "warning",
                 f"{source.where}: no field 'timeouts', so only terminals end an episode; "
                 "if a time limit ended some, add it (bool, one a row)",
             )
     lengths = {
-        name: source.fields[name].shape[0]
+        source.fields[name].stored_as or name: source.fields[name].shape[0]
         for name in source.names
-        if name in source.fields and source.fields[name].shape
+        if name in source.fields and source.fields[name].shape and not holds_counts(source, name)
     }
     if 0 in lengths.values():
         yield Finding(
@@ -221,16 +210,26 @@ def _expected(name: str) -> str:
 
 
 def _misnamed(name: str, present: Iterable[str]) -> str | None:
-    free = {key.lower(): key for key in present if key not in ALIASES}
-    for alias in (name, *ALIASES[name]):
+    free = {key.lower(): key for key in present if key not in FORMS}
+    for alias in (name, *ALIASES.get(name, ())):
         if alias in free:
             return free[alias]
     close = difflib.get_close_matches(name, free, n=1, cutoff=0.8)
-    return free[close[0]] if close and close[0] != "next_observations" else None
+    return free[close[0]] if close and close[0] != NEXT else None
 
 
-def _layout_of(source: Source, name: str) -> Iterator[Finding]:
+def holds_counts(source: Source, name: str) -> bool:
+    """Tell whether a field has the row after each episode's last one instead of a flag a row."""
+    field = source.fields[name]
+    return field.stored_as.lower() == "episode_ends" and field.dtype.kind in "iu" and len(field.shape) == 1
+
+
+def layout_of(source: Source, name: str) -> Iterator[Finding]:
+    """Yield what is wrong with a field's rank or type."""
+    if holds_counts(source, name):
+        return
     shape, dtype = source.fields[name].shape, source.fields[name].dtype
+    called = source.fields[name].stored_as or name
     if name == "actions" and dtype.kind in "iub":
         yield Finding(
             "error", f"{source.where}: field {name!r} has dtype {dtype}, expected {_expected(name)}; {CONTINUOUS}"
@@ -238,68 +237,12 @@ def _layout_of(source: Source, name: str) -> Iterator[Finding]:
     elif dtype.kind not in "fiub":
         yield Finding(
             "error",
-            f"{source.where}: field {name!r} has dtype {dtype}, expected {_expected(name)}; save it again as such",
+            f"{source.where}: field {called!r} has dtype {dtype}, expected {_expected(name)}; save it again as such",
         )
     elif name in MATRICES and (len(shape) != 2 or shape[1] == 0):
         advice = "reshape it to (N, 1)" if len(shape) == 1 else "flatten each row"
-        yield Finding("error", f"{source.where}: field {name!r} has shape {shape}, expected (N, dimensions); {advice}")
-    elif name not in MATRICES and len(shape) != 1 and not (len(shape) == 2 and shape[1] == 1):
-        yield Finding("error", f"{source.where}: field {name!r} has shape {shape}, expected (N,)")
-
-
-def read_field(source: Source, name: str) -> tuple[Array | None, list[Finding]]:
-    """Read one field in blocks as float32 (bool for flags); the second item says where it is damaged or not finite."""
-    stored = source.fields[name]
-    dtype = np.dtype(np.bool_ if name in FLAGS else np.float32)
-    rows, width = stored.shape[0], stored.shape[1] if name in MATRICES else 1
-    keep = stored.array is not None and stored.array.dtype == dtype and stored.array.flags.c_contiguous
-    out = stored.array.reshape(rows, width) if keep and stored.array is not None else np.empty((rows, width), dtype)
-    at, bad, first = 0, 0, ""
-    try:
-        for block in stored.blocks():
-            block = np.asarray(block).reshape(-1, width)
-            part = out[at : at + len(block)]
-            if not keep:
-                with np.errstate(over="ignore"):
-                    part[:] = block
-            odd = ~np.isfinite(block if name in FLAGS else part)
-            if odd.any():
-                bad += int(odd.sum())
-                row, column = np.argwhere(odd)[0]
-                if not first:
-                    value = block[row, column]
-                    kind = "NaN" if np.isnan(value) else "too large for float32" if np.isfinite(value) else "infinite"
-                    first = f"row {at + row}" + (f", dimension {column}" if name in MATRICES else "") + f" is {kind}"
-            at += len(block)
-    except RactdError as error:
-        return None, [Finding("error", str(error))]
-    except DAMAGE as error:
-        what = f"field {name!r} can't be read from row {at} on ({_line(error)})"
-        return None, [Finding("error", f"{source.where}: {what}; the file is damaged or cut off, copy it again")]
-    if at != rows:
-        return None, [
-            Finding("error", f"{source.where}: field {name!r} ends at row {at} of {rows}; the file is cut off")
-        ]
-    findings = []
-    if bad:
-        findings.append(
-            Finding(
-                "error",
-                f"{source.where}: field {name!r} holds {bad:,} number{'s' if bad > 1 else ''} not finite in float32; "
-                f"{'the first, ' if bad > 1 else ''}{first}; drop or repair those episodes",
-            )
+        yield Finding(
+            "error", f"{source.where}: field {called!r} has shape {shape}, expected (N, dimensions); {advice}"
         )
-    return out if name in MATRICES else out.reshape(rows), findings
-
-
-def _implied_timeouts(terminals: Array, limit: int | None) -> Array:
-    timeouts = np.zeros(len(terminals), np.bool_)
-    if limit is not None:
-        starts = np.concatenate([[0], np.flatnonzero(terminals) + 1])
-        for start, end in zip(starts, [*(starts[1:] - 1), len(terminals)], strict=True):
-            timeouts[start + limit - 1 : end : limit] = True
-    return timeouts
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    elif name not in MATRICES and len(shape) != 1 and not (len(shape) == 2 and shape[1] == 1):
+        yield Finding("error", f"{source.where}: field {called!r} has shape {shape}, expected (N,)")

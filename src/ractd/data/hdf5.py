@@ -8,12 +8,14 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ractd.data.dataset import Floats, OfflineDataset
+from ractd.data.end_fields import MEANINGS, NESTED
 from ractd.data.fields import (
     ALIASES,
     FLAGS,
@@ -49,9 +51,9 @@ def open_hdf5(path: str | Path, name: str | None = None) -> Source:
     groups: dict[str, list[str]] = {}
     unfilled: list[Finding] = []
     with listed(path) as file:
-        for key in (*file, GOALS):
+        for key in (*file, GOALS, *NESTED):
             item = find(file, key)
-            if item is None and key == GOALS:
+            if item is None and "/" in key:
                 continue
             why = link_fault(file, key) if item is None else fault(item)
             if why:
@@ -83,7 +85,7 @@ def _hint(fields: Mapping[str, Field], groups: Mapping[str, list[str]]) -> str:
         return "this is Minari's layout, load it by its Minari id instead"
     if "data" in groups and not fields:
         return "this looks like robomimic's layout, write its demonstrations one after the other in D4RL's"
-    named = {name for form in FORMS for name in (form, *ALIASES[form])}
+    named = {*FORMS, *chain(*ALIASES.values(), *MEANINGS.values())}
     holding = {group: inside for group, inside in groups.items() if not fields or named & set(inside)}
     if not holding:
         return "" if fields else "the file holds no arrays; write one a field, with one row a transition"

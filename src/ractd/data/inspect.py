@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from ractd.data import d4rl
 from ractd.data.dataset import OfflineDataset, describe
+from ractd.data.end_checks import told_of_ends
 from ractd.data.ranges import BLOCK_ROWS
+from ractd.data.returns import resolved_penalty
 from ractd.data.validation import constant_dimensions
 
 QUANTILES = {"min": 0.0, "q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q90": 0.9, "max": 1.0}
@@ -36,6 +38,7 @@ def summarize(dataset: OfflineDataset) -> dict[str, Any]:
         "score": None if score is None else distribution(score),
         "length": distribution(dataset.episode_lengths),
         "reward": distribution(dataset.rewards),
+        "told_of_ends": told_of_ends(dataset, resolved_penalty(dataset, None)),
         "ends": {
             "terminal": int(terminal.sum()),
             "timeout": int(timeout.sum()),

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from ractd.data.fields import Array, Field, Finding, Source, field_of
+from ractd.data.end_fields import SUCCESSES
+from ractd.data.fields import NEXT, Array, Field, Finding, Source, field_of
 from ractd.envs.settings import REGISTERED, EnvironmentSettings, WrapperSettings
 from ractd.envs.vector import gymnasium_with_robotics
 from ractd.errors import RactdError
@@ -60,8 +61,8 @@ def open_minari(dataset_id: str) -> Source:
     """Read a Minari dataset's episodes as D4RL's fields.
 
     Dict and tuple observations are flattened in the order of `gymnasium.spaces.flatten` (keys sorted). The observation
-    after an episode's last action is dropped. Terminations become terminals, truncations timeouts, and an episode that
-    has neither on its last step a timeout there.
+    after an episode's last action is its final one. Terminations become terminals, truncations timeouts, and an episode that
+    has neither on its last step a timeout there. Gymnasium's `is_success` (or `success`) in the infos becomes success flags.
     """
     data = _open(dataset_id)
     where = f"Minari {dataset_id}"
@@ -79,8 +80,11 @@ def open_minari(dataset_id: str) -> Source:
         length = len(episode.rewards)
         if length == 0:
             continue
+        observed = flatten(observation_space, episode.observations, where)
+        following = observed[1:] if len(observed) > length else np.full_like(observed, np.nan, dtype=np.float32)
         rows = {
-            "observations": flatten(observation_space, episode.observations, where)[:length],
+            "observations": observed[:length],
+            NEXT: following,
             "actions": np.asarray(episode.actions).reshape(length, -1),
             "rewards": episode.rewards,
             "terminals": episode.terminations,
@@ -96,6 +100,9 @@ def open_minari(dataset_id: str) -> Source:
                 dtype = values.dtype if name == "actions" and values.dtype.kind in "iub" else np.float32
                 fields[name] = np.empty((steps, values.shape[1]), dtype)
             fields[name][at : at + length] = values
+        flags = _successes(episode.infos, length)
+        if flags is not None:
+            fields.setdefault(SUCCESSES, np.zeros(steps, np.bool_))[at : at + length] = flags
         at += length
         fields["timeouts"][at - 1] |= not fields["terminals"][at - 1]
     if at != steps:
@@ -164,6 +171,16 @@ def _refuse_without_spaces(dataset_id: str) -> None:
                 f"Minari {dataset_id}: its metadata have no {name!r}, for which Minari would run the code that they name as "
                 "the environment; write the dataset again with a newer Minari"
             )
+
+
+def _successes(infos: Any, length: int) -> Array | None:
+    """Return an episode's success flags [length] from its infos, None where these have none."""
+    for name in ("is_success", "success"):
+        values = infos.get(name) if isinstance(infos, dict) else None
+        if values is not None and np.asarray(values).size >= length:
+            # The infos of the reset come before those of the steps.
+            return np.asarray(values).reshape(-1)[-length:].astype(np.bool_)
+    return None
 
 
 def announced(dataset_id: str) -> Source:

@@ -12,10 +12,12 @@ from typing import Literal
 
 import platformdirs
 
+from ractd.config import TerminalsMean
 from ractd.data import d4rl, hdf5, npz
 from ractd.data import minari as minari_format
 from ractd.data.dataset import OfflineDataset
-from ractd.data.fields import Source, load
+from ractd.data.fields import Source
+from ractd.data.reading import load
 from ractd.envs.settings import settings_for
 from ractd.errors import RactdError
 
@@ -47,15 +49,16 @@ def dataset_dir() -> Path:
     return Path(configured).expanduser() if configured else Path(platformdirs.user_data_dir("ractd")) / "datasets"
 
 
-def load_dataset(name: str | Path, env_id: str | None = None) -> OfflineDataset:
+def load_dataset(name: str | Path, env_id: str | None = None, ends: TerminalsMean | None = None) -> OfflineDataset:
     """Load a dataset by path (`.hdf5`, `.h5`, `.npz`), by the name of one made here, by D4RL name or by Minari id.
 
-    `env_id` names the Gymnasium environment, replacing what the data says. D4RL names and Minari ids are downloaded
-    once. Rewards are as logged. Raises RactdError if nothing answers to the name or the data can't be used.
+    `env_id` names the Gymnasium environment, replacing what the data says, and `ends` says what terminals are. D4RL names
+    and Minari ids are downloaded once. Rewards are as logged, but for data without any: there a success is paid 1.
+    Raises RactdError if nothing answers to the name or the data can't be used.
     """
     source = find_source(name)
     settings = settings_for(source.env_id, source.env_settings, env_id, None)
-    return load(replace(source, env_id=env_id or source.env_id, env_settings=settings))
+    return load(replace(source, env_id=env_id or source.env_id, env_settings=settings, terminals_mean=ends))
 
 
 def find_source(name: str | Path, download: bool = True) -> Source:

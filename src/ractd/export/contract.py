@@ -62,7 +62,7 @@ def _dataset(spec: PolicySpec, given: str | Path | None) -> OfflineDataset | Non
         if not there:
             return None
         given = there[0]
-    found = load_dataset(given)
+    found = load_dataset(given, ends=trained_on.get("terminals_mean"))
     if trained_on.get("fingerprint") not in (None, found.fingerprint):
         raise RactdError(
             f"{given}: is not the data that the policy was trained on (fingerprint {found.fingerprint[:12]}, "

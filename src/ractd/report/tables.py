@@ -210,6 +210,7 @@ def facts_table(runs: Sequence[Contents]) -> Table:
         "env_id": "environment",
         "transitions": "transitions",
         "episodes": "episodes",
+        "ends": "how they end",
         "observation_dim": "observation dimensions",
         "action_dim": "action dimensions",
         "mean_return": "mean return",
@@ -220,7 +221,7 @@ def facts_table(runs: Sequence[Contents]) -> Table:
     facts = []
     for run in runs:
         numbers = {key: number(value) for key, value in run.behavior.items()}
-        known = {**numbers, **run.dataset}
+        known = {**numbers, **run.dataset, "ends": run.result.get("ends")}
         facts.append({names[key]: round(v, 1) if isinstance(v := known.get(key), float) else v for key in names})
     return _beside([run.label for run in runs], facts, "Dataset")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -16,17 +16,17 @@ from accelerate import Accelerator
 from rich.console import Console
 from rich.markup import escape
 
-from ractd.config import DEFAULT_GAMMA, GAMMA, PRESETS, TABLE_9, Config, check
-from ractd.data import OfflineDataset, load_dataset
+from ractd.config import DEFAULT_GAMMA, GAMMA, PRESETS, TABLE_9, Config, TerminalsMean, check, penalty_of
+from ractd.data import OfflineDataset
 from ractd.data.dataset import describe
-from ractd.data.maze import make_for, map_of, maze_of, preset_for
+from ractd.data.end_checks import told_of_ends
+from ractd.data.maze import map_of, maze_of, preset_for
 from ractd.data.origin import d4rl_name
 from ractd.data.range_checks import check_action_range
-from ractd.data.validation import check_environment, sound
-from ractd.envs.evaluate import MAX_STEPS
-from ractd.envs.probe import probe
+from ractd.data.returns import resolved_penalty
+from ractd.data.validation import NO_ENVIRONMENT, examined
 from ractd.envs.scores import family
-from ractd.envs.settings import REGISTERED, settings_for
+from ractd.envs.settings import REGISTERED
 from ractd.errors import RactdError
 from ractd.models import build_network
 from ractd.planner import Planner
@@ -61,6 +61,8 @@ def train(
     env_id: str | None = None,
     env_steps: int | None = None,
     simulate: bool = True,
+    ends: TerminalsMean | None = None,
+    accept: Collection[str] = (),
     only: StageName | None = None,
     teacher: str | Path | None = None,
     plain: bool = True,
@@ -73,26 +75,23 @@ def train(
     `out` is the run directory, `runs/<dataset>-s<seed>` by default; `config` is that of the preset that the data's environment
     asks for: the planner's of a maze, else `cpu`. `env_id` is the environment that policies are scored in,
     by default the data's, and `env_steps` its step limit; without `simulate` nothing is scored and no environment made.
-    `only` trains one stage, with what the run has. `teacher` takes teacher and return model from another run, with their
-    horizon, history, noise levels and networks. `plain` also distils a student without reward, to compare. `track` shows
-    metrics and scores in a service as well. Raises `RactdError` for unusable data or options, and
-    `training.loop.Interrupted` after a saved Ctrl-C.
+    `ends` says what the data's terminals are, where nothing in it does; `accept` has names of errors about the data that are to
+    be warnings, see `ractd.data.validation.ACCEPTABLE`. `only` trains one stage, with what the run has. `teacher` takes
+    teacher and return model from another run, with their horizon, history, noise levels and networks. `plain` also distils a
+    student without reward, to compare. `track` shows metrics and scores in a service as well. Raises `RactdError` for
+    unusable data or options, and `training.loop.Interrupted` after a saved Ctrl-C.
     """
     console = console or Console(quiet=True)
     if track is not None:
         require(track)
-    named = sound(dataset) if isinstance(dataset, OfflineDataset) else load_dataset(dataset)
-    asked = {"--env": env_id, "--env-steps": env_steps}
-    asked = {option: value for option, value in asked.items() if value is not None}
-    settings = settings_for(named.env_id, named.env_settings, env_id, env_steps)
-    named = replace(named, env_id=env_id or named.env_id, env_settings=settings)
+    named, findings = examined(dataset, env_id, env_steps, ends, simulate, accept)
     if config is None:
         config = PRESETS[preset_for(named.env_id, named.maze, map_of(named.source))]
-    data = _with_environment(named, list(asked), simulate, console)
-    if config.plan is not None and not simulate:
-        raise RactdError(
-            "--no-env: a planner plans in the maze of its data, whose walls and goal it knows; leave it out"
-        )
+    if not simulate:
+        _check_nothing_to_simulate(config, env_id, env_steps)
+    data = named
+    if not simulate or any(finding.key == NO_ENVIRONMENT for finding in findings):
+        data = replace(named, env_id=None, env_settings=REGISTERED, known_ends=named.ends)
     _check_plan(config, data, only)
     if teacher is not None and only not in (None, "student"):
         raise RactdError(f"--only {only}: the run trains a student alone, the rest comes from --teacher {teacher}")
@@ -104,7 +103,7 @@ def train(
     if only == "student" and config.teacher.parametrization == "ddpm":
         raise RactdError(f"--only student: {NO_STUDENT}; train one with --teacher.parametrization edm")
     _check_networks(config, data)
-    clipped = list(check_action_range(data, config.action_range))
+    findings += check_action_range(data, config.action_range)
     directory = Path(out) if out is not None else Path("runs") / f"{data.name}-s{config.seed}"
     accelerator = Accelerator(
         mixed_precision="bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
@@ -121,8 +120,10 @@ def train(
         if main:
             open_run(directory, description)
         log = Log(console, directory if main else None)
-        for finding in clipped:
+        for finding in findings:
             log.say(f"[yellow]warning:[/] {escape(finding.message)}")
+        if config.plan is None:
+            log.say(escape(told_of_ends(data, penalty_of(config))))
         accelerator.wait_for_everyone()
         finished = read_result(directory)
         if finished is not None and finished.complete:
@@ -198,6 +199,7 @@ def resolve(config: Config, data: OfflineDataset) -> Config:
     gamma = config.return_model.gamma
     if gamma is None:
         gamma = GAMMA.get(family(data.env_id or "") or "", DEFAULT_GAMMA)
+    penalty = resolved_penalty(data, config.return_model.termination_penalty)
     student = config.student
     if student.reward_weight is None:
         student = replace(student, reward_weight=TABLE_9.get(d4rl_name(data) or "", "auto"))
@@ -206,7 +208,10 @@ def resolve(config: Config, data: OfflineDataset) -> Config:
         execute = 1 if config.plan is None else config.horizon
     evaluation = replace(config.evaluation, execute=execute)
     return replace(
-        config, return_model=replace(config.return_model, gamma=gamma), student=student, evaluation=evaluation
+        config,
+        return_model=replace(config.return_model, gamma=gamma, termination_penalty=penalty),
+        student=student,
+        evaluation=evaluation,
     )
 
 
@@ -235,41 +240,15 @@ def _check_plan(config: Config, data: OfflineDataset, only: StageName | None) ->
         raise RactdError(f"--history is {config.history}, expected 1 for a planner: its states have their velocities")
 
 
-def _with_environment(data: OfflineDataset, asked: list[str], simulate: bool, console: Console) -> OfflineDataset:
-    """Settle where policies are scored: an environment asked for has to work, one that the data names may be missing.
-
-    `asked` are the options that ask.
-    """
-    if not simulate:
-        if asked:
-            raise RactdError(f"--no-env scores nothing: leave it out, or {' and '.join(asked)}")
-        return replace(data, env_id=None, env_settings=REGISTERED)
-    if data.env_id is None:
-        if asked:
-            raise RactdError(f"{asked[0]} is of an environment, and the data names none; give one with --env")
-        return data
-    try:
-        env = make_for(data)(data.env_id, 1, 0)
-        try:
-            limit = env.max_episode_steps
-            probe(env, data.env_id)
-        finally:
-            env.close()
-    except RactdError as error:
-        if asked:
-            raise
-        console.print(f"[yellow]warning:[/] no scores, estimates only: {escape(str(error))}", highlight=False)
-        return replace(data, env_id=None, env_settings=REGISTERED)
-    if limit is None:
-        console.print(
-            f"[yellow]warning:[/] {escape(data.env_id)} has no step limit: an episode that doesn't end by itself stops the run "
-            f"after {MAX_STEPS:,} steps; --env-steps N cuts it after N",
-            highlight=False,
+def _check_nothing_to_simulate(config: Config, env_id: str | None, env_steps: int | None) -> None:
+    """Raise `RactdError` where something asks for the environment that is not to be."""
+    asked = [option for option, value in (("--env", env_id), ("--env-steps", env_steps)) if value is not None]
+    if asked:
+        raise RactdError(f"--no-env scores nothing: leave it out, or {' and '.join(asked)}")
+    if config.plan is not None:
+        raise RactdError(
+            "--no-env: a planner plans in the maze of its data, whose walls and goal it knows; leave it out"
         )
-    for finding in check_environment(data, data.env_id, data.name):
-        if finding.level == "error":
-            raise RactdError(finding.message)
-    return data
 
 
 def _teacher_of(run: Path) -> Policy:

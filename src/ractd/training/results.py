@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
-from ractd.config import Config
+from ractd.config import Config, penalty_of
 from ractd.data import OfflineDataset
 from ractd.data.dataset import describe
+from ractd.data.end_checks import told_of_ends
 from ractd.data.maze import make_for, maker, maze_named, maze_of
 from ractd.data.windows import Windows
 from ractd.diffusion.ctm import sequence_return
@@ -197,6 +198,7 @@ def evaluate_run(directory: Path, dataset: OfflineDataset, config: Config, conso
             "episodes": len(returns),
             "returns": [float(f"{value:.6g}") for value in returns],
         },
+        "ends": told_of_ends(dataset, penalty_of(config)),
         "stages": _stages(directory),
         "versions": versions(),
     }

@@ -13,9 +13,10 @@ from accelerate import Accelerator
 from rich.markup import escape
 from torch import Tensor, nn
 
-from ractd.config import Config, Optimization
+from ractd.config import Config, Optimization, penalty_of
 from ractd.data import OfflineDataset, return_to_go
 from ractd.data.dataset import describe
+from ractd.data.end_checks import told_of_ends
 from ractd.data.maze import maze_of
 from ractd.data.ranges import within
 from ractd.data.windows import Windows
@@ -140,6 +141,7 @@ class Run:
             origin = {
                 "dataset": describe(self.dataset),
                 "scaling": self.scaling,
+                "ends": told_of_ends(self.dataset, penalty_of(self.config)),
                 "seed": self.config.seed,
                 "versions": versions(),
                 **provenance,
@@ -179,7 +181,7 @@ def prepare(
     else:
         gamma = config.return_model.gamma
         assert gamma is not None, "resolve() has not been called"
-        returns = return_to_go(dataset, gamma, config.return_model.termination_penalty)
+        returns = return_to_go(dataset, gamma, penalty_of(config))
         mean = float(returns.mean(dtype=np.float64)) if source is None else source.spec.return_mean
         # A dataset whose returns are all alike has nothing to rank; one unit then keeps them at zero.
         std = (float(returns.std(dtype=np.float64)) or 1.0) if source is None else source.spec.return_std

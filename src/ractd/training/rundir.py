@@ -20,6 +20,8 @@ from ractd.serialize import from_json, to_json
 from ractd.training.checkpoint import read_json, write_json
 
 FORMAT_VERSION = 1
+SINCE = ("end_kinds", "terminals_mean")
+"""What runs of before did not note of their data."""
 PACKAGES = ("torch", "numpy", "accelerate", "safetensors", "gymnasium", "envpool", "mujoco")
 
 
@@ -107,9 +109,14 @@ def differences(path: Path, run: dict[str, Any], description: dict[str, Any]) ->
     """
     # An option that came after the run began has its default there.
     run["config"] = to_json(from_json(Config, run.get("config"), path))
-    for difference in _differences({key: run.get(key) for key in description}, description, ""):
-        if difference[0] != "dataset.source":  # the same data (its fingerprint is compared too), from another place
-            yield difference
+    recorded = {key: run.get(key) for key in description}
+    if isinstance(data := recorded.get("dataset"), dict):
+        recorded["dataset"] = {name: description["dataset"].get(name) for name in SINCE if name not in data} | data
+    # The data first: what else differs may follow from them.
+    for name in sorted(description, key=lambda name: name != "dataset"):
+        for difference in _differences(recorded[name], description[name], name):
+            if difference[0] != "dataset.source":  # the same data (its fingerprint is compared too), from another place
+                yield difference
 
 
 def _differences(old: Any, new: Any, where: str) -> Iterator[tuple[str, Any, Any]]:

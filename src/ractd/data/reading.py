@@ -1,0 +1,223 @@
+"""From a source to a dataset: its fields read in blocks, its ends and rewards settled, every fault a finding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from ractd.data.dataset import OfflineDataset
+from ractd.data.end_fields import (
+    MARKS,
+    SUCCESSES,
+    marks_of_counts,
+    names_of_ends,
+    rows_after_ends,
+    settle_ends,
+)
+from ractd.data.fields import (
+    DAMAGE,
+    FLAGS,
+    GOALS,
+    MATRICES,
+    NEXT,
+    Array,
+    Finding,
+    Source,
+    check_layout,
+    holds_counts,
+    layout_of,
+    stop_at_errors,
+)
+from ractd.data.rewards import settle_rewards
+from ractd.errors import RactdError
+
+
+def load(source: Source) -> OfflineDataset:
+    """Read a source; raises RactdError with the first thing that is wrong and the number of others."""
+    dataset, findings = read(source)
+    stop_at_errors(findings)
+    assert dataset is not None
+    return dataset
+
+
+def read(source: Source) -> tuple[OfflineDataset | None, list[Finding]]:
+    """Read a source and return the dataset, None if its layout does not allow one, with everything found on the way.
+
+    A dataset with numbers that are not finite is returned, for whoever goes on looking; the findings say so.
+    """
+    names = names_of_ends(source.fields)
+    renamed = {ours: replace(source.fields[name], stored_as=name) for ours, name in names.items()}
+    source = replace(source, fields={**source.fields, **renamed})
+    findings = [*source.notes, *check_layout(source, names)]
+    sound = not any(finding.level == "error" for finding in findings)
+    arrays: dict[str, Array] = {}
+    for name in source.names:
+        if name in source.fields and not any(layout_of(source, name)):
+            array, found = (_read_counts if holds_counts(source, name) else read_field)(source, name)
+            findings += found
+            if array is not None:
+                arrays[name] = array
+            sound = sound and array is not None
+    if not sound:
+        return None, findings
+    rows = len(arrays["observations"])
+    terminals, timeouts = settle_ends(
+        names, rows, arrays.get("terminals"), arrays.get("timeouts"), arrays.pop(MARKS, None)
+    )
+    arrays["terminals"] = terminals
+    arrays["timeouts"] = _implied_timeouts(terminals, source.episode_limit) if timeouts is None else timeouts
+    if any(finding.level == "error" for finding in findings):
+        return _dataset(source, arrays, None), findings
+    kept = ~rows_after_ends(arrays["observations"], terminals, arrays["timeouts"])
+    if not kept.all():
+        findings.append(_left_out(source, kept))
+        arrays = {name: array[kept] for name, array in arrays.items()}
+        # The row before those left out ends its episode already: its own terminal is the first of the run.
+    final, found = final_observations(source, arrays, np.flatnonzero(kept))
+    dataset, sentence = settle_rewards(_dataset(source, arrays, final))
+    rewards = [Finding("warning", f"{source.where}: {sentence}")] if sentence else []
+    return dataset, findings + found + rewards
+
+
+def _dataset(source: Source, arrays: Mapping[str, Array], final: Array | None) -> OfflineDataset:
+    return OfflineDataset(
+        name=source.name,
+        env_id=source.env_id,
+        env_settings=source.env_settings,
+        source=source.where,
+        recipe=source.recipe,
+        maze=source.maze,
+        goals=arrays.get(GOALS),
+        successes=arrays.get(SUCCESSES),
+        final_observations=final,
+        terminals_mean=source.terminals_mean,
+        has_rewards="rewards" in arrays,
+        observations=arrays["observations"],
+        actions=arrays["actions"],
+        rewards=arrays.get("rewards", np.zeros(len(arrays["observations"]), np.float32)),
+        terminals=arrays["terminals"],
+        timeouts=arrays["timeouts"],
+    )
+
+
+def _left_out(source: Source, kept: Array) -> Finding:
+    rows = np.flatnonzero(~kept)
+    return Finding(
+        "warning",
+        f"{source.where}: {len(rows):,} terminals, the first in row {rows[0]:,}, stand right after another on the same way, as "
+        "near a goal; an episode ends at the first of them, and the others are left out",
+    )
+
+
+def final_observations(source: Source, arrays: Mapping[str, Array], rows: Array) -> tuple[Array | None, list[Finding]]:
+    """Return the observation after each episode's last action, [E, O], of a source's next observations; None without these.
+
+    `rows` [N] are the numbers in the source of the rows in `arrays`. Next observations that at most ends are the next episode's
+    first one were made by shifting: they are no final ones, and a finding says so. One that can't be read is not used.
+    """
+    stored, observations = source.fields.get(NEXT), arrays["observations"]
+    if stored is None or stored.shape[1:] != observations.shape[1:] or stored.dtype.kind not in "fiu":
+        return None, []
+    ends = np.flatnonzero(arrays["terminals"] | arrays["timeouts"])
+    if not len(ends) or ends[-1] != len(observations) - 1:
+        ends = np.append(ends, len(observations) - 1)
+    wanted = rows[ends]
+    found = np.full((len(ends), observations.shape[1]), np.nan, np.float32)
+    at = 0
+    try:
+        for block in stored.blocks():
+            inside = slice(*np.searchsorted(wanted, (at, at + len(block))))
+            with np.errstate(over="ignore"):
+                found[inside] = block[wanted[inside] - at]
+            at += len(block)
+    except DAMAGE:
+        return None, []
+    found[~np.isfinite(found).all(axis=1)] = np.nan
+    starts = observations[ends[:-1] + 1]
+    shifted = (found[:-1] == starts).all(axis=1)
+    if len(shifted) and shifted.mean() > 0.5:
+        message = (
+            f"{source.where}: field {NEXT!r} has the next episode's first observation at {shifted.sum():,} of {len(ends):,} "
+            "ends, so it was made by shifting 'observations'; what episodes ended with is taken as unknown"
+        )
+        return None, [Finding("warning", message)]
+    return found, []
+
+
+def read_field(source: Source, name: str) -> tuple[Array | None, list[Finding]]:
+    """Read one field in blocks as float32 (bool for flags); the second item says where it is damaged or not finite."""
+    stored = source.fields[name]
+    called = stored.stored_as or name
+    dtype = np.dtype(np.bool_ if name in FLAGS else np.float32)
+    rows, width = stored.shape[0], stored.shape[1] if name in MATRICES else 1
+    keep = stored.array is not None and stored.array.dtype == dtype and stored.array.flags.c_contiguous
+    out = stored.array.reshape(rows, width) if keep and stored.array is not None else np.empty((rows, width), dtype)
+    at, bad, first = 0, 0, ""
+    try:
+        for block in stored.blocks():
+            block = np.asarray(block).reshape(-1, width)
+            part = out[at : at + len(block)]
+            if not keep:
+                with np.errstate(over="ignore"):
+                    part[:] = block
+            odd = ~np.isfinite(block if name in FLAGS else part)
+            if odd.any():
+                bad += int(odd.sum())
+                row, column = np.argwhere(odd)[0]
+                if not first:
+                    value = block[row, column]
+                    kind = "NaN" if np.isnan(value) else "too large for float32" if np.isfinite(value) else "infinite"
+                    first = f"row {at + row}" + (f", dimension {column}" if name in MATRICES else "") + f" is {kind}"
+            at += len(block)
+    except RactdError as error:
+        return None, [Finding("error", str(error))]
+    except DAMAGE as error:
+        what = f"field {called!r} can't be read from row {at} on ({_line(error)})"
+        return None, [Finding("error", f"{source.where}: {what}; the file is damaged or cut off, copy it again")]
+    if at != rows:
+        return None, [
+            Finding("error", f"{source.where}: field {called!r} ends at row {at} of {rows}; the file is cut off")
+        ]
+    findings = []
+    if bad:
+        findings.append(
+            Finding(
+                "error",
+                f"{source.where}: field {called!r} holds {bad:,} number{'s' if bad > 1 else ''} not finite in float32; "
+                f"{'the first, ' if bad > 1 else ''}{first}; drop or repair those episodes",
+            )
+        )
+    return out if name in MATRICES else out.reshape(rows), findings
+
+
+def _implied_timeouts(terminals: Array, limit: int | None) -> Array:
+    timeouts = np.zeros(len(terminals), np.bool_)
+    if limit is not None:
+        starts = np.concatenate([[0], np.flatnonzero(terminals) + 1])
+        for start, end in zip(starts, [*(starts[1:] - 1), len(terminals)], strict=True):
+            timeouts[start + limit - 1 : end : limit] = True
+    return timeouts
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _read_counts(source: Source, name: str) -> tuple[Array | None, list[Finding]]:
+    stored, rows = source.fields[name], source.fields["observations"].shape[0]
+    try:
+        counts = np.concatenate(list(stored.blocks()))
+    except DAMAGE as error:
+        return None, [Finding("error", f"{source.where}: field {stored.stored_as!r} can't be read ({_line(error)})")]
+    marks = marks_of_counts(counts, rows) if not np.isin(counts, (0, 1)).all() or len(counts) != rows else counts != 0
+    if marks is None:
+        return None, [
+            Finding(
+                "error",
+                f"{source.where}: field {stored.stored_as!r} should hold rising row numbers from 1 to {rows:,}, the row after each "
+                "episode's last one; save 'terminals' and 'timeouts' (bool, one a row) instead",
+            )
+        ]
+    return marks, []

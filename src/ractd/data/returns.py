@@ -1,0 +1,128 @@
+"""What a row's actions led to: discounted returns-to-go, n-step sums, and where a value may be asked for after them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ractd.data.dataset import Bools, Floats, Ints, OfflineDataset
+from ractd.errors import RactdError
+
+PAPERS_PENALTY = -100.0
+"""Of an early termination (paper, Appendix B.2), for rewards of 1 to 10 a step."""
+PIECE = 1024
+"""Rows that `return_to_go` sums as one."""
+
+
+def return_to_go(dataset: OfflineDataset, gamma: float, termination_penalty: float = 0.0) -> Floats:
+    """Return the discounted return from each row to its episode's end, float32 [N]: `G_n = r_n + gamma G_(n+1)`.
+
+    `termination_penalty` is added to the last reward of episodes that end by a failure, and of no others (paper, B.2).
+    Sums are float64. Raises RactdError unless gamma is in [0, 1] and the penalty is finite.
+    """
+    _check(gamma, termination_penalty)
+    penalties = np.where(dataset.ends.are("failure"), float(termination_penalty), 0.0)
+    rewards, out = dataset.rewards, np.empty_like(dataset.rewards)
+    ends = dataset.episode_ends
+    # Episodes are cut into pieces that all step back together and are then joined, so that neither a million short
+    # episodes nor one of a million steps is a Python loop of that length.
+    counts = -(-dataset.episode_lengths // PIECE)
+    number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    starts = np.repeat(dataset.episode_starts, counts) + PIECE * number
+    stops = np.append(starts[1:], dataset.num_transitions)
+
+    head = rewards[stops - 1].astype(np.float64)
+    head[np.cumsum(counts) - 1] += penalties  # an episode's last piece ends where it does
+    piece, row = np.arange(len(starts)), stops - 1
+    while len(piece):
+        out[row] = head[piece]
+        going = row > starts[piece]
+        piece, row = piece[going], row[going] - 1
+        head[piece] = rewards[row] + gamma * head[piece]
+
+    discounts = gamma ** np.arange(PIECE, 0, -1, dtype=np.float64)
+    for joined in np.flatnonzero(~np.isin(stops, ends))[::-1]:
+        tail = discounts[-(stops[joined] - starts[joined]) :] * head[joined + 1]
+        out[starts[joined] : stops[joined]] += tail
+        head[joined] += tail[0]
+    return out
+
+
+def _check(gamma: float, termination_penalty: float) -> None:
+    if not 0 <= gamma <= 1:
+        raise RactdError(f"gamma is {gamma}, expected a discount in [0, 1]")
+    if not np.isfinite(termination_penalty):
+        raise RactdError(f"termination penalty is {termination_penalty}, expected a finite number (0 switches it off)")
+
+
+def resolved_penalty(dataset: OfflineDataset, asked: float | None) -> float:
+    """Return the penalty of a failure: as asked for, or the paper's -100 at the scale of the data's rewards.
+
+    The paper's robots are paid 1 to 10 a step, in the mean of the rewards' magnitudes, so that a failure costs what 10 to 100
+    steps pay. Where rewards are larger or smaller, the penalty is the nearest to -100 that still does.
+    """
+    if asked is not None:
+        return asked
+    a_step = float(np.abs(dataset.rewards).mean(dtype=np.float64))
+    return float(f"{np.clip(PAPERS_PENALTY, -100 * a_step, -10 * a_step):.3g}")
+
+
+@dataclass(frozen=True)
+class NStep:
+    """Each row's next steps as one (all arrays [N]): `rewards + discounts * value(next observation)`."""
+
+    rewards: Floats
+    """Sum of the discounted rewards of the steps."""
+    discounts: Floats
+    """gamma to the power of the steps, what the value after them counts: 0 where the episode ended and nothing came."""
+    steps: NDArray[np.int32]
+    """How many steps these are, 0 where `known` is False."""
+    known: Bools
+    """False where nothing is known: the last row of a cut episode without a final observation."""
+
+
+def n_step(dataset: OfflineDataset, n: int, gamma: float, termination_penalty: float = 0.0) -> NStep:
+    """Return the sums of each row's next n rewards, fewer towards an episode's end, and what a value after them counts.
+
+    An end by the environment has no value after it. A cut's is that of its final observation. Without one the steps end before the
+    cut, at the last observation that was logged: no value is taken of an observation that nobody made. Sums are float64.
+    Raises RactdError unless n is at least 1 and for what `return_to_go` does.
+    """
+    _check(gamma, termination_penalty)
+    if n < 1:
+        raise RactdError(f"n is {n}, expected at least 1 step")
+    kinds, lengths = dataset.ends, dataset.episode_lengths
+    cut = kinds.are("cut")
+    unknown = cut & ~dataset.final_observation_known
+    left = np.repeat(dataset.episode_ends, lengths) - np.arange(dataset.num_transitions)  # steps to the episode's end
+    steps = np.minimum(n, left - np.repeat(unknown, lengths))
+    rewards = dataset.rewards.astype(np.float64)
+    rewards[dataset.episode_ends[kinds.are("failure")] - 1] += termination_penalty
+    sums = np.zeros(dataset.num_transitions)
+    for k in range(min(n, int(lengths.max()))):
+        rows = np.flatnonzero(steps > k)
+        sums[rows] += gamma**k * rewards[rows + k]
+    ended = (steps == left) & np.repeat(~cut, lengths)
+    return NStep(
+        rewards=sums.astype(np.float32),
+        discounts=np.where(ended | (steps == 0), 0.0, gamma**steps).astype(np.float32),
+        steps=steps.astype(np.int32),
+        known=steps > 0,
+    )
+
+
+def observations_after(dataset: OfflineDataset, rows: Ints, steps: NDArray[np.integer]) -> Floats:
+    """Return the observations [B, O] that came `steps` [B] after `rows` [B]: the next rows', and an episode's final one at its end.
+
+    NaN where that is beyond the episode, or was not logged.
+    """
+    episode = np.searchsorted(dataset.episode_ends, rows, side="right")
+    target, end = rows + steps, dataset.episode_ends[episode]
+    out = dataset.observations[np.minimum(target, end - 1)]
+    final = np.full_like(out, np.nan)
+    if dataset.final_observations is not None:
+        at_end = target == end
+        final[at_end] = dataset.final_observations[episode[at_end]]
+    return np.where((target < end)[:, None], out, final)
