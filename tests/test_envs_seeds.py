@@ -19,6 +19,8 @@ from ractd.envs.seeds import BEHAVIOR, CHECKPOINT, CONFIRMATION, DATA, FINAL, SP
 pytest.importorskip("envpool")
 SCORING = (FINAL, CHECKPOINT, CONFIRMATION)
 SEEDS = (0, 1, 7, 99_999, 100_000, 20_241_123, 2**31 - 1)
+FALLEN = replace(behaviors.RECIPES["hopper-mixed"], schedule=(Stage(1.0, RANDOM, RANDOM),))
+"""Of random actions alone, whose episodes are short."""
 
 
 def rows(observations: np.ndarray) -> set[bytes]:
@@ -43,10 +45,9 @@ def test_every_purpose_has_seeds_of_its_own_below_the_largest_int32() -> None:
 def test_hopper_mixed_has_no_start_of_an_evaluation(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """100 environments, as the whole recipe has, whose first starts were those of seed 0's final evaluation.
 
-    Random actions: their episodes are short, so that many environments have a part in few transitions.
+    Where episodes are short, many environments have a part in few transitions.
     """
-    fallen = replace(behaviors.RECIPES["hopper-mixed"], schedule=(Stage(1.0, RANDOM, RANDOM),))
-    monkeypatch.setitem(behaviors.RECIPES, "hopper-mixed", fallen)
+    monkeypatch.setitem(behaviors.RECIPES, "hopper-mixed", FALLEN)
     monkeypatch.setattr(behaviors, "PIECE", 25)
     dataset = load_dataset(make_dataset("hopper-mixed", transitions=2_500, seed=seed, directory=tmp_path))
     starts = rows(dataset.observations[np.r_[0, dataset.episode_ends[:-1]]])
@@ -68,8 +69,7 @@ def test_a_recipe_takes_its_environments_from_the_seeds_of_data(seed: int, monke
 
     monkeypatch.setattr(behaviors, "make_vector", recording)
     monkeypatch.setattr(behaviors, "PIECE", 4)
-    recipe = replace(behaviors.RECIPES["hopper-mixed"], transitions=600)
-    assert len(behaviors.run_recipe(recipe, seed)) == 600
+    assert len(behaviors.run_recipe(replace(FALLEN, transitions=600), seed)) == 600
     used = np.concatenate([first + np.arange(count) for first, count in asked])
     assert len(asked) > 1, "more environments than fit at once"
     assert len(set(used)) == len(used)
