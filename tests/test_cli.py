@@ -41,7 +41,7 @@ def test_train_prints_the_result_table_and_where_the_policy_is(trained: Trained)
     assert re.search(r"│ RACTD +│ +\d\d\.\d ± \d+\.\d │", trained.answer.out), "three digits, whatever the unit"
     caption = " ".join(trained.answer.out.split())
     assert f"4 episodes in {ENV_ID}" in caption
-    assert "times: batch 1, 1 thread, medians, policies in turns." in caption
+    assert "times: batch 1, 1 thread, medians, policies in turns, 80% of calls within " in caption
     assert str(trained.directory / "policy" / "student") in trained.answer.out.splitlines()[-1], "whole, on one line"
 
 

@@ -104,7 +104,8 @@ class ReturnModel:
     layers: tuple[int, ...] = (32, 64, 128, 256)
     """Widths of the Linear + Mish layers (Table 8)."""
     members: int = 1
-    """Networks of these layers whose mean is the return model; their errors differ, what they learnt does not."""
+    """Networks of these layers whose mean is the return model; their errors differ, what they learnt does not. 0 for none, as of
+    data without rewards: students are plain then, and nothing is ranked or estimated."""
     gamma: float | None = None
     """Discount; by default the paper's for hopper, walker2d and halfcheetah (B.2), else 0.99."""
     termination_penalty: float | None = None
@@ -292,11 +293,9 @@ _RANGES: dict[str, tuple[float, float]] = {
         ("horizon", "history", "steps", "batch_size", "width", "blocks", "groups", "kernel_size"), _AT_LEAST_ONE
     ),
     **dict.fromkeys(("layers", "down_dims", "ode_steps", "episodes", "execute", "checkpoints"), _AT_LEAST_ONE),
-    **dict.fromkeys(
-        ("observation_dim", "action_dim", "return_layers", "return_members", "members", "candidates"), _AT_LEAST_ONE
-    ),
+    **dict.fromkeys(("observation_dim", "action_dim", "return_layers", "candidates"), _AT_LEAST_ONE),
     "return_std": _POSITIVE,
-    "state_dim": (0, 2**31 - 1),
+    **dict.fromkeys(("state_dim", "members", "return_members"), (0, 2**31 - 1)),
     "points": (0, 2**31 - 1),
     "dynamics_layers": _AT_LEAST_ONE,
     "checkpoint_episodes": _AT_LEAST_ONE,
@@ -369,6 +368,13 @@ def check(config: Any, prefix: str = "") -> None:
             f"--student.pessimism is {config.student.pessimism}, expected 0 for a return model of one network, "
             "which disagrees with nobody; use --student.pessimism 0, or --return-model.members 2 or more"
         )
+    if isinstance(config, Config) and config.return_model.members == 0:
+        weights = {"student": config.student.reward_weight, "teacher": config.teacher.reward_weight}
+        for stage, weight in weights.items():
+            if weight != 0:
+                raise RactdError(f"--{stage}.reward-weight is {weight}, expected 0 without a return model")
+        if config.plan is not None:
+            raise RactdError("--return-model.members is 0, expected at least 1: a planner needs its goal reward")
     if isinstance(config, Config) and (config.evaluation.execute or 1) > config.horizon:
         raise RactdError(
             f"--evaluation.execute is {config.evaluation.execute}, expected at most the horizon, {config.horizon}"

@@ -64,7 +64,7 @@ class PolicySpec:
     return_std: float
     """Standard deviation of the dataset's returns-to-go: the return model's unit."""
     return_members: int = 1
-    """Members of the return model."""
+    """Members of the return model; 0 for a policy without one."""
     candidates: int = 1
     """Samples drawn for each action, of which the return model's favourite is executed."""
     diffusion: Diffusion = field(default_factory=Diffusion)
@@ -173,11 +173,17 @@ class Policy(Keeper):
         spec.check_sampling()
         if not 1 <= spec.candidates <= 4096:
             raise RactdError(f"candidates is {spec.candidates}, expected 1 to 4096")
+        if spec.candidates > 1:
+            self._need_return_model(f"candidates is {spec.candidates}, expected 1")
         policy = self._with(spec)
         if self._kept is not None:
             policy._keep(self._kept)
             policy.model()
         return policy
+
+    def _need_return_model(self, what: str) -> None:
+        if not self.return_network.exists:
+            raise RactdError(f"{what}: the policy has no return model, since its data had no rewards")
 
     def _with(self, spec: PolicySpec) -> Policy:
         return Policy(spec, self._own_network, self.return_network, self.normalizer)
@@ -275,7 +281,11 @@ class Policy(Keeper):
 
     @torch.inference_mode()
     def estimate_return(self, observation: NDArray[Any], action: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the return model's estimate of the return-to-go of `action [B, A]` at `observation [B, O]`."""
+        """Return the return model's estimate of the return-to-go of `action [B, A]` at `observation [B, O]`.
+
+        Raises `RactdError` for a policy without a return model.
+        """
+        self._need_return_model("there is no estimate of returns")
         device = self.normalizer.action_low.device
         s = self.normalizer.observation(torch.as_tensor(observation, dtype=torch.float32, device=device))
         a = self.normalizer.action(torch.as_tensor(action, dtype=torch.float32, device=device))

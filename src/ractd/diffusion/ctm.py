@@ -136,7 +136,11 @@ def reward_loss(
 ) -> tuple[Tensor, Tensor]:
     """Return `-R` of samples and the excess over the bounds of what R sees of them, each `[B]` (eq. 8).
 
-    R would extrapolate outside the bounds, so the excess `sum relu(|x| - 1)^2` is there to be penalised.
+    R would extrapolate outside the bounds, so the excess is there to be penalised.
     """
-    excess = (sample[:, :rewarded].abs() - 1).clamp(min=0).square().sum((1, 2))
-    return -sequence_return(return_to_go, given, sample, rewarded), excess
+    return -sequence_return(return_to_go, given, sample, rewarded), bound_excess(sample, rewarded)
+
+
+def bound_excess(sample: Tensor, rewarded: int = 1) -> Tensor:
+    """Return the excess of samples over the bounds of the data, `sum relu(|x| - 1)^2` over their first entries, `[B]`."""
+    return (sample[:, :rewarded].abs() - 1).clamp(min=0).square().sum((1, 2))

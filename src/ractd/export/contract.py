@@ -16,7 +16,7 @@ from ractd.errors import RactdError
 from ractd.policy import Policy, PolicySpec
 from ractd.serialize import to_json
 from ractd.training.checkpoint import read_json
-from ractd.training.results import VARIANTS, policy_directory
+from ractd.training.results import VARIANTS, WITHOUT_RETURNS, policy_directory
 from ractd.training.rundir import read_run, versions
 from ractd_runtime.contract import FORMAT, FORMAT_VERSION
 
@@ -208,6 +208,8 @@ def score(source: Source) -> dict[str, Any] | None:
         return None
     row = max(same, key=lambda row: row.get("evaluation", {}).get("episodes", 0))
     of = {"of": "the PyTorch policy in fp32", "selection": row["selection"], "selected_step": row["selected_step"]}
+    if "evaluation" not in row and "estimated_return" not in row["offline"]:
+        return of | {"kind": "not measured: only how far it is from the data, which had no rewards", **row["offline"]}
     if "evaluation" not in row:
         return of | {"kind": "the return model's estimate", **row["offline"]}
     evaluation = {k: v for k, v in row["evaluation"].items() if k not in ("returns", "lengths")}
@@ -215,7 +217,8 @@ def score(source: Source) -> dict[str, Any] | None:
 
 
 def _measured(run: Path, name: str) -> list[dict[str, Any]]:
-    labels = {label for label, (policy, _) in VARIANTS.items() if policy == name}
+    variants = [*VARIANTS.items(), *WITHOUT_RETURNS.items()]
+    labels = {label for label, (policy, _) in variants if policy == name}
     result = run / "result.json"
     rows = read_json(result)["rows"] if result.exists() else {}
     rows = [row for label, row in rows.items() if label in labels]

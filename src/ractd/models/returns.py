@@ -14,7 +14,8 @@ from ractd.models.mish import Mish
 class ReturnNetwork(nn.Module):
     """Linear + Mish layers from (observation `[B, O]`, action `[B, A]`) to a return-to-go `[B]` (paper, section 3.3, Table 8).
 
-    The mean of `members` such networks; the paper has one.
+    The mean of `members` such networks; the paper has one. With none it is no return model at all: it has no weights and no
+    estimates, see `exists`.
     """
 
     def __init__(self, observation_dim: int, action_dim: int, layers: tuple[int, ...], members: int = 1) -> None:
@@ -27,6 +28,11 @@ class ReturnNetwork(nn.Module):
             return nn.Sequential(*hidden, nn.Linear(widths[-1], 1))
 
         self.members = nn.ModuleList(member() for _ in range(members))
+
+    @property
+    def exists(self) -> bool:
+        """Tell whether there is a return model."""
+        return len(self.members) > 0
 
     def given(self, condition: Tensor) -> Tensor:
         """Return what it takes of a policy's `condition [B, K]`: the latest observation, or a planner's goal, `[B, O]`."""

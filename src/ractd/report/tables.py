@@ -43,11 +43,13 @@ def result_table(runs: Sequence[Contents]) -> Table:
     several = len(runs) > 1
     scored = any(row.score is not None for run in runs for row in run.rows)
     simulated = any(row.mean_return is not None for run in runs for row in run.rows)
-    estimated = any(run.rows and run.env_id is None for run in runs)
+    apart = any(run.rows and run.env_id is None for run in runs)
+    estimated = apart and any(row.estimated_return is not None for run in runs for row in run.rows)
     columns = ["policy", *(["run"] if several else [])]
     columns += ["score ± s.e."] if scored else []
     columns += ["return ± s.e."] if simulated else []
-    columns += ["estimated return", "distance to data"] if estimated else []
+    columns += ["estimated return"] if estimated else []
+    columns += ["distance to data"] if apart else []
     planned = any(row.reached is not None for run in runs for row in run.rows)
     columns += ["reached"] if planned else []
     columns += ["NFE", f"ms/{timed_of(runs)}"]
@@ -60,7 +62,8 @@ def result_table(runs: Sequence[Contents]) -> Table:
             cells += [text_cell(run.label)] if several else []
             cells += [value_cell(row.score, ",.1f", row.score_se)] if scored else []
             cells += [value_cell(row.mean_return, ",.0f", row.return_se)] if simulated else []
-            cells += [value_cell(row.estimated_return, ",.1f"), value_cell(row.distance, ".2f")] if estimated else []
+            cells += [value_cell(row.estimated_return, ",.1f")] if estimated else []
+            cells += [value_cell(row.distance, ".2f")] if apart else []
             cells += [value_cell(row.reached, ".0%")] if planned else []
             cells += [value_cell(row.nfe, ",.0f"), value_cell(row.milliseconds, ".2f")]
             rows.append(cells)
@@ -85,12 +88,12 @@ def comparison_table(runs: Sequence[Contents]) -> Table:
 
 def headline(run: Contents) -> str:
     """One sentence on what the run brought, empty where it brought nothing yet."""
-    best, teacher = run.row("RACTD"), run.row("teacher")
+    best, teacher = run.row("RACTD") or run.row("plain student"), run.row("teacher")
     value, error = (None, None) if best is None else value_of(run, best)
     if best is None or value is None:
         return ""
     what = "scores" if best.score is not None else "returns" if best.mean_return is not None else "is estimated at"
-    text = f"RACTD {what} {value:,.1f}" + ("" if error is None else f" ± {error:,.1f}")
+    text = f"{best.label} {what} {value:,.1f}" + ("" if error is None else f" ± {error:,.1f}")
     if best.nfe is not None and best.milliseconds is not None:
         text += f" with {best.nfe:g} network evaluation{'s' if best.nfe != 1 else ''} ({best.milliseconds:.2f} ms)"
     other = None if teacher is None else value_of(run, teacher)[0]
@@ -108,6 +111,8 @@ def protocol(run: Contents) -> str:
     selected = {row.selection for row in run.rows}
     checkpoint = "best checkpoint by evaluations during training" if "online" in selected else "last checkpoint"
     busy = _busy(run)
+    if run.env_id is None and all(row.estimated_return is None for row in run.rows):
+        return f"No environment was given and there is no return model, so nothing says which policy is better.{busy}"
     if run.env_id is None:
         return (
             f"No environment was given: returns are the return model's estimates of the discounted return-to-go.{busy}"

@@ -55,26 +55,28 @@ class CollapseWatch:
         """Return the share of entries out of bounds, the largest-return excess and the distance to the teacher's samples.
 
         `promise` is the mean return estimate in units in which 1 is the largest return-to-go of the data (both from the
-        data's mean); `teacher_distance` is in mean nearest distances among the teacher's samples.
+        data's mean), and is left out without a return model; `teacher_distance` is in mean nearest distances among the
+        teacher's samples.
         """
         x: Tensor = one_step(student_network(student, self.diffusion), self.noise, self.condition, self.diffusion)
         nearest = torch.cdist(x.flatten(1).unsqueeze(1), self.samples).amin((1, 2))
-        given = self.return_network.given(self.condition)
         judged = self.source.decode(x, self.condition)
-        estimate = sequence_return(self.return_network, given, judged, self.source.rewarded).mean()
-        values = torch.stack(
-            [(judged.abs() > 1).float().mean(), estimate / self.largest_return, nearest.mean() / self.unit]
-        )
-        return dict(
-            zip(("watch_out_of_bounds", "watch_promise", "watch_teacher_distance"), values.tolist(), strict=True)
-        )
+        values = {
+            "watch_out_of_bounds": (judged.abs() > 1).float().mean(),
+            "watch_teacher_distance": nearest.mean() / self.unit,
+        }
+        if self.return_network.exists:
+            given = self.return_network.given(self.condition)
+            estimate = sequence_return(self.return_network, given, judged, self.source.rewarded).mean()
+            values["watch_promise"] = estimate / self.largest_return
+        return dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))
 
 
 def complaint(measured: dict[str, float]) -> str | None:
     """Return what looks like collapse in a measurement, as half a sentence, or None."""
     if measured["watch_out_of_bounds"] > MAX_OUT_OF_BOUNDS:
         return f"{measured['watch_out_of_bounds']:.0%} of its action entries are out of bounds (a working student has 2% to 3%)"
-    if measured["watch_promise"] > 1:
+    if measured.get("watch_promise", 0) > 1:
         return f"its mean return estimate is {measured['watch_promise']:.1f} times the largest return in the data"
     if measured["watch_teacher_distance"] > MAX_DISTANCE:
         return f"its samples are {measured['watch_teacher_distance']:.1f} times as far from the teacher's as those from each other"

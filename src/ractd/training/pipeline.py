@@ -98,6 +98,9 @@ def train(
     source = None if teacher is None else _teacher_of(Path(teacher))
     if source is not None:
         config = _with_teacher(config, source, data, Path(teacher or ""))
+    learns_returns = config.plan is not None or (named.has_rewards if source is None else source.return_network.exists)
+    if not learns_returns:
+        config = _without_returns(config, only)
     config = resolve(config, named)
     check(config)
     if only == "student" and config.teacher.parametrization == "ddpm":
@@ -156,7 +159,8 @@ def _train_stages(
 ) -> None:
     if source is None:
         config = run.config
-        steps = {"return": config.return_model.optimization.steps, "teacher": config.teacher.optimization.steps}
+        returns = {"return": config.return_model.optimization.steps} if config.return_model.members else {}
+        steps = {**returns, "teacher": config.teacher.optimization.steps}
         if config.plan is not None:
             steps["dynamics"] = config.plan.optimization.steps
         reward_aware = config.teacher.reward_weight != 0
@@ -169,10 +173,10 @@ def _train_stages(
         trained = {name for name, count in steps.items() if finished_steps(run.directory, name) >= count}
         here = set(steps) if only in (None, "student") else trained | {only}
         plan = config.plan if "dynamics" in here else None
-        return_network = train_return(run) if "return" in here else None
+        return_network = train_return(run) if "return" in here else run.no_return_network()
         dynamics = None if plan is None else train_dynamics(run, plan)
         teacher_network = train_teacher(run, return_network) if "teacher" in here else None
-        if return_network is None or teacher_network is None or len(here) < len(steps):
+        if teacher_network is None or len(here) < len(steps):
             return
         models = Models(return_network, dynamics)
     else:
@@ -191,6 +195,22 @@ def _train_stages(
     if plain and source is None and run.config.student.reward_weight != 0:
         train_student(run, "plain", replace(run.config.student, reward_weight=0.0), teacher_network, models)
     train_student(run, "student", run.config.student, teacher_network, models)
+
+
+def _without_returns(config: Config, only: StageName | None) -> Config:
+    """Return the settings of a run without a return model; raises `RactdError` for those that ask for one."""
+    weights = {"student": config.student.reward_weight, "teacher": config.teacher.reward_weight}
+    for stage, weight in weights.items():
+        if weight not in (None, "auto", 0):
+            raise RactdError(f"--{stage}.reward-weight is {weight}, and there are no rewards to weigh; leave it out")
+    if only == "return":
+        raise RactdError("--only return: there are no rewards, so there are no returns to learn")
+    return replace(
+        config,
+        return_model=replace(config.return_model, members=0),
+        teacher=replace(config.teacher, reward_weight=0.0),
+        student=replace(config.student, reward_weight=0.0, pessimism=0.0),
+    )
 
 
 def resolve(config: Config, data: OfflineDataset) -> Config:

@@ -21,7 +21,10 @@ def result_table(result: Result) -> Table:
     rows = [(label, content["rows"][label]) for label in VARIANTS if label in content["rows"]]
     simulated = any("evaluation" in row for _, row in rows)
     dataset, behavior = content["dataset"], content["behavior"]
-    scored = simulated and behavior["mean_score"] is not None
+    # Data without rewards have no returns, and their policies no return model that could estimate any.
+    paid = "mean_return" in behavior
+    estimated = any("estimated_return" in row["offline"] for _, row in rows)
+    scored = simulated and any(row["evaluation"]["mean_score"] is not None for _, row in rows if "evaluation" in row)
     table = Table(
         title=escape(dataset["name"]),
         title_justify="left",
@@ -34,21 +37,25 @@ def result_table(result: Result) -> Table:
     if simulated:
         table.add_column("return ± s.e.", justify="right")
     else:
-        table.add_column("estimated return", justify="right")
+        if estimated:
+            table.add_column("estimated return", justify="right")
         table.add_column("distance to data", justify="right")
     plans = any("success_rate" in row for _, row in rows)
     if plans:
         table.add_column("reached", justify="right")
     table.add_column("NFE", justify="right")
-    table.add_column(f"ms/{'plan' if plans else 'action'} \\[80%]", justify="right")
-    data_cells = [f"{behavior['mean_score']:.1f}"] if scored else []
+    table.add_column("ms/plan" if plans else "ms/action", justify="right")
+    data_cells = [f"{behavior['mean_score']:.1f}" if paid else ""] if scored else []
     if simulated:
-        digits = _digits([behavior["mean_return"], *(row["evaluation"]["mean_return"] for _, row in rows)])
-        data_cells.append(f"{behavior['mean_return']:,.{digits}f}")
+        of_data = [behavior["mean_return"]] if paid else []
+        digits = _digits([*of_data, *(row["evaluation"]["mean_return"] for _, row in rows)])
+        data_cells.append(f"{behavior['mean_return']:,.{digits}f}" if paid else "")
     elif rows:
-        of_data = rows[0][1]["offline"]["estimated_return_of_data"]
-        digits = _digits([of_data, *(row["offline"]["estimated_return"] for _, row in rows)])
-        data_cells += [f"{of_data:,.{digits}f}", "0"]
+        if estimated:
+            of_data = rows[0][1]["offline"]["estimated_return_of_data"]
+            digits = _digits([of_data, *(row["offline"]["estimated_return"] for _, row in rows)])
+            data_cells.append(f"{of_data:,.{digits}f}")
+        data_cells.append("0")
     table.add_row("behaviour data", *data_cells, *[""] * (3 if plans else 2))
     for label, row in rows:
         cells = []
@@ -59,11 +66,14 @@ def result_table(result: Result) -> Table:
             cells.append(_with_error(e["mean_return"], e["return_se"], digits))
         else:
             offline = row["offline"]
-            cells += [f"{offline['estimated_return']:,.{digits}f}", f"{offline['distance_to_data']:.2f}"]
+            cells += [f"{offline['estimated_return']:,.{digits}f}"] if estimated else []
+            cells.append(f"{offline['distance_to_data']:.2f}")
         if plans:
             cells.append(f"{row['success_rate']:.0%}")
         style = "bold" if label == "RACTD" else None
-        table.add_row(label, *cells, str(row["nfe"]), _milliseconds(row), style=style)
+        table.add_row(
+            label, *cells, str(row["nfe"]), f"{row['ms_per_action']:.2f}" if "ms_per_action" in row else "", style=style
+        )
     return table
 
 
@@ -73,6 +83,13 @@ def _milliseconds(row: dict[str, Any]) -> str:
         return ""
     spread = f" [{row['ms_low']:.2f}, {row['ms_high']:.2f}]" if "ms_low" in row else ""
     return escape(f"{row['ms_per_action']:.2f}{spread}")
+
+
+def _spread_of_times(rows: list[dict[str, Any]]) -> str:
+    """Return between what multiples of their medians 80% of the calls are, of the policy with the widest spread."""
+    low = [row["ms_low"] / row["ms_per_action"] for row in rows if "ms_low" in row]
+    high = [row["ms_high"] / row["ms_per_action"] for row in rows if "ms_high" in row]
+    return f", 80% of calls within {min(low):.2g} to {max(high):.2g} times these" if low else ""
 
 
 def _digits(values: list[float]) -> int:
@@ -91,10 +108,14 @@ def _caption(content: dict[str, Any], simulated: bool) -> str:
     if not row:
         return ""
     times = f"times: batch 1, {row['threads']} thread{'s' if row['threads'] > 1 else ''}, medians, policies in turns"
+    times += _spread_of_times(list(content["rows"].values()))
     busy = busy_sentence(content.get("load"))
     busy = f" {busy}" if busy else ""
     if not simulated:
-        return f"No environment was given: returns are the return model's estimates of the discounted return-to-go; {times}.{busy}"
+        told = "returns are the return model's estimates of the discounted return-to-go"
+        if "estimated_return" not in row["offline"]:
+            told = "there is no return model either, so nothing says which policy is better"
+        return f"No environment was given: {told}; {times}.{busy}"
     e = row["evaluation"]
     selected = {r["selection"] for r in content["rows"].values()}
     protocol = "best checkpoint by evaluations during training" if "online" in selected else "last checkpoint"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
@@ -47,6 +48,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "RACTD, 4 steps": ("student", {"steps": 4}),
 }
 """The rows of the result: label, policy of the run, how it samples."""
+WITHOUT_RETURNS: dict[str, tuple[str, dict[str, Any]]] = {"teacher": ("teacher", {}), "plain student": ("student", {})}
+"""The rows of a run without a return model: its student is plain, and there is nothing to choose candidates by."""
 QUICK_FIRST = (
     "RACTD",
     "plain student",
@@ -104,13 +107,16 @@ def samples_of(policy: Policy, dataset: OfflineDataset) -> Samples:
 def offline_estimate(policy: Policy, samples: Samples, seed: int) -> dict[str, float]:
     """Compare a policy with the data at logged states, without a simulator.
 
-    Returns the return model's mean estimate for the policy's and for the logged sequences (raw units), and the mean distance
-    between the two, of what the return model looks at, in the scaled space.
+    Returns the mean distance between the policy's and the logged sequences, of what the return model looks at, in the scaled
+    space, and the return model's mean estimate for both (raw units), where there is a return model.
     """
     spec = policy.spec
     condition, x0 = samples.gather(samples.draw(STATES, torch.Generator().manual_seed(seed)))
     x = policy.sequence(condition, policy.reset(seed).draw_noise(STATES))
     chosen, logged = policy.decode(x, condition), policy.decode(x0, condition)
+    distance = float((chosen.clamp(-1, 1) - logged)[:, : spec.rewarded].norm(dim=2).mean())
+    if not policy.return_network.exists:
+        return {"distance_to_data": distance}
     given = policy.return_network.given(condition)
     estimates = [
         float(sequence_return(policy.return_network, given, each, spec.rewarded).mean()) * spec.return_std
@@ -120,7 +126,7 @@ def offline_estimate(policy: Policy, samples: Samples, seed: int) -> dict[str, f
     return {
         "estimated_return": estimates[0],
         "estimated_return_of_data": estimates[1],
-        "distance_to_data": float((chosen.clamp(-1, 1) - logged)[:, : spec.rewarded].norm(dim=2).mean()),
+        "distance_to_data": distance,
     }
 
 
@@ -184,29 +190,23 @@ def evaluate_run(directory: Path, dataset: OfflineDataset, config: Config, conso
     """
     found = read_result(directory)
     returns = dataset.episode_returns()
-    scores = None if dataset.env_id is None else normalized_score(dataset.env_id, returns)
     content: dict[str, Any] = (
         found.content if found else {"format": "ractd-result", "format_version": FORMAT_VERSION, "rows": {}}
     )
     content |= {
         "complete": False,
         "dataset": describe(dataset),
-        "behavior": {
-            "mean_return": float(returns.mean()),
-            "max_return": float(returns.max()),
-            "mean_score": None if scores is None else float(scores.mean()),
-            "episodes": len(returns),
-            "returns": [float(f"{value:.6g}") for value in returns],
-        },
+        "behavior": {"episodes": len(returns)} | (_returns(dataset, returns) if dataset.has_rewards else {}),
         "ends": told_of_ends(dataset, penalty_of(config)),
         "stages": _stages(directory),
         "versions": versions(),
     }
-    names = dict.fromkeys(name for name, _ in VARIANTS.values() if (directory / "policy" / name).is_dir())
+    variants = VARIANTS if config.return_model.members else WITHOUT_RETURNS
+    names = dict.fromkeys(name for name, _ in variants.values() if (directory / "policy" / name).is_dir())
     loaded = {name: Policy.load(directory / "policy" / name) for name in names}
     policies = {
         label: loaded[name].configured(**settings)
-        for label, (name, settings) in ((label, VARIANTS[label]) for label in QUICK_FIRST)
+        for label, (name, settings) in ((label, variants[label]) for label in QUICK_FIRST if label in variants)
         if name in loaded
     }
     for label, policy in policies.items():
@@ -234,6 +234,17 @@ def evaluate_run(directory: Path, dataset: OfflineDataset, config: Config, conso
     content["complete"] = True
     write_json(directory / "result.json", content)
     return Result(directory, content)
+
+
+def _returns(dataset: OfflineDataset, returns: NDArray[np.float64]) -> dict[str, Any]:
+    """Return what the data's episodes returned, and their mean score."""
+    scores = None if dataset.env_id is None else normalized_score(dataset.env_id, returns)
+    return {
+        "mean_return": float(returns.mean()),
+        "max_return": float(returns.max()),
+        "mean_score": None if scores is None else float(scores.mean()),
+        "returns": [float(f"{value:.6g}") for value in returns],
+    }
 
 
 def _draw(directory: Path, dataset: OfflineDataset, config: Config, log: Log) -> None:

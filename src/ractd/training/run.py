@@ -98,6 +98,10 @@ class Run:
         condition_dim = config.history * len(self.normalizer.observation_mean)
         return build_network(network, *self.samples.shape, condition_dim, jumps)
 
+    def no_return_network(self) -> ReturnNetwork:
+        """Return what stands in for a return model where none is trained."""
+        return ReturnNetwork(self.dataset.observation_dim, self.samples.shape[1], self.config.return_model.layers, 0)
+
     def policy(self, network: nn.Module, models: Models, jumps: bool, provenance: dict[str, Any]) -> Policy:
         """Put a trained network, the models of the data and the statistics together."""
         config = self.config

@@ -114,7 +114,7 @@ def train_dynamics(run: Run, config: Plan) -> InverseDynamics:
     return cast(InverseDynamics, average)
 
 
-def train_teacher(run: Run, return_network: ReturnNetwork | None) -> nn.Module:
+def train_teacher(run: Run, return_network: ReturnNetwork) -> nn.Module:
     """Train the diffusion teacher, with R where it is to be reward-aware; its averaged weights are what is used."""
     network, config = run.denoiser("teacher", jumps=False), run.config.teacher
     objective: nn.Module
@@ -122,7 +122,7 @@ def train_teacher(run: Run, return_network: ReturnNetwork | None) -> nn.Module:
         objective = NoiseObjective(network, run.samples, config.ddpm)
     else:
         reward = None
-        if return_network is not None and config.reward_weight != 0:
+        if config.reward_weight != 0:
             reward = Reward(
                 return_network,
                 config.reward_weight,

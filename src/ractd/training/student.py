@@ -110,25 +110,30 @@ class StudentObjective(nn.Module):
         dsm_loss = dsm(g, x0, noise_dsm, t, condition, diffusion).mean()
         dsm_loss = dsm_loss + target_loss(D, sample, noise_T, condition, diffusion)
 
-        given = self.return_network.given(condition)
         judged = self.samples.decode(sample, condition)
-        negative_return, excess = ctm.reward_loss(self.judge, given, judged, self.samples.rewarded)
-        reward_loss, bound_loss = self.return_scale * negative_return.mean(), excess.mean()
-        weight = self.reward_weight(x0, sample, negative_return)
-
-        loss = config.ctm_weight * ctm_loss + config.dsm_weight * dsm_loss + weight * reward_loss
-        loss = loss + config.bound_weight * bound_loss
+        loss = config.ctm_weight * ctm_loss + config.dsm_weight * dsm_loss
+        terms = {"ctm": ctm_loss.detach(), "dsm": dsm_loss.detach()}
+        if self.return_network.exists:
+            given = self.return_network.given(condition)
+            negative_return, excess = ctm.reward_loss(self.judge, given, judged, self.samples.rewarded)
+            reward_loss = self.return_scale * negative_return.mean()
+            weight = self.reward_weight(x0, sample, negative_return)
+            loss = loss + weight * reward_loss
+            terms |= {
+                "reward": reward_loss.detach(),
+                "reward_weight": weight.detach(),
+                "data_gradient": self.gradients[0].clone(),
+                "reward_gradient": self.gradients[1].clone(),
+                "reward_gradient_of_data": self.gradients[2].clone(),
+                "estimated_return": -negative_return.detach().mean(),
+            }
+        else:
+            excess = ctm.bound_excess(judged, self.samples.rewarded)
+        bound_loss = excess.mean()
         return {
-            "loss": loss,
-            "ctm": ctm_loss.detach(),
-            "dsm": dsm_loss.detach(),
-            "reward": reward_loss.detach(),
+            "loss": loss + config.bound_weight * bound_loss,
+            **terms,
             "bound": bound_loss.detach(),
-            "reward_weight": weight.detach(),
-            "data_gradient": self.gradients[0].clone(),
-            "reward_gradient": self.gradients[1].clone(),
-            "reward_gradient_of_data": self.gradients[2].clone(),
-            "estimated_return": -negative_return.detach().mean(),
             "out_of_bounds": (judged.detach().abs() > 1).float().mean(),
         }
 
