@@ -176,7 +176,7 @@ def check_layout(source: Source, names: Mapping[str, str]) -> Iterator[Finding]:
                     f"{source.where}: field {names[MARKS]!r} says where episodes end and nothing says why, so they are taken as "
                     "cut there; add 'terminals' (bool, one a row) where the environment ended them",
                 )
-        elif name in REQUIRED or (name == "rewards" and meant):
+        elif name in REQUIRED or (name == "rewards" and (meant or source.hint)):
             advice = f"rename {meant!r} to {name!r}" if meant else source.hint or f"add it ({_expected(name)})"
             yield Finding("error", f"{source.where}: field {name!r} is missing, found {listed}; {advice}")
         elif meant:

@@ -18,11 +18,9 @@ from ractd.data.dataset import Floats, OfflineDataset
 from ractd.data.end_fields import MEANINGS, NESTED
 from ractd.data.fields import (
     ALIASES,
-    FLAGS,
     FORMS,
     GOALS,
     METADATA,
-    REQUIRED,
     Array,
     Field,
     Finding,
@@ -61,7 +59,7 @@ def open_hdf5(path: str | Path, name: str | None = None) -> Source:
             else:
                 fields[key] = Field(tuple(item.shape or ()), item.dtype, _blocks(path, key))
                 # Flags that were never raised need not be written.
-                if key in REQUIRED and key not in FLAGS and (gap := unwritten(item)):
+                if key in ALIASES and (gap := unwritten(item)):
                     unfilled.append(Finding("warning", f"{path}: field {key!r} {gap}; were all rows logged?"))
             if isinstance(item, Mapping):
                 groups[key] = list(item)
