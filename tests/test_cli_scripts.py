@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import runpy
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from conftest import Trained
 from rich.console import Console
+from safetensors.numpy import load_file, save_file
 
 from ractd.reproduce import EXPERIMENTS, judge
 from ractd.reproduce.lines import Line, Measured, Source
@@ -148,6 +150,29 @@ def test_the_flop_count_of_a_known_network(monkeypatch: pytest.MonkeyPatch) -> N
     with counter() as count:
         convolution(torch.zeros(2, 3, 8))
     assert count.total == 2 * 2 * 8 * 4 * 3 * 5
+
+
+def test_the_comparison_of_two_commits_finds_one_bit(
+    monkeypatch: pytest.MonkeyPatch, trained: Trained, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    differences = runpy.run_path(str(ROOT / "benchmarks" / "same_numbers.py"))["differences"]
+    copy = tmp_path / "copy"
+    shutil.copytree(trained.directory, copy)
+    count, told = differences(trained.directory, copy)
+    assert count > 100, "weights of policies, checkpoints of every stage, optimisers included"
+    assert told == []
+    path = copy / "policy" / "teacher" / "policy.safetensors"
+    tensors = load_file(path)
+    name = "network.output.bias"
+    tensors[name].view(np.uint32)[0] ^= 1
+    save_file(tensors, path)
+    (copy / "checkpoints" / "return" / "last.safetensors").unlink()
+    _, told = differences(trained.directory, copy)
+    assert sum(f"{name}: differs by up to" in sentence for sentence in told) == 1
+    others = [sentence for sentence in told if "differs" not in sentence]
+    assert others
+    assert all(s.startswith("checkpoints/return/last") and s.endswith("only before") for s in others)
 
 
 def test_tables_are_judged_again_as_they_were_made(script: Script, tmp_path: Path) -> None:
