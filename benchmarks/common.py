@@ -7,11 +7,12 @@ import os
 import platform
 import statistics
 import subprocess
-import tempfile
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from ractd.files import replacing
 
 RESULTS = Path(__file__).parent / "results"
 LOAD_BEFORE = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
@@ -52,13 +53,10 @@ def summary(values: Sequence[float]) -> dict[str, Any]:
 
 def write_result(name: str, result: dict[str, Any], directory: Path = RESULTS) -> Path:
     """Write `<directory>/<name>.json` by atomic rename, with `machine()` beside the result."""
-    directory.mkdir(exist_ok=True)
     path = directory / f"{name}.json"
     text = json.dumps({"benchmark": name, "machine": machine(), **result}, indent=2, allow_nan=False)
-    with tempfile.NamedTemporaryFile("w", dir=directory, prefix=f".{name}.", delete=False) as file:
-        file.write(text + "\n")
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+    with replacing(path) as partial:
+        partial.write_text(text + "\n")
     return path
 
 

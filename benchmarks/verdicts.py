@@ -17,10 +17,10 @@ import numpy as np
 import tyro
 from common import RESULTS
 
+from ractd.files import read_json, replacing, write_json
 from ractd.reproduce import EXPERIMENTS, judge
 from ractd.reproduce.lines import Line, Measured, Source
 from ractd.reproduce.tables import Table, markdown
-from ractd.training.checkpoint import read_json, replacing, write_json
 
 SECTIONS = re.compile(r"## The paper's comparisons\n.*?(?=\n## Data\n)", re.DOTALL)
 

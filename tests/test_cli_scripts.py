@@ -17,10 +17,10 @@ from conftest import Trained
 from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
+from ractd.files import write_json
 from ractd.reproduce import EXPERIMENTS, judge
 from ractd.reproduce.lines import Line, Measured, Source
 from ractd.reproduce.tables import Table, write_table
-from ractd.training.checkpoint import write_json
 
 ROOT = Path(__file__).parent.parent
 Script = Callable[..., str]

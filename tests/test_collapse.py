@@ -13,10 +13,10 @@ from dataset_factory import make
 import ractd
 from ractd.config import MLP, PRESETS, Config, Diffusion, Optimization
 from ractd.data.windows import Windows
+from ractd.files import read_json
 from ractd.models import ReturnNetwork, build_network, copy_matching
 from ractd.models.normalizer import Normalizer
 from ractd.training import stages
-from ractd.training.checkpoint import read_json
 from ractd.training.collapse import CollapseWatch, complaint
 from ractd.training.samples import ActionSequences
 

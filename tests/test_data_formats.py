@@ -56,7 +56,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(hdf5_module, "_write_field", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(RactdError, match=r"toy\.hdf5: could not be written \(No space .* is untouched"):
         write_hdf5(path, make(seed=1))
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["toy.hdf5"]

@@ -20,12 +20,13 @@ from ractd.diffusion.samplers import SAMPLERS, Kind, Sampler
 from ractd.envs.evaluate import Context
 from ractd.envs.settings import REGISTERED, EnvironmentSettings
 from ractd.errors import RactdError
+from ractd.files import read_json, write_json
 from ractd.kept import Keeper, Kept
 from ractd.models import InverseDynamics, ReturnNetwork, build_network
 from ractd.models.normalizer import Normalizer, PlanNormalizer
 from ractd.noise import EpisodeNoise
 from ractd.serialize import from_json, to_json
-from ractd.training.checkpoint import load_weights, read_json, read_tensors, write_json, write_tensors
+from ractd.training.checkpoint import load_weights, read_tensors, write_tensors
 from ractd.training.ddpm import noise_denoiser
 from ractd.training.student import student_network
 from ractd.training.teacher import denoiser

@@ -7,7 +7,6 @@ that training saw until then, medium-expert half and half. Needs Stable-Baseline
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from ractd.envs.rollout import Act, Transitions, join, rollout
 from ractd.envs.seeds import BEHAVIOR, DATA, environment_seed
 from ractd.envs.vector import Rows, make_gymnasium, make_vector
 from ractd.errors import RactdError
+from ractd.files import replacing
 
 Progress = Callable[[str, int, int], None]
 
@@ -235,10 +235,5 @@ def _write_actors(path: Path, env_id: str, actors: dict[str, Snapshot]) -> None:
 
     tensors = {f"{name}.{key}": value for name, snapshot in actors.items() for key, value in snapshot.weights.items()}
     metadata = {"format": "ractd-behaviors-1", "env_id": env_id, "actors": json.dumps(list(actors))}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with replacing(path) as partial:
         partial.write_bytes(save(tensors, metadata))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
@@ -31,6 +29,7 @@ from ractd.data.fields import (
 from ractd.data.ranges import BLOCK_ROWS
 from ractd.envs.settings import REGISTERED
 from ractd.errors import RactdError
+from ractd.files import replacing
 from ractd.serialize import to_json
 
 if TYPE_CHECKING:
@@ -143,17 +142,8 @@ def create_hdf5(path: Path) -> Iterator[h5py.File]:
     """A new HDF5 file to write to, which appears at `path` whole when the block ends, or not at all."""
     import h5py
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        with h5py.File(temporary, "w") as file:
-            yield file
-        _share(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as partial, h5py.File(partial, "w") as file:
+        yield file
 
 
 def _write_field(file: h5py.File, name: str, values: Array) -> None:
@@ -161,10 +151,3 @@ def _write_field(file: h5py.File, name: str, values: Array) -> None:
     # Chunks over 4 GiB are HDF5's limit; one row of anything we read is far below.
     assert math.prod(chunks) * values.itemsize < 2**32
     file.create_dataset(name, data=values, chunks=chunks, compression="gzip", shuffle=True)
-
-
-def _share(path: str) -> None:
-    # mkstemp makes the file private; a dataset gets the permissions that any new file would have.
-    mask = os.umask(0)
-    os.umask(mask)
-    os.chmod(path, 0o666 & ~mask)

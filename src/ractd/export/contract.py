@@ -13,9 +13,9 @@ from ractd.data import OfflineDataset, load_dataset
 from ractd.data.registry import dataset_dir
 from ractd.envs.vector import make_gymnasium
 from ractd.errors import RactdError
+from ractd.files import read_json
 from ractd.policy import Policy, PolicySpec
 from ractd.serialize import to_json
-from ractd.training.checkpoint import read_json
 from ractd.training.results import VARIANTS, WITHOUT_RETURNS, policy_directory
 from ractd.training.rundir import read_run, versions
 from ractd_runtime.contract import FORMAT, FORMAT_VERSION

@@ -23,8 +23,8 @@ from ractd.export import verify
 from ractd.export.contract import contract, open_source
 from ractd.export.formats import WRITERS, Format, Precision, trace
 from ractd.export.graph import batch_first, graph_of
+from ractd.files import write_json
 from ractd.policy import Policy
-from ractd.training.checkpoint import write_json
 from ractd.training.results import make_of
 from ractd_runtime.contract import CONTRACT, FORMAT
 

@@ -15,6 +15,7 @@ from rich.console import Console
 
 import ractd
 from ractd.errors import RactdError
+from ractd.files import replacing
 from ractd.report import Written, tables
 from ractd.report.contents import Contents, read_runs
 from ractd.report.figures import latency_figure, progress_figure, returns_figures, training_figures
@@ -22,7 +23,6 @@ from ractd.report.interactive import figure_json, library
 from ractd.report.pictures import write_pictures
 from ractd.report.plots import SYMBOLS, Figure, by, unit_of
 from ractd.report.video import Clip, best_and_worst
-from ractd.training.checkpoint import replacing
 
 
 def build(directories: Sequence[Path], path: Path, video: bool, console: Console) -> Written:

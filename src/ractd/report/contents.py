@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ractd.errors import RactdError
-from ractd.training.checkpoint import read_json
+from ractd.files import read_json
 from ractd.training.results import VARIANTS
 from ractd.training.rundir import read_run
 

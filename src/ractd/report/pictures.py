@@ -11,8 +11,8 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
+from ractd.files import replacing
 from ractd.report.plots import SYMBOLS, Entry, Figure, Series
-from ractd.training.checkpoint import replacing
 
 PANEL_INCHES = 4.2
 DPI = 150

@@ -15,13 +15,13 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from ractd.errors import RactdError
+from ractd.files import replacing, write_json
 from ractd.reproduce.aggregates import Aggregate
 from ractd.reproduce.catalog import Experiment
 from ractd.reproduce.claims import Verdict
 from ractd.reproduce.layout import TIME, Grid
 from ractd.reproduce.lines import QUANTITIES, Line, Source
 from ractd.sweeps.statistics import FEWEST_SEEDS
-from ractd.training.checkpoint import replacing, write_json
 from ractd.training.rundir import versions
 
 FORMAT_VERSION = 1

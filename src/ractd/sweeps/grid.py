@@ -106,7 +106,7 @@ def claim(trials: Sequence[Trial], out: Path) -> None:
 
     Raises `RactdError` for a run that was begun with another command.
     """
-    from ractd.training.checkpoint import read_json, write_json
+    from ractd.files import read_json, write_json
 
     path = out / "commands.json"
     if (out / "config.json").exists():

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from ractd.files import replacing, write_json
 from ractd.sweeps.grid import Run, label
 from ractd.sweeps.statistics import FEWEST_SEEDS, Array, installed, interquartile_mean, intervals, performance_profile
-from ractd.training.checkpoint import replacing, write_json
 from ractd.training.results import VARIANTS, read_result
 
 FORMAT_VERSION = 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,49 +14,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ractd.errors import RactdError
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path to write to, which then takes the place of `path` in one step; on any failure nothing is left."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        with open(partial, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        raise RactdError(f"{path}: could not be written ({error}); what was there before is untouched") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON by atomic rename."""
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(content, indent=2) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file; raises `RactdError` where it is missing or not JSON."""
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise RactdError(f"{path}: not found") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RactdError(f"{path}: not valid JSON ({error})") from None
+from ractd.files import replacing
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     """Write named tensors and a JSON-able header as one safetensors file."""
     contiguous = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     with replacing(path) as partial:
-        save_file(contiguous, partial, {"ractd": json.dumps(header)})
-        # safetensors makes the file private; a policy is there to be shared.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(partial, 0o666 & ~mask)
+        try:
+            save_file(contiguous, partial, {"ractd": json.dumps(header)})
+        except SafetensorError as error:  # a full disk, as it calls it
+            raise OSError(str(error)) from error
 
 
 @contextmanager

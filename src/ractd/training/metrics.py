@@ -37,7 +37,7 @@ class Metrics:
             lines = self.path.read_text().splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and not _is_later(json.loads(line), stage, step)]
             if len(kept) < len(lines):
-                from ractd.training.checkpoint import replacing
+                from ractd.files import replacing
 
                 with replacing(self.path) as partial:
                     partial.write_text("".join(kept))

@@ -27,10 +27,11 @@ from ractd.envs.seeds import environment_seed
 from ractd.envs.settings import EnvironmentSettings, settings_for
 from ractd.envs.vector import MakeVector
 from ractd.errors import RactdError
+from ractd.files import read_json, write_json
 from ractd.planner import Planner
 from ractd.policy import Policy, PolicySpec
 from ractd.threads import threads_for
-from ractd.training.checkpoint import read_header, read_json, write_json
+from ractd.training.checkpoint import read_header
 from ractd.training.latency import time_policies
 from ractd.training.log import Log
 from ractd.training.pictures import draw_plans

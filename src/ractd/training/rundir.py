@@ -16,8 +16,8 @@ from filelock import FileLock, Timeout
 import ractd
 from ractd.config import Config
 from ractd.errors import RactdError
+from ractd.files import read_json, write_json
 from ractd.serialize import from_json, to_json
-from ractd.training.checkpoint import read_json, write_json
 
 FORMAT_VERSION = 1
 SINCE = ("end_kinds", "terminals_mean")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 
 from ractd.envs.maze.maps import CENTRE, Maze
 from ractd.errors import RactdError
+from ractd.files import replacing
 
 Array = NDArray[np.floating[Any]]
 
@@ -63,10 +62,8 @@ def draw(maze: Maze, panels: Sequence[Panel], path: str | Path, title: str = "")
     supported = figure.canvas.get_supported_filetypes()
     if path.suffix[1:] not in supported:
         raise RactdError(f"{path}: can't draw {path.suffix or 'no suffix'!r}, expected one of .{', .'.join(supported)}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        figure.savefig(Path(folder) / path.name, dpi=150)
-        os.replace(Path(folder) / path.name, path)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=150, format=path.suffix[1:])
     return path
 
 
