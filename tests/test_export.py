@@ -124,7 +124,7 @@ def test_the_times_and_numbers_of_one_step() -> None:
     ((t, s),) = times(policy.spec, MODELS["student"])
     assert s is not None
     torch.testing.assert_close((t, s), (torch.tensor([80.0]), torch.tensor([0.02])))
-    a, b, c = preconditioning(policy.spec, MODELS["student"], t, s)
+    a, b, c = preconditioning(t, policy.spec.diffusion)
     assert a == pytest.approx(0.25 / (79.98**2 + 0.25), rel=1e-6)
     assert b == pytest.approx(79.98 * 0.5 / (80**2 + 0.25) ** 0.5, rel=1e-6)
     assert c == pytest.approx(1 / (80**2 + 0.25) ** 0.5, rel=1e-6)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
+from ractd.config import Diffusion
+from ractd.diffusion.edm import scalings
 from ractd.diffusion.samplers import Kind
 from ractd.kept import Kept
 from ractd.models.fixed_time import NETWORK_ALONE, AtTime, FoldsTime, Preconditioning
@@ -41,29 +43,10 @@ def times(spec: PolicySpec, wrap: Wrap) -> list[tuple[Tensor, Tensor | None]]:
     return seen
 
 
-def preconditioning(spec: PolicySpec, wrap: Wrap, t: Tensor, s: Tensor | None) -> Preconditioning:
-    """Return a, b and c of the policy's model `a x + b F(c x)` at times `t [1]` (and `s [1]`), in double precision.
-
-    They are read off the model itself: with F = 0 it is `a x`, with F = 1 `a x + b`, and F sees `c x`.
-    """
-    probe = _Probe()
-    model = wrap(probe, spec.schedule)
-    x, condition = torch.ones(1, 1, 1, dtype=torch.float64), torch.empty(1, 0)
-    arguments = (x, t.double(), condition, *(() if s is None else (s.double(),)))
-    a = float(model(*arguments))
-    probe.value = 1.0
-    b = float(model(*arguments)) - a
-    return Preconditioning(a, b, probe.input)
-
-
-class _Probe:
-    """A network that returns a constant and remembers what it was given."""
-
-    value, input = 0.0, 0.0
-
-    def __call__(self, x: Tensor, t: Tensor, condition: Tensor, s: Tensor | None = None) -> Tensor:
-        self.input = float(x)
-        return torch.full_like(x, self.value)
+def preconditioning(t: Tensor, diffusion: Diffusion) -> Preconditioning:
+    """Return a, b and c of the model `a x + b F(c x)` at time `t [1]`: EDM's `c_skip`, `c_out` and `c_in`, in double precision."""
+    a, b, c = scalings(t.double(), diffusion)
+    return Preconditioning(float(a), float(b), float(c))
 
 
 def denoisers(spec: PolicySpec, wrap: Wrap, network: nn.Module) -> list[nn.Module]:
@@ -77,7 +60,7 @@ def denoisers(spec: PolicySpec, wrap: Wrap, network: nn.Module) -> list[nn.Modul
         (network.at_time if isinstance(network, FoldsTime) else partial(AtTime, network))(
             t.to(device),
             None if s is None else s.to(device),
-            preconditioning(spec, wrap, t, s) if preconditioned else NETWORK_ALONE,
+            preconditioning(t, spec.diffusion) if preconditioned else NETWORK_ALONE,
         )
         for t, s in times(spec, wrap)
     ]
