@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from conftest import options
 from dataset_factory import arrays, make
 
 from ractd.data import load_dataset, validate
@@ -227,6 +228,16 @@ def test_a_run_of_terminals_near_a_goal_is_one_end(tmp_path):
     assert any("87 terminals, the first in row 71, stand right after another" in found for found in warnings_of(path))
 
 
+def test_a_run_of_terminals_is_one_end_of_a_dataset_in_memory_too():
+    fields = walk([100, 80, 120], near=30)
+    data, findings = examined(OfflineDataset("ants", **fields))
+    assert data.episode_lengths.tolist() == [71, 51, 91]
+    assert any("87 terminals" in finding.message for finding in findings)
+    with_goals = walk([100, 80, 120], near=1)
+    same = OfflineDataset("ants", **with_goals)
+    assert examined(same)[0] is same, "what is sound is taken as it is, without a copy"
+
+
 def test_episodes_of_one_row_are_left_alone(tmp_path):
     bandit = arrays([1] * 50, terminal=[True] * 50)
     assert load_dataset(save(tmp_path / "bandit.hdf5", bandit)).num_episodes == 50
@@ -377,6 +388,20 @@ def test_equal_returns_stop_until_they_are_accepted(tmp_path):
     assert any("same return" in finding.message and finding.level == "warning" for finding in findings)
     with pytest.raises(RactdError, match="accept has 'everything', expected some of one-episode, equal-returns"):
         examined(path, accept=["everything"])
+
+
+def test_one_episode_without_an_end_trains_only_if_it_is_accepted(tmp_path, cli):
+    fields = arrays([120], obs=2, act=1, terminal=[False])
+    fields["timeouts"][:] = False
+    train = ["train", save(tmp_path / "x.hdf5", fields), "--out", tmp_path / "run", *options(), "--no-plain"]
+    refused = cli(*train)
+    assert refused.code == 2
+    assert "all 120 rows are one episode without an end" in refused.err
+    assert not (tmp_path / "run").exists()
+    accepted = cli(*train, "--accept", "one-episode")
+    assert accepted.code == 0, accepted.err
+    assert "warning: " in accepted.out
+    assert "one episode without an end" in accepted.out
 
 
 def test_what_is_in_memory_is_examined_the_same_way(tmp_path):
