@@ -15,7 +15,8 @@ def keep_freed_memory() -> None:
     """Let this process keep what it frees for its next tensors, where the C library is glibc; else do nothing.
 
     By default the heap shrinks as soon as some megabytes at its end are free, and the system clears every page of the next
-    intermediate results again: nearly half of the time in which a planner's student is trained.
+    intermediate results again: nearly half of the time in which a planner's student is trained. What a process does with its
+    memory is its own to decide, so the command line calls this and no function of the library does.
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

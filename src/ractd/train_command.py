@@ -77,6 +77,7 @@ class Train:
 
     def run(self) -> None:
         from ractd.envs.modules import import_environment
+        from ractd.memory import keep_freed_memory
         from ractd.training.pipeline import NO_STUDENT, train
         from ractd.training.result_tables import result_table
 
@@ -85,6 +86,7 @@ class Train:
         if asked and self.config.teacher.parametrization == "ddpm":
             raise RactdError(f"{asked[0]}: {NO_STUDENT}")
         import_environment(self.env)
+        keep_freed_memory()
         result = train(
             self.dataset,
             out=self.out,

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from ractd.config import Optimization
 from ractd.errors import RactdError
-from ractd.memory import keep_freed_memory
 from ractd.training.checkpoint import (
     load_optimizer,
     load_weights,
@@ -188,7 +187,6 @@ def run_stage(
         raise RactdError(
             f"batch size {optimization.batch_size} does not divide by {accelerator.num_processes} processes"
         )
-    keep_freed_memory()
     stage.objective.to(accelerator.device)
     stage.average.to(accelerator.device)
     stage.average.requires_grad_(False)
