@@ -87,7 +87,7 @@ def observations(policy: Policy, batch: int) -> NDArray[np.float32]:
     history = () if spec.history == 1 else (spec.history,)
     rng = np.random.default_rng(0)
     normal = rng.standard_normal((*(() if batch == 1 else (batch,)), *history, spec.observation_dim), np.float32)
-    mean, std = normalizer.observation_mean.numpy(), normalizer.observation_std.numpy()
+    mean, std = normalizer.observation_mean.cpu().numpy(), normalizer.observation_std.cpu().numpy()
     near: NDArray[np.float32] = (mean + std * normal / 2).astype(np.float32)
     return near
 

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,7 +33,7 @@ from ractd.config import PRESETS, Config, Optimization, UNet
 from ractd.data import OfflineDataset
 from ractd.models import ReturnNetwork, copy_matching
 from ractd.training.log import Log
-from ractd.training.loop import Objective, Stage, averaged_copy, run_stage, step_generator
+from ractd.training.loop import Objective, Stage, averaged_copy, run_stage, share_of_process, step_generator
 from ractd.training.metrics import Metrics
 from ractd.training.pipeline import resolve
 from ractd.training.returns import ReturnObjective
@@ -99,11 +100,12 @@ class Contender:
         self.name, self.run, self.module, self.average, self.optimization = name, run, objective, average, optimization
         self.objective = cast(Objective, objective)
         self.parameters = sum(weight.numel() for weight in self.objective.network.parameters())
-        self.flops = self._count()
-        self.data_seconds = self._data()
 
-    def _count(self) -> int:
-        draws = self.objective.draw(step_generator(0, self.name, 0), self.optimization)
+    @cached_property
+    def flops(self) -> int:
+        """Of one step's matrix multiplications and convolutions, forward and backward."""
+        drawn = self.objective.draw(step_generator(0, self.name, 0), self.optimization)
+        draws = share_of_process(drawn, self.run.accelerator)
         counter = FlopCounter()
         self.module(draws)  # what only a first step does is not counted
         with counter:
@@ -111,28 +113,33 @@ class Contender:
         self.module.zero_grad(set_to_none=True)
         return counter.total
 
-    def _data(self, repeats: int = 100) -> float:
+    @cached_property
+    def data_seconds(self) -> float:
         """Median seconds of what the data cost in a step: a step's draws (all its noise too) and the gather."""
         samples, times = self.run.samples, []
-        for step in range(repeats):
+        for step in range(100):
             start = time.perf_counter()
             draws = self.objective.draw(step_generator(0, self.name, step), self.optimization)
             samples.gather(draws if "index" in draws else {"index": self.module.rows[draws["row"]]})  # type: ignore[index]
             times.append(time.perf_counter() - start)
         return statistics.median(times)
 
+    def stage(self, steps: int, directory: Path) -> Stage:
+        """So many steps of it, as the real loop trains them."""
+        return Stage(
+            name=self.name,
+            objective=self.module,
+            average=self.average,
+            optimization=replace(self.optimization, steps=steps),
+            seed=0,
+            directory=directory,
+            checkpoint_seconds=1e9,
+        )
+
     def train(self, steps: int, accelerator: Accelerator) -> float:
         """Seconds per step of the real loop, logging included."""
         with tempfile.TemporaryDirectory() as directory:
-            stage = Stage(
-                name=self.name,
-                objective=self.module,
-                average=self.average,
-                optimization=replace(self.optimization, steps=steps),
-                seed=0,
-                directory=Path(directory),
-                checkpoint_seconds=1e9,
-            )
+            stage = self.stage(steps, Path(directory))
             run_stage(stage, accelerator, Metrics(None))
             accelerator.free_memory()
             return float(stage.record["seconds"]) / steps
@@ -144,9 +151,10 @@ def contenders(config: Config, data: OfflineDataset, accelerator: Accelerator) -
     run = prepare(nowhere, config, data, accelerator, Metrics(None), silent, 1e9, lambda: False, None)
     samples = cast(ActionSequences, run.samples)
     returns = config.return_model
-    return_network = ReturnNetwork(data.observation_dim, data.action_dim, returns.layers, returns.members)
-    rows = torch.arange(data.num_transitions)
-    teacher, student = run.denoiser("teacher", jumps=False), run.denoiser("student", jumps=True)
+    device = accelerator.device
+    return_network = ReturnNetwork(data.observation_dim, data.action_dim, returns.layers, returns.members).to(device)
+    rows = torch.arange(data.num_transitions, device=device)
+    teacher, student = run.denoiser("teacher", jumps=False).to(device), run.denoiser("student", jumps=True).to(device)
     copy_matching(teacher, student)
     average = averaged_copy(student)
     frozen_teacher, frozen_return = averaged_copy(teacher), cast(ReturnNetwork, averaged_copy(return_network))

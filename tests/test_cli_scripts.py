@@ -7,16 +7,22 @@ import re
 import runpy
 import shutil
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import Trained
+from dataset_factory import make
 from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
+from ractd.data.hdf5 import write_hdf5
 from ractd.files import write_json
 from ractd.reproduce import EXPERIMENTS, judge
 from ractd.reproduce.lines import Line, Measured, Source
@@ -99,6 +105,106 @@ def test_the_inference_benchmark_counts_157_evaluations(script: Script, trained:
     for label in ("mlp, batch 1", "unet, batch 2"):
         assert label in said
     assert "trained, batch 1" in script("benchmarks/inference.py", "--quick", "--run", trained.directory)
+
+
+def pendulum(path: Path) -> Path:
+    """Write a dataset that can be trained on in a moment and played."""
+    write_hdf5(path, make(lengths=(40, 30, 50), name=path.stem, env_id="InvertedPendulum-v5", obs=4, act=1))
+    return path
+
+
+def finite(row: Any) -> bool:
+    """Whether there are numbers in it, and all of them are finite."""
+    numbers = [float(number) for number in re.findall(r"-?\d+\.?\d*(?:e-?\d+)?", json.dumps(row, allow_nan=False))]
+    return bool(numbers) and bool(np.isfinite(numbers).all())
+
+
+def test_the_gpu_benchmark_has_every_section_on_a_cpu(script: Script, tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    data = pendulum(tmp_path / "pendulum.hdf5")
+    words = ("--device", "cpu", "--tiny", "--minutes", "0.25", "--data", data, "--out", out)
+    assert str(out) in script("benchmarks/gpu.py", *words)
+    result = json.loads(out.read_text())
+    assert result["network"]["down_dims"] == [16, 32]
+    assert result["card"]["name"].startswith("CPU")
+    for stage, precision in product(("return", "teacher", "student"), ("fp32", "bf16")):
+        row = result["training"][f"{stage}, {precision}"]
+        assert finite(row)
+        assert row["samples_per_second"]["median"] == pytest.approx(1e3 * row["batch_size"] / row["ms_per_step"])
+    for batch in (1, 4):
+        row = result["action"][f"batch {batch}"]
+        assert finite(row["ms"])
+        # Each engine computes what the eager policy does, in bfloat16 to its three digits.
+        differences = row["largest_difference_from_eager"]
+        assert max(differences["folded"], differences["fixed levels"]) < 1e-5
+        assert 0 < differences["fixed levels, bf16"] < 0.05
+        assert differences.get("teacher, fixed levels", 0.0) < 1e-4
+        assert row["not_captured"]["CUDA graph"].startswith("skipped")
+        compiled = result["action"][f"torch.compile, batch {batch}"]
+        assert finite(compiled["ms"])
+        assert compiled["largest_difference_from_eager"] < 1e-5
+    assert result["action"]["batch 1"]["teacher_evaluations"] == 17
+    assert result["action"]["batch 1"]["ratio"]["eager"] > 1
+    policy = result["policy"]
+    assert min(policy["steps"].values()) >= 20
+    for name in ("student, last checkpoint", "student, best checkpoint", "teacher, 8 bins"):
+        assert policy[name]["evaluation"]["env_id"] == "InvertedPendulum-v5"
+        assert finite(policy[name]["evaluation"]["returns"])
+    assert policy["student, last checkpoint"]["selected_step"] == policy["steps"]["student"]
+
+
+def test_the_gpu_benchmark_keeps_what_it_has(
+    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import gpu_action
+    import gpu_sections
+
+    out = tmp_path / "gpu.json"
+    words = ("--device", "cpu", "--tiny", "--data", pendulum(tmp_path / "a.hdf5"), "--out", out)
+
+    def slow(work: object, keep: Callable[[str, object], None], seconds: float) -> None:
+        keep("before", 1.0)
+        with gpu_sections.time_limit(0.05), suppress(Exception):
+            while True:
+                time.sleep(0.01)
+
+    def broken(work: object, keep: Callable[[str, object], None], seconds: float) -> None:
+        keep("before", 2.0)
+        raise ValueError("no such kernel\nand a long trace")
+
+    def stopped(work: object, keep: Callable[[str, object], None], seconds: float) -> None:
+        keep("before", 3.0)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gpu_sections, "training", slow)
+    monkeypatch.setattr(gpu_action, "action", broken)
+    monkeypatch.setattr(gpu_sections, "policy", stopped)
+    with pytest.raises(SystemExit) as stop:
+        script("benchmarks/gpu.py", *words)
+    assert stop.value.code == 130
+    result = json.loads(out.read_text())
+    assert result["card"]["torch"]
+    assert result["training"]["before"] == 1.0
+    assert "were over" in result["training"]["stopped"]
+    assert result["action"]["failed"] == "ValueError: no such kernel"
+    assert result["policy"] == {"before": 3.0}
+    assert "by the user" in result["stopped"]
+    monkeypatch.setattr(gpu_sections, "training", stopped)
+    with pytest.raises(SystemExit):
+        script("benchmarks/gpu.py", *words)
+    result = json.loads(out.read_text())
+    assert result["card"]["torch"]
+    assert result["training"] == {"before": 3.0}
+    assert "action" not in result
+    assert list(tmp_path.glob(".*")) == []
+    if not gpu_sections.torch.cuda.is_available():
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            script("benchmarks/gpu.py", "--out", tmp_path / "none.json")
+        assert stop.value.code == 2
+        assert capsys.readouterr().err == "gpu.py finds no CUDA device here; try it with --device cpu --tiny\n"
+        assert not (tmp_path / "none.json").exists()
 
 
 def test_the_latency_benchmark_goes_on_where_it_stopped(script: Script, tmp_path: Path) -> None:
