@@ -66,7 +66,8 @@ LONG: dict[str, dict[str, str]] = {
     "ractd sweep hopper-mixed --vary student.reward-weight 0.1 1 -- --preset demo --teacher runs/a": {},
     "ractd reproduce table4 --datasets hopper-mixed": {},
     "ractd reproduce table4 figure3 --datasets a.hdf5 b.hdf5 --seeds 3 --jobs 2": {"--seeds": "2"},
-    "ractd reproduce table3 --no-train": {},
+    # Its own datasets are D4RL's, which would have to be downloaded.
+    "ractd reproduce table3 --no-train": {"--datasets": "hopper-mixed"},
     "ractd reproduce table5 --datasets hopper-mixed -- --teacher.optimization.steps 8000 --student.optimization.steps 2000": {},
     "ractd serve deployed": {"--port": "0"},
     "ractd serve --torch runs/a": {"--port": "0"},
