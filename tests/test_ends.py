@@ -16,6 +16,7 @@ from dataset_factory import arrays, make
 from ractd.data import load_dataset, validate
 from ractd.data.dataset import OfflineDataset
 from ractd.data.ends import judge
+from ractd.data.hdf5 import write_hdf5
 from ractd.data.returns import resolved_penalty
 from ractd.data.validation import examined
 from ractd.errors import RactdError
@@ -264,6 +265,22 @@ def test_final_observations_are_kept_an_episode_each(tmp_path, suffix):
     assert data.final_observation_known.tolist() == [True, False, True]
     assert data.final_observations[[0, 2], 0].tolist() == [50, 52]
     assert load_dataset(save(tmp_path / "y.hdf5", without(fields, "next_observations"))).final_observations is None
+
+
+def test_what_is_known_of_ends_survives_a_file(tmp_path):
+    fields = arrays([5, 3, 7], terminal=[True, True, False])
+    successes = np.isin(np.arange(15), [2, 7])
+    final = np.array([[1, 2, 3], [np.nan] * 3, [7, 8, 9]], np.float32)
+    data = OfflineDataset("x", **fields, successes=successes, final_observations=final)
+    write_hdf5(tmp_path / "x.hdf5", data)
+    again = load_dataset(tmp_path / "x.hdf5")
+    np.testing.assert_array_equal(again.successes, successes)
+    np.testing.assert_array_equal(again.final_observations, final)
+    assert again.ends.counts == {"failure": 1, "success": 1, "cut": 1}
+    assert again.fingerprint == data.fingerprint
+    write_hdf5(tmp_path / "y.hdf5", OfflineDataset("y", **fields | {"rewards": np.zeros(15)}, has_rewards=False))
+    with h5py.File(tmp_path / "y.hdf5") as file:
+        assert set(file) == {"observations", "actions", "terminals", "timeouts"}
 
 
 def test_next_observations_made_by_shifting_are_no_final_ones(tmp_path):

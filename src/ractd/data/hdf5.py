@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ractd.data.dataset import Floats, OfflineDataset
-from ractd.data.end_fields import MEANINGS, NESTED
+from ractd.data.end_fields import MEANINGS, NESTED, SUCCESSES
 from ractd.data.fields import (
     ALIASES,
     FORMS,
     GOALS,
     METADATA,
+    NEXT,
     Array,
     Field,
     Finding,
@@ -27,6 +28,7 @@ from ractd.data.fields import (
     texts,
 )
 from ractd.data.ranges import BLOCK_ROWS
+from ractd.data.returns import observations_after
 from ractd.envs.settings import REGISTERED
 from ractd.errors import RactdError
 from ractd.files import replacing
@@ -115,18 +117,24 @@ def write_hdf5(
 ) -> None:
     """Write a dataset in D4RL's layout, gzip-compressed; the file appears whole or not at all.
 
-    `next_observations` [N, O] is kept for other tools; `attrs` go beside the file's attributes `env_id` and `recipe`.
+    `next_observations` [N, O] are by default those that the dataset knows: the next rows', and what its episodes ended with.
+    `attrs` go beside the file's attributes `env_id` and `recipe`.
     """
     path = Path(path)
     if next_observations is not None and next_observations.shape != dataset.observations.shape:
         raise RactdError(
             f"{path}: next_observations has shape {next_observations.shape}, expected {dataset.observations.shape}"
         )
+    if next_observations is None and dataset.final_observations is not None:
+        rows = np.arange(dataset.num_transitions)
+        next_observations = observations_after(dataset, rows, np.ones_like(rows))
     with create_hdf5(path) as file:
-        for field in ("observations", "actions", "rewards", "terminals", "timeouts"):
-            _write_field(file, field, getattr(dataset, field))
+        for field in (*FORMS, SUCCESSES):
+            values = getattr(dataset, field)
+            if values is not None and (field != "rewards" or dataset.has_rewards):
+                _write_field(file, field, values)
         if next_observations is not None:
-            _write_field(file, "next_observations", np.asarray(next_observations, dtype=np.float32))
+            _write_field(file, NEXT, np.asarray(next_observations, dtype=np.float32))
         if dataset.goals is not None:
             _write_field(file, GOALS, dataset.goals)
         known = {"env_id": dataset.env_id or "", "recipe": dataset.recipe}
