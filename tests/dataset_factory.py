@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from ractd.config import TerminalsMean
@@ -51,6 +52,14 @@ def save_npz(path: Path, data: OfflineDataset) -> None:
     """Save a dataset as a user would."""
     fields = {name: getattr(data, name) for name in FIELDS}
     np.savez_compressed(path, **fields, env_id=np.array(data.env_id or ""), recipe=np.array(data.recipe))
+
+
+def save_fields(path: Path, fields: dict[str, Any]) -> Path:
+    """Save fields as HDF5, whatever they are called."""
+    with h5py.File(path, "w") as file:
+        for name, values in fields.items():
+            file[name] = values
+    return path
 
 
 FIELDS = ("observations", "actions", "rewards", "terminals", "timeouts")

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
-from dataset_factory import arrays, make
+from dataset_factory import arrays, make, save_fields
 
 from ractd.data import load_dataset, summarize, validate
 from ractd.data.hdf5 import write_hdf5
 from ractd.errors import RactdError
 
 Fields = dict[str, Any]
-
-
-def save(path: Path, fields: Fields) -> Path:
-    with h5py.File(path, "w") as file:
-        for name, values in fields.items():
-            file[name] = values
-    return path
 
 
 def messages(path: Any, level: str, env_id: str | None = None) -> list[str]:
@@ -90,7 +81,7 @@ ERRORS = [
 
 @pytest.mark.parametrize(("change", "message"), ERRORS)
 def test_errors_are_found_and_stop_loading(tmp_path, change, message):
-    path = save(tmp_path / "bad.hdf5", change(arrays()))
+    path = save_fields(tmp_path / "bad.hdf5", change(arrays()))
     with pytest.raises(RactdError, match=message) as raised:
         load_dataset(path)
     found = messages(path, "error")
@@ -106,7 +97,7 @@ def test_every_error_is_collected_and_loading_counts_them(tmp_path):
     fields["actions"][2, 0] = np.inf
     fields["rewards"] = fields["rewards"][:-2]
     del fields["terminals"]
-    path = save(tmp_path / "bad.hdf5", fields)
+    path = save_fields(tmp_path / "bad.hdf5", fields)
     found = messages(path, "error")
     assert len(found) == 4
     for part in ("'terminals' is missing", "different lengths", "row 3, dimension 1", "row 2, dimension 0"):
@@ -118,7 +109,7 @@ def test_every_error_is_collected_and_loading_counts_them(tmp_path):
 def test_nan_in_a_late_block_names_the_row(tmp_path):
     fields = arrays([200_000], obs=1, act=1)
     fields["rewards"][150_001] = np.nan
-    assert "row 150001 is NaN" in messages(save(tmp_path / "bad.hdf5", fields), "error")[0]
+    assert "row 150001 is NaN" in messages(save_fields(tmp_path / "bad.hdf5", fields), "error")[0]
 
 
 def test_files_that_cannot_be_opened_are_one_error(tmp_path):
@@ -146,7 +137,7 @@ WARNINGS = [
 def test_warnings_do_not_stop_loading(tmp_path, change, message):
     import re
 
-    path = save(tmp_path / "odd.hdf5", change(arrays()))
+    path = save_fields(tmp_path / "odd.hdf5", change(arrays()))
     load_dataset(path)
     assert messages(path, "error") == []
     assert any(re.search(message, found) for found in messages(path, "warning")), messages(path, "warning")
@@ -155,11 +146,11 @@ def test_warnings_do_not_stop_loading(tmp_path, change, message):
 def test_episodes_without_an_end_and_a_single_episode(tmp_path):
     endless = arrays([10])
     endless["terminals"][:] = endless["timeouts"][:] = False
-    found = messages(save(tmp_path / "endless.hdf5", endless), "error")
+    found = messages(save_fields(tmp_path / "endless.hdf5", endless), "error")
     assert len(found) == 1
     assert "no row has a terminal or a timeout, so all 10 rows are one episode without an end" in found[0]
     assert "--accept one-episode" in found[0]
-    found = messages(save(tmp_path / "single.hdf5", arrays([10], terminal=[False])), "warning")
+    found = messages(save_fields(tmp_path / "single.hdf5", arrays([10], terminal=[False])), "warning")
     assert len(found) == 1
     assert "one episode only" in found[0]
 
@@ -168,10 +159,10 @@ def test_an_unmarked_end_shows_in_the_next_observations(tmp_path):
     fields = arrays([5, 4, 6], terminal=[False, False, False])
     following = np.roll(fields["observations"], -1, axis=0)
     following[[4, 8, 14]] += 9
-    path = save(tmp_path / "x.hdf5", fields | {"next_observations": following})
+    path = save_fields(tmp_path / "x.hdf5", fields | {"next_observations": following})
     assert messages(path, "warning") == []
     fields["timeouts"][8] = False
-    path = save(tmp_path / "y.hdf5", fields | {"next_observations": following})
+    path = save_fields(tmp_path / "y.hdf5", fields | {"next_observations": following})
     assert "row 8 has no end, yet the next row's observation isn't" in messages(path, "warning")[0]
 
 

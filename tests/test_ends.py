@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 from conftest import options
-from dataset_factory import arrays, make
+from dataset_factory import arrays, make, save_fields
 
 from ractd.data import load_dataset, validate
 from ractd.data.dataset import OfflineDataset
@@ -23,13 +23,6 @@ from ractd.errors import RactdError
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 Fields = dict[str, Any]
-
-
-def save(path: Path, fields: Fields) -> Path:
-    with h5py.File(path, "w") as file:
-        for name, values in fields.items():
-            file[name] = values
-    return path
 
 
 def warnings_of(path: Path, **options: Any) -> list[str]:
@@ -153,7 +146,7 @@ CLEAR: dict[str, Callable[[Fields], Fields]] = {
 @pytest.mark.parametrize("change", CLEAR.values(), ids=CLEAR)
 def test_other_names_are_read_where_their_meaning_is_clear(tmp_path, change):
     fields = arrays([5, 3, 7, 4], terminal=[True, False, True, False])
-    data = load_dataset(save(tmp_path / "x.hdf5", change(fields)))
+    data = load_dataset(save_fields(tmp_path / "x.hdf5", change(fields)))
     np.testing.assert_array_equal(data.terminals, fields["terminals"])
     np.testing.assert_array_equal(data.timeouts, fields["timeouts"])
 
@@ -161,7 +154,7 @@ def test_other_names_are_read_where_their_meaning_is_clear(tmp_path, change):
 @pytest.mark.parametrize("name", ["dones", "done"])
 def test_an_end_that_may_be_a_time_limit_is_refused_with_what_to_do(tmp_path, name):
     fields = arrays()
-    path = save(tmp_path / "x.hdf5", without(fields, *TWO, **{name: marks_of(fields)}))
+    path = save_fields(tmp_path / "x.hdf5", without(fields, *TWO, **{name: marks_of(fields)}))
     with pytest.raises(
         RactdError, match=f"'{name}' says that an episode ended, but not whether .* time limit did; save"
     ) as raised:
@@ -172,7 +165,7 @@ def test_an_end_that_may_be_a_time_limit_is_refused_with_what_to_do(tmp_path, na
 @pytest.mark.parametrize("name", ["is_last", "episode_terminals", "episode_ends"])
 def test_marks_alone_are_cuts_and_said_to_be(tmp_path, name):
     fields = arrays([5, 3, 7])
-    path = save(tmp_path / "x.hdf5", without(fields, *TWO, **{name: marks_of(fields)}))
+    path = save_fields(tmp_path / "x.hdf5", without(fields, *TWO, **{name: marks_of(fields)}))
     data = load_dataset(path)
     assert data.episode_ends.tolist() == [5, 8, 15]
     assert data.ends.counts == {"cut": 3}
@@ -182,20 +175,20 @@ def test_marks_alone_are_cuts_and_said_to_be(tmp_path, name):
 def test_ends_in_a_field_of_their_own_are_not_one_long_episode(tmp_path):
     fields = arrays([500] * 4, terminal=[False] * 4)
     fields["terminals"][:] = False
-    path = save(tmp_path / "x.hdf5", without(fields, "timeouts", episode_terminals=fields["timeouts"]))
+    path = save_fields(tmp_path / "x.hdf5", without(fields, "timeouts", episode_terminals=fields["timeouts"]))
     assert load_dataset(path).num_episodes == 4
 
 
 @pytest.mark.parametrize("ends", [[5, 3, 15], [0, 5, 15], [5, 8, 16], [5, 5, 15]])
 def test_counts_that_are_no_ends_are_refused(tmp_path, ends):
-    path = save(tmp_path / "x.hdf5", without(arrays([5, 3, 7]), "timeouts", episode_ends=np.array(ends)))
+    path = save_fields(tmp_path / "x.hdf5", without(arrays([5, 3, 7]), "timeouts", episode_ends=np.array(ends)))
     with pytest.raises(RactdError, match="field 'episode_ends' should hold rising row numbers from 1 to 15"):
         load_dataset(path)
 
 
 def test_an_error_names_the_field_as_the_file_does(tmp_path):
     fields = arrays([5, 3])
-    path = save(tmp_path / "x.hdf5", without(fields, "terminals", terminated=np.full((8, 2), False)))
+    path = save_fields(tmp_path / "x.hdf5", without(fields, "terminals", terminated=np.full((8, 2), False)))
     with pytest.raises(RactdError, match=r"field 'terminated' has shape \(8, 2\)"):
         load_dataset(path)
 
@@ -221,7 +214,7 @@ def walk(lengths: list[int], near: int, seed: int = 0, start: float = 0.0) -> Fi
 def test_a_run_of_terminals_near_a_goal_is_one_end(tmp_path):
     fields = walk([100, 80, 120], near=30)
     fields["rewards"] = fields["terminals"].astype(np.float32)
-    path = save(tmp_path / "x.hdf5", fields)
+    path = save_fields(tmp_path / "x.hdf5", fields)
     data = load_dataset(path)
     assert data.episode_lengths.tolist() == [71, 51, 91]
     assert data.episode_returns().tolist() == [1, 1, 1]
@@ -241,8 +234,8 @@ def test_a_run_of_terminals_is_one_end_of_a_dataset_in_memory_too():
 
 def test_episodes_of_one_row_are_left_alone(tmp_path):
     bandit = arrays([1] * 50, terminal=[True] * 50)
-    assert load_dataset(save(tmp_path / "bandit.hdf5", bandit)).num_episodes == 50
-    path = save(tmp_path / "short.hdf5", arrays([6, 1, 1, 5], terminal=[True] * 4))
+    assert load_dataset(save_fields(tmp_path / "bandit.hdf5", bandit)).num_episodes == 50
+    path = save_fields(tmp_path / "short.hdf5", arrays([6, 1, 1, 5], terminal=[True] * 4))
     assert load_dataset(path).episode_lengths.tolist() == [6, 1, 1, 5]
     assert any("2 of 4 episodes have one row only" in found for found in warnings_of(path))
 
@@ -260,11 +253,13 @@ def test_final_observations_are_kept_an_episode_each(tmp_path, suffix):
     if suffix == ".npz":
         np.savez(path, **fields)
     else:
-        save(path, fields)
+        save_fields(path, fields)
     data = load_dataset(path)
     assert data.final_observation_known.tolist() == [True, False, True]
     assert data.final_observations[[0, 2], 0].tolist() == [50, 52]
-    assert load_dataset(save(tmp_path / "y.hdf5", without(fields, "next_observations"))).final_observations is None
+    assert (
+        load_dataset(save_fields(tmp_path / "y.hdf5", without(fields, "next_observations"))).final_observations is None
+    )
 
 
 def test_what_is_known_of_ends_survives_a_file(tmp_path):
@@ -286,7 +281,7 @@ def test_what_is_known_of_ends_survives_a_file(tmp_path):
 def test_next_observations_made_by_shifting_are_no_final_ones(tmp_path):
     fields = arrays([5, 3, 7])
     fields["next_observations"] = np.roll(fields["observations"], -1, axis=0)
-    path = save(tmp_path / "x.hdf5", fields)
+    path = save_fields(tmp_path / "x.hdf5", fields)
     assert load_dataset(path).final_observations is None
     assert any("made by shifting 'observations'" in found for found in warnings_of(path))
 
@@ -306,7 +301,7 @@ def test_without_rewards_nothing_is_ranked(tmp_path):
         without(fields, rewards=np.zeros(15)),
         without(fields, rewards=np.ones(15)),
     ):
-        path = save(tmp_path / "x.hdf5", change)
+        path = save_fields(tmp_path / "x.hdf5", change)
         data, findings = examined(path)
         assert not data.has_rewards
         assert any("a policy can only imitate the data" in finding.message for finding in findings)
@@ -315,7 +310,7 @@ def test_without_rewards_nothing_is_ranked(tmp_path):
 
 def test_equal_rewards_tell_by_the_lengths_of_episodes_that_fail(tmp_path):
     fields = arrays([5, 3, 7], terminal=[True] * 3) | {"rewards": np.ones(15, np.float32)}
-    path = save(tmp_path / "x.hdf5", fields)
+    path = save_fields(tmp_path / "x.hdf5", fields)
     data, findings = examined(path, ends="failure")
     assert data.has_rewards
     assert any("only the lengths of episodes tell" in finding.message for finding in findings)
@@ -328,7 +323,7 @@ def test_with_success_flags_alone_a_success_is_paid_one(tmp_path, rewards):
     fields["is_success"][[3, 4, 14]] = True  # twice in the first episode
     if rewards is not None:
         fields["rewards"] = np.full(15, rewards, np.float32)
-    path = save(tmp_path / "x.hdf5", fields)
+    path = save_fields(tmp_path / "x.hdf5", fields)
     data, findings = examined(path)
     assert np.flatnonzero(data.rewards).tolist() == [3, 14]
     assert data.episode_returns().tolist() == [1, 0, 1]
@@ -339,14 +334,14 @@ def test_with_success_flags_alone_a_success_is_paid_one(tmp_path, rewards):
 
 def test_success_flags_among_d4rls_infos_are_read(tmp_path):
     fields = arrays([5, 3, 7], terminal=[True] * 3)
-    path = save(tmp_path / "x.hdf5", fields)
+    path = save_fields(tmp_path / "x.hdf5", fields)
     with h5py.File(path, "r+") as file:
         file["infos/success"] = np.isin(np.arange(15), [4, 14]).astype(np.float64)
     assert load_dataset(path).ends.counts == {"failure": 1, "success": 2}
 
 
 def test_terminals_that_are_successes_are_paid_where_nothing_else_is(tmp_path):
-    path = save(tmp_path / "x.hdf5", without(arrays([5, 3, 7], terminal=[True, False, True]), "rewards"))
+    path = save_fields(tmp_path / "x.hdf5", without(arrays([5, 3, 7], terminal=[True, False, True]), "rewards"))
     data, _ = examined(path, ends="success")
     assert np.flatnonzero(data.rewards).tolist() == [4, 14]
 
@@ -357,9 +352,9 @@ def test_terminals_that_are_successes_are_paid_where_nothing_else_is(tmp_path):
 def test_terminals_that_fit_a_time_limit_are_named(tmp_path):
     lengths = [50, 20, 50, 30, 50]
     fields = arrays(lengths, terminal=[True] * 5)
-    path = save(tmp_path / "x.hdf5", fields)
+    path = save_fields(tmp_path / "x.hdf5", fields)
     assert any("3 of 5 terminals come after exactly 50 steps" in f for f in warnings_of(path, ends="failure"))
-    path = save(tmp_path / "y.hdf5", arrays([50] * 5, terminal=[True] * 5))
+    path = save_fields(tmp_path / "y.hdf5", arrays([50] * 5, terminal=[True] * 5))
     assert any("the 5 terminals are taken for a time limit" in f for f in warnings_of(path))
 
 
@@ -367,7 +362,7 @@ def test_paid_terminals_that_are_called_failures_are_named(tmp_path):
     fields = {
         name: getattr(SUCCESSES, name) for name in ("observations", "actions", "rewards", "terminals", "timeouts")
     }
-    path = save(tmp_path / "x.hdf5", fields)
+    path = save_fields(tmp_path / "x.hdf5", fields)
     assert any(
         "taken for failures (as was said with --ends), and yet terminal rows" in f
         for f in warnings_of(path, ends="failure")
@@ -376,29 +371,38 @@ def test_paid_terminals_that_are_called_failures_are_named(tmp_path):
 
 
 def test_unclear_ends_say_that_there_is_no_penalty(tmp_path):
-    path = save(tmp_path / "x.hdf5", arrays([20, 30, 25], terminal=[True] * 3))
+    path = save_fields(tmp_path / "x.hdf5", arrays([20, 30, 25], terminal=[True] * 3))
     assert any("can't be told" in f and "no penalty" in f and "--ends failure" in f for f in warnings_of(path))
 
 
 def test_a_penalty_above_the_spread_of_returns_is_named(tmp_path):
     fields = arrays([5, 6, 7, 8], terminal=[True] * 4)
     fields["rewards"] = (1 + 0.01 * fields["rewards"]).astype(np.float32)
-    path = save(tmp_path / "x.hdf5", fields)
+    path = save_fields(tmp_path / "x.hdf5", fields)
     assert any("a failure costs 100" in f and "spread of 1.1" in f for f in warnings_of(path, ends="failure"))
+
+
+def test_a_penalty_that_was_chosen_is_the_one_that_is_compared(tmp_path):
+    fields = arrays([5, 6, 7, 8], terminal=[True] * 4)
+    fields["rewards"] = (1 + 0.01 * fields["rewards"]).astype(np.float32)
+    path = save_fields(tmp_path / "x.hdf5", fields)
+    for penalty, named in ((0.0, False), (-0.5, False), (-2.5, True)):
+        _, findings = examined(path, ends="failure", termination_penalty=penalty)
+        assert any(f"a failure costs {abs(penalty):g}, more" in each.message for each in findings) == named
 
 
 def test_returns_that_overflow_are_an_error(tmp_path):
     fields = arrays([5, 6])
     fields["rewards"][7] = 3e38
     with pytest.raises(RactdError, match=r"episode 1 has rewards of 3e\+38 in all"):
-        examined(save(tmp_path / "x.hdf5", fields))
+        examined(save_fields(tmp_path / "x.hdf5", fields))
 
 
 def test_equal_returns_stop_until_they_are_accepted(tmp_path):
     fields = arrays([5, 3, 7], terminal=[True] * 3)
     fields["rewards"][:] = 0
     fields["rewards"][[4, 7, 14]] = 1
-    path = save(tmp_path / "x.hdf5", fields)
+    path = save_fields(tmp_path / "x.hdf5", fields)
     with pytest.raises(RactdError, match=r"all 3 episodes have the same return, 1, .*--accept equal-returns"):
         examined(path)
     _, findings = examined(path, accept=["equal-returns"])
@@ -410,7 +414,7 @@ def test_equal_returns_stop_until_they_are_accepted(tmp_path):
 def test_one_episode_without_an_end_trains_only_if_it_is_accepted(tmp_path, cli):
     fields = arrays([120], obs=2, act=1, terminal=[False])
     fields["timeouts"][:] = False
-    train = ["train", save(tmp_path / "x.hdf5", fields), "--out", tmp_path / "run", *options(), "--no-plain"]
+    train = ["train", save_fields(tmp_path / "x.hdf5", fields), "--out", tmp_path / "run", *options(), "--no-plain"]
     refused = cli(*train)
     assert refused.code == 2
     assert "all 120 rows are one episode without an end" in refused.err
@@ -423,7 +427,7 @@ def test_one_episode_without_an_end_trains_only_if_it_is_accepted(tmp_path, cli)
 
 def test_what_is_in_memory_is_examined_the_same_way(tmp_path):
     fields = arrays([20, 30, 25], terminal=[True] * 3)
-    on_disk = validate(save(tmp_path / "x.hdf5", fields))
+    on_disk = validate(save_fields(tmp_path / "x.hdf5", fields))
     in_memory = validate(OfflineDataset("x", **fields))
     named = [finding.message.replace(str(tmp_path / "x.hdf5"), "dataset 'x'") for finding in on_disk]
     assert [finding.message for finding in in_memory] == named

@@ -69,8 +69,8 @@ def check_ends(data: OfflineDataset, where: str) -> Iterator[Finding]:
             )
 
 
-def check_returns(data: OfflineDataset, where: str) -> Iterator[Finding]:
-    """Yield returns that can't be computed with, don't differ, or are smaller than the penalty of a failure."""
+def check_returns(data: OfflineDataset, where: str, asked: float | None) -> Iterator[Finding]:
+    """Yield returns that can't be computed with, don't differ, or spread less than a failure costs: as `asked`, or by default."""
     if not data.has_rewards:
         return
     episodes = np.add.reduceat(np.abs(data.rewards), data.episode_starts, dtype=np.float64)
@@ -92,10 +92,10 @@ def check_returns(data: OfflineDataset, where: str) -> Iterator[Finding]:
             "--accept equal-returns",
             "equal-returns",
         )
-    penalty = resolved_penalty(data, None)
+    penalty = resolved_penalty(data, asked)
     if data.num_episodes > 1 and data.ends.are("failure").any() and abs(penalty) > spread:
         yield Finding(
             "warning",
-            f"{where}: a failure costs {-penalty:g} by default, more than the returns' spread of {spread:.3g}, so returns "
+            f"{where}: a failure costs {abs(penalty):g}, more than the returns' spread of {spread:.3g}, so returns "
             "will mostly say whether an episode failed; --return-model.termination-penalty sets another",
         )

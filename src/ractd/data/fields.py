@@ -109,6 +109,11 @@ class Source:
         return (*names, GOALS) if is_maze(self.env_id) else names
 
 
+def rows_told(rows: Array) -> str:
+    """Return rows [K] as the beginning of a sentence, with its verb."""
+    return f"row {rows[0]:,} has" if len(rows) == 1 else f"{len(rows):,} rows, the first {rows[0]:,}, have"
+
+
 def stop_at_errors(findings: Iterable[Finding]) -> None:
     """Raise `RactdError` with the first error of some findings and the number of others; do nothing without one."""
     errors = [finding.message for finding in findings if finding.level == "error"]

@@ -28,6 +28,7 @@ from ractd.data.fields import (
     check_layout,
     holds_counts,
     layout_of,
+    rows_told,
     stop_at_errors,
 )
 from ractd.data.rewards import settle_rewards
@@ -71,11 +72,11 @@ def read(source: Source) -> tuple[OfflineDataset | None, list[Finding]]:
     if any(finding.level == "error" for finding in findings):
         return _dataset(source, arrays, None), findings
     kept = ~rows_after_ends(arrays["observations"], terminals, arrays["timeouts"])
+    final, found = read_next_observations(source, arrays["observations"], terminals | arrays["timeouts"], kept)
     if not kept.all():
         findings.append(_left_out(source, kept))
         arrays = {name: array[kept] for name, array in arrays.items()}
         # The row before those left out ends its episode already: its own terminal is the first of the run.
-    final, found = final_observations(source, arrays, np.flatnonzero(kept))
     dataset, sentence = settle_rewards(_dataset(source, arrays, final))
     rewards = [Finding("warning", f"{source.where}: {sentence}")] if sentence else []
     return dataset, findings + found + rewards
@@ -111,39 +112,56 @@ def _left_out(source: Source, kept: Array) -> Finding:
     )
 
 
-def final_observations(source: Source, arrays: Mapping[str, Array], rows: Array) -> tuple[Array | None, list[Finding]]:
-    """Return the observation after each episode's last action, [E, O], of a source's next observations; None without these.
+def read_next_observations(
+    source: Source, observations: Array, ends: Array, kept: Array
+) -> tuple[Array | None, list[Finding]]:
+    """Return the observation after the last action of each episode that is kept, [E, O], None where it isn't known, and findings.
 
-    `rows` [N] are the numbers in the source of the rows in `arrays`. Next observations that at most ends are the next episode's
-    first one were made by shifting: they are no final ones, and a finding says so. One that can't be read is not used.
+    `observations` [N, O], `ends` [N] (True where an episode ends) and `kept` [N] are those of all rows of the source. Next
+    observations that at most ends are the next episode's first one were made by shifting: they are no final ones. Inside an
+    episode they are the next row's observation, or the episode ended there unmarked. Each is a warning.
     """
-    stored, observations = source.fields.get(NEXT), arrays["observations"]
-    if stored is None or stored.shape[1:] != observations.shape[1:] or stored.dtype.kind not in "fiu":
+    stored = source.fields.get(NEXT)
+    if stored is None or stored.shape != observations.shape or stored.dtype.kind not in "fiu":
         return None, []
-    ends = np.flatnonzero(arrays["terminals"] | arrays["timeouts"])
-    if not len(ends) or ends[-1] != len(observations) - 1:
-        ends = np.append(ends, len(observations) - 1)
-    wanted = rows[ends]
-    found = np.full((len(ends), observations.shape[1]), np.nan, np.float32)
+    rows, ended = np.flatnonzero(kept), ends[kept]
+    ended[-1] = True
+    last, first = rows[ended], rows[np.flatnonzero(ended)[:-1] + 1]
+    inside = ~ends
+    inside[-1] = False
+    final = np.full((len(last), observations.shape[1]), np.nan, np.float32)
+    broken: list[Array] = []
     at = 0
     try:
         for block in stored.blocks():
-            inside = slice(*np.searchsorted(wanted, (at, at + len(block))))
+            some = slice(*np.searchsorted(last, (at, at + len(block))))
             with np.errstate(over="ignore"):
-                found[inside] = block[wanted[inside] - at]
+                final[some] = block[last[some] - at]
+            row = at + np.flatnonzero(inside[at : at + len(block)])
+            after = observations[row + 1]
+            gap = np.abs(after - block[row - at]) > 1e-3 * (1 + np.abs(after))
+            broken.append(row[gap.any(axis=1)])
             at += len(block)
-    except DAMAGE:
-        return None, []
-    found[~np.isfinite(found).all(axis=1)] = np.nan
-    starts = observations[ends[:-1] + 1]
-    shifted = (found[:-1] == starts).all(axis=1)
+    except (*DAMAGE, RactdError):
+        message = f"{source.where}: field {NEXT!r} can't be read from row {at} on; it isn't used"
+        return None, [Finding("warning", message)]
+    findings = []
+    unmarked = np.concatenate(broken)
+    if len(unmarked):
+        message = (
+            f"{source.where}: {rows_told(unmarked)} no end, yet the next row's observation isn't their {NEXT!r}; "
+            "an episode ends there unmarked, set 'timeouts' (or 'terminals')"
+        )
+        findings.append(Finding("warning", message))
+    final[~np.isfinite(final).all(axis=1)] = np.nan
+    shifted = (final[:-1] == observations[first]).all(axis=1)
     if len(shifted) and shifted.mean() > 0.5:
         message = (
-            f"{source.where}: field {NEXT!r} has the next episode's first observation at {shifted.sum():,} of {len(ends):,} "
+            f"{source.where}: field {NEXT!r} has the next episode's first observation at {shifted.sum():,} of {len(last):,} "
             "ends, so it was made by shifting 'observations'; what episodes ended with is taken as unknown"
         )
-        return None, [Finding("warning", message)]
-    return found, []
+        return None, [*findings, Finding("warning", message)]
+    return final, findings
 
 
 def read_field(source: Source, name: str) -> tuple[Array | None, list[Finding]]:

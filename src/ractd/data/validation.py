@@ -12,7 +12,7 @@ from ractd.config import TerminalsMean
 from ractd.data.dataset import Bools, Floats, Ints, OfflineDataset
 from ractd.data.end_checks import check_ends, check_returns
 from ractd.data.end_fields import SUCCESSES
-from ractd.data.fields import DAMAGE, FORMS, GOALS, Finding, Source, field_of, stop_at_errors
+from ractd.data.fields import FORMS, GOALS, Finding, Source, field_of, rows_told, stop_at_errors
 from ractd.data.range_checks import check_ranges
 from ractd.data.ranges import BLOCK_ROWS
 from ractd.data.reading import read
@@ -50,10 +50,12 @@ def examine(
     env_steps: int | None = None,
     ends: TerminalsMean | None = None,
     simulate: bool = True,
+    termination_penalty: float | None = None,
 ) -> tuple[OfflineDataset | None, list[Finding]]:
     """Return a dataset as training takes it, None where there is an error in its layout or values, and all that is found.
 
     The environment is `env_id` with the step limit `env_steps`, else the data's own; without `simulate` it is not made.
+    `termination_penalty` is what a failure is to cost, where that is not the default.
     """
     given = dataset if isinstance(dataset, OfflineDataset) else None
     try:
@@ -69,19 +71,17 @@ def examine(
     data, findings = read(source)
     if data is None or any(finding.level == "error" for finding in findings):
         return None, findings
-    if (
-        given is not None and given.num_transitions == data.num_transitions
-    ):  # else rows were left out, and a finding says so
+    # A dataset in memory is taken as it is, but where rows were left out.
+    if given is not None and given.num_transitions == data.num_transitions:
         told = ("env_id", "env_settings", "terminals_mean")
         same = all(getattr(given, name) == getattr(source, name) for name in told)
         data, _ = settle_rewards(given if same else replace(given, **{name: getattr(source, name) for name in told}))
     where = source.where
     findings += check_episodes(data, where)
     findings += check_ends(data, where)
-    findings += check_returns(data, where)
+    findings += check_returns(data, where, termination_penalty)
     findings += check_spread(data, where)
     findings += check_ranges(data, where)
-    findings += check_successors(data, source)
     asked = "--env" if env_id else "--env-steps" if env_steps else ""
     if data.env_id is not None and simulate:
         findings += check_environment(data, data.env_id, where, bool(asked))
@@ -99,6 +99,7 @@ def examined(
     env_steps: int | None = None,
     ends: TerminalsMean | None = None,
     simulate: bool = True,
+    termination_penalty: float | None = None,
     accept: Collection[str] = (),
 ) -> tuple[OfflineDataset, list[Finding]]:
     """Return what `examine` does, with the errors named in `accept`, of `ACCEPTABLE`, as warnings.
@@ -108,7 +109,7 @@ def examined(
     unknown = [name for name in accept if name not in ACCEPTABLE]
     if unknown:
         raise RactdError(f"accept has {unknown[0]!r}, expected some of {', '.join(ACCEPTABLE)}")
-    data, findings = examine(dataset, env_id, env_steps, ends, simulate)
+    data, findings = examine(dataset, env_id, env_steps, ends, simulate, termination_penalty)
     left = [replace(finding, level="warning") if finding.key in accept else finding for finding in findings]
     stop_at_errors(left)
     assert data is not None
@@ -176,43 +177,13 @@ def constant_dimensions(values: Floats) -> Ints:
     return np.flatnonzero(values.min(axis=0) == values.max(axis=0))
 
 
-def check_successors(data: OfflineDataset, source: Source) -> Iterator[Finding]:
-    """Yield rows whose `next_observations`, where the file has them, show that an episode ended there unmarked."""
-    stored = source.fields.get("next_observations")
-    if stored is None or stored.shape != data.observations.shape or stored.dtype.kind not in "fiu":
-        return
-    inside = ~(data.terminals | data.timeouts)
-    inside[-1] = False
-    broken: list[Ints] = []
-    at = 0
-    try:
-        for block in stored.blocks():
-            rows = at + np.flatnonzero(inside[at : at + len(block)])
-            after, said = data.observations[rows + 1], block[rows - at]
-            gap = np.abs(after - said) > 1e-3 * (1 + np.abs(after))
-            broken.append(rows[gap.any(axis=1)])
-            at += len(block)
-    except (*DAMAGE, RactdError):
-        yield Finding(
-            "warning", f"{source.where}: field 'next_observations' can't be read from row {at} on; it isn't used"
-        )
-        return
-    found = np.concatenate(broken)
-    if len(found):
-        yield Finding(
-            "warning",
-            f"{source.where}: {_rows(found)} no end, yet the next row's observation isn't their 'next_observations'; "
-            "an episode ends there unmarked, set 'timeouts' (or 'terminals')",
-        )
-
-
 def check_unit_actions(data: OfflineDataset, where: str) -> Iterator[Finding]:
     """Yield actions outside [-1, 1], the bounds of most environments, where none is named."""
     outside = _outside(data, np.float32(-1), np.float32(1))
     if outside.any():
         yield Finding(
             "warning",
-            f"{where}: {_rows(np.flatnonzero(outside))} actions outside [-1, 1]; fine if those are their units, "
+            f"{where}: {rows_told(np.flatnonzero(outside))} actions outside [-1, 1]; fine if those are their units, "
             "name the environment (--env) to check them against its bounds",
         )
 
@@ -261,7 +232,7 @@ def check_environment(data: OfflineDataset, env_id: str, where: str, asked: bool
             rows = np.flatnonzero(outside)
             yield Finding(
                 "warning",
-                f"{where}: {_rows(rows)} actions outside the bounds of {env_id!r}, which executes them clipped",
+                f"{where}: {rows_told(rows)} actions outside the bounds of {env_id!r}, which executes them clipped",
             )
 
 
@@ -272,10 +243,6 @@ def _outside(data: OfflineDataset, low: Floats | np.float32, high: Floats | np.f
         block = data.actions[start : start + BLOCK_ROWS]
         outside[start : start + BLOCK_ROWS] = ((block < low - slack) | (block > high + slack)).any(axis=1)
     return outside
-
-
-def _rows(rows: Ints) -> str:
-    return f"row {rows[0]:,} has" if len(rows) == 1 else f"{len(rows):,} rows, the first {rows[0]:,}, have"
 
 
 def _dimensions(numbers: Sequence[int] | Ints) -> str:

@@ -84,7 +84,8 @@ def train(
     console = console or Console(quiet=True)
     if track is not None:
         require(track)
-    named, findings = examined(dataset, env_id, env_steps, ends, simulate, accept)
+    penalty = None if config is None else config.return_model.termination_penalty
+    named, findings = examined(dataset, env_id, env_steps, ends, simulate, penalty, accept)
     if config is None:
         config = PRESETS[preset_for(named.env_id, named.maze, map_of(named.source))]
     if not simulate:
