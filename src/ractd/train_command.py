@@ -50,8 +50,8 @@ class Train:
     no_env: Annotated[bool, FlagCreatePairsOff] = False
     """Score nothing, make no environment: estimates only."""
     ends: TerminalsMean | None = None
-    """What the data's terminals are, where neither success flags nor the environment say it: failures, which cost a penalty, or
-    successes."""
+    """What the data's terminals are, where no success flags say it: failures, which cost a penalty, or successes. By default the
+    environment says it, or the data are judged."""
     accept: tuple[Literal["one-episode", "equal-returns"], ...] = ()
     """Train in spite of these errors about the data: one episode without an end, returns that are all equal."""
     only: Literal["return", "dynamics", "teacher", "student"] | None = None
