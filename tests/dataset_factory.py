@@ -48,6 +48,24 @@ def make(
     return OfflineDataset(name=name, env_id=env_id, recipe="random numbers", terminals_mean=terminals_mean, **fields)
 
 
+ENDS = ("failure", "success", "cut", "cut, with its final observation", "failure, with its final observation")
+
+
+def with_ends(episodes: list[tuple[int, str]]) -> OfflineDataset:
+    """Random episodes of given lengths and ends, told apart by success flags."""
+    data = make([length for length, _ in episodes], terminal=[not end.startswith("cut") for _, end in episodes])
+    successes = np.zeros(data.num_transitions, bool)
+    successes[data.episode_ends[[end == "success" for _, end in episodes]] - 1] = True
+    if not successes.any():  # flags that are never raised say nothing: another episode shows that these do
+        return with_ends([*episodes, (2, "success")])
+    final = np.full((data.num_episodes, data.observation_dim), np.nan, np.float32)
+    for e, (_, end) in enumerate(episodes):
+        if "final" in end:
+            final[e] = 1000 + e
+    fields = {name: getattr(data, name) for name in ("observations", "actions", "rewards", "terminals", "timeouts")}
+    return OfflineDataset("ends", **fields, successes=successes, final_observations=final)
+
+
 def save_npz(path: Path, data: OfflineDataset) -> None:
     """Save a dataset as a user would."""
     fields = {name: getattr(data, name) for name in FIELDS}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from dataset_factory import make
+from dataset_factory import ENDS, make, with_ends
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -60,3 +60,61 @@ def test_draw_is_seeded_uniform_and_in_range():
 def test_empty_windows_are_refused(horizon, history, option):
     with pytest.raises(RactdError, match=f"{option} is"):
         Windows(make(), horizon, history)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.sampled_from(ENDS)), min_size=1, max_size=8),
+    st.integers(1, 12),
+    st.sampled_from([0.0, 0.5, 0.99, 1.0]),
+    st.integers(1, 4),
+    st.integers(1, 4),
+)
+def test_transitions_equal_brute_force(episodes, n, gamma, horizon, history):
+    data = with_ends(episodes)
+    windows = Windows(data, horizon, history)
+    if not (data.final_observation_known | ~data.ends.are("cut") | (data.episode_lengths > 1)).any():
+        with pytest.raises(RactdError, match="nothing is known to follow"):
+            windows.transitions(n, gamma)
+        return
+    transitions = windows.transitions(n, gamma, termination_penalty=-7.0)
+    index = torch.arange(len(windows))
+    batch = transitions.gather(index)
+    observations, actions = windows.gather(index)
+    torch.testing.assert_close(batch.observations, observations, rtol=0, atol=0)
+    torch.testing.assert_close(batch.actions, actions, rtol=0, atol=0)
+    assert batch.next_observations.shape == observations.shape
+    assert torch.isfinite(batch.next_observations).all()
+    drawn = set(transitions.draw(2000, torch.Generator().manual_seed(0)).tolist())
+    assert drawn <= set(transitions.rows.tolist())
+    for e, (start, end) in enumerate(zip(data.episode_starts, data.episode_ends, strict=True)):
+        known = data.final_observation_known[e]
+        logged = [*data.observations[start:end], *([data.final_observations[e]] if known else [])]
+        cut, failure = data.ends.are("cut")[e], data.ends.are("failure")[e]
+        for row in range(start, end):
+            steps = min(n, (end if known or not cut else end - 1) - row)
+            assert (row in transitions.rows) == (steps > 0)
+            if steps == 0:
+                continue
+            at = row - start + steps  # of what follows, in the episode
+            rewards = [data.rewards[row + k] - 7.0 * (failure and row + k == end - 1) for k in range(steps)]
+            expected = sum(gamma**k * reward for k, reward in enumerate(rewards))
+            assert batch.rewards[row].item() == pytest.approx(expected, rel=1e-5, abs=1e-5)
+            ended = row + steps == end and not cut
+            assert batch.discounts[row].item() == (0 if ended else pytest.approx(gamma**steps, rel=1e-6))
+            if known or not ended:
+                past = [max(k, 0) for k in range(at - history + 1, at + 1)]
+                np.testing.assert_array_equal(batch.next_observations[row].numpy(), [logged[k] for k in past])
+
+
+def test_every_row_that_something_follows_is_drawn():
+    transitions = Windows(with_ends([(4, "cut"), (2, "cut"), (3, "failure")]), 2).transitions(1, 0.9)
+    counts = torch.bincount(transitions.draw(9000, torch.Generator().manual_seed(3)), minlength=11)
+    assert counts[[3, 5]].tolist() == [0, 0]
+    assert (counts[transitions.rows] > 700).all()
+
+
+def test_windows_are_drawn_among_rows():
+    rows = torch.tensor([2, 9, 11])
+    drawn = Windows(make(), 2).draw(300, torch.Generator().manual_seed(0), rows)
+    assert set(drawn.tolist()) == {2, 9, 11}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from dataset_factory import make
+from dataset_factory import ENDS, make, with_ends
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -75,26 +75,12 @@ def test_return_to_go_of_a_million_rows_is_a_geometric_sum(lengths):
     np.testing.assert_allclose(return_to_go(data, 0.99, -100.0), expected, rtol=1e-5, atol=1e-4)
 
 
-ends = st.sampled_from(["failure", "success", "cut", "cut, with its final observation"])
-
-
-def with_ends(episodes: list[tuple[int, str]]) -> OfflineDataset:
-    """Random episodes of given lengths and ends, told apart by success flags."""
-    data = make([length for length, _ in episodes], terminal=[end in ("failure", "success") for _, end in episodes])
-    successes = np.zeros(data.num_transitions, bool)
-    successes[data.episode_ends[[end == "success" for _, end in episodes]] - 1] = True
-    if not successes.any():  # flags that are never raised say nothing: another episode shows that these do
-        return with_ends([*episodes, (2, "success")])
-    final = np.full((data.num_episodes, data.observation_dim), np.nan, np.float32)
-    for e, (_, end) in enumerate(episodes):
-        if "final" in end:
-            final[e] = 1000 + e
-    fields = {name: getattr(data, name) for name in ("observations", "actions", "rewards", "terminals", "timeouts")}
-    return OfflineDataset("ends", **fields, successes=successes, final_observations=final)
-
-
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 9), ends), min_size=1, max_size=8), st.integers(1, 12), st.floats(0.1, 1))
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.sampled_from(ENDS)), min_size=1, max_size=8),
+    st.integers(1, 12),
+    st.floats(0.1, 1),
+)
 def test_n_step_sums_equal_the_slow_ones_and_stop_at_ends(episodes, n, gamma):
     data = with_ends(episodes)
     found = n_step(data, n, gamma, termination_penalty=-7.0)
