@@ -25,7 +25,7 @@ from training import Contender, contenders
 
 from ractd.config import PRESETS, Config, Optimization, UNet
 from ractd.data import OfflineDataset
-from ractd.data.maze import make_for
+from ractd.envs.vector import environments_of
 from ractd.policy import Policy
 from ractd.training.checkpoint import load_weights, read_tensors, unprefixed
 from ractd.training.log import Log
@@ -328,5 +328,5 @@ def scored(run: Run, policy: Policy) -> dict[str, Any]:
     evaluation, env_id = run.config.evaluation, run.dataset.env_id
     if env_id is None:
         raise RuntimeError("the data names no environment, so that nothing can be scored")
-    quiet, make = Console(quiet=True), make_for(run.dataset)
+    quiet, make = Console(quiet=True), environments_of(run.dataset, run.dataset.source)
     return score(policy, env_id, evaluation.episodes, evaluation.execute or 1, run.config.seed, quiet, "", make)

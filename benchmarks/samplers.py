@@ -22,9 +22,10 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from ractd.diffusion.samplers import SAMPLERS
+from ractd.envs.vector import environments_of
 from ractd.policy import WEIGHTS, Policy
 from ractd.training.latency import time_policies
-from ractd.training.results import make_of, score, timed
+from ractd.training.results import score, timed
 
 KEPT = ("mean_score", "score_se", "mean_return", "return_se", "mean_length", "episodes", "seed", "env_id", "backend")
 
@@ -109,7 +110,14 @@ def main() -> None:
                 continue
             execute = spec.horizon if spec.plans else 1
             row = score(
-                policy, spec.env_id, options.episodes, execute, options.seed, console, label, make_of(spec, place)
+                policy,
+                spec.env_id,
+                options.episodes,
+                execute,
+                options.seed,
+                console,
+                label,
+                environments_of(spec, place),
             )
             row = timed(row, time_policies({label: policy})[0][label])
             evaluation = row.pop("evaluation")

@@ -16,16 +16,16 @@ from rich.console import Console
 from rich.table import Table
 
 import ractd
-from ractd.envs import Evaluation, evaluate
+from ractd.envs import EvaluationResult, evaluate
 
 
-def score(policy: ractd.Policy, env_id: str, episodes: int, execute: int) -> Evaluation:
+def score(policy: ractd.Policy, env_id: str, episodes: int, execute: int) -> EvaluationResult:
     """Closed loop for `execute` 1, else so many actions of each sequence."""
     history = policy.spec.history
     return evaluate(policy.reset(0).acting(), env_id, episodes=episodes, execute=execute, history=history)
 
 
-def row(candidates: int, steps: int, result: Evaluation) -> list[str]:
+def row(candidates: int, steps: int, result: EvaluationResult) -> list[str]:
     """A line of the table."""
     normalized = "" if result.mean_score is None else f"{result.mean_score:.1f}"
     return [

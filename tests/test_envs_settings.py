@@ -19,15 +19,14 @@ from export_factory import make_policy
 from ractd.data import load_dataset
 from ractd.data.dataset import describe
 from ractd.data.hdf5 import write_hdf5
-from ractd.data.maze import make_for
 from ractd.data.minari import environment_of
 from ractd.envs import evaluate, make_vector
 from ractd.envs.maze import MAZES, maze_vector
 from ractd.envs.settings import REGISTERED, EnvironmentSettings, WrapperSettings, settings_for
+from ractd.envs.vector import environments_of
 from ractd.errors import RactdError
 from ractd.export.contract import control_hz
 from ractd.policy import Policy
-from ractd.training.results import make_of
 
 gymnasium = pytest.importorskip("gymnasium")
 pytest.importorskip("envpool")
@@ -81,7 +80,7 @@ def test_arguments_limits_and_wrappers_make_the_environment_that_they_name() -> 
 def test_envpool_is_used_only_where_it_has_the_same_environment() -> None:
     def played(settings: EnvironmentSettings) -> tuple[str, list[int]]:
         data = replace(make(env_id="Pendulum-v1"), env_settings=settings)
-        result = evaluate(still, "Pendulum-v1", episodes=2, make=make_for(data))
+        result = evaluate(still, "Pendulum-v1", episodes=2, make=environments_of(data, data.source))
         return result.backend, result.lengths.tolist()
 
     assert played(REGISTERED) == ("envpool", [200, 200])
@@ -214,7 +213,7 @@ def test_a_policy_of_a_stranger_runs_nothing(
     except RactdError:
         return
     with pytest.raises(RactdError):
-        make_of(policy.spec, directory)(str(policy.spec.env_id), 1, 0)
+        environments_of(policy.spec, directory)(str(policy.spec.env_id), 1, 0)
     assert control_hz(policy.spec) is None
 
 
@@ -393,5 +392,5 @@ def test_hdf5_of_a_stranger_has_a_fault_and_loads(text: str, canary: None, tmp_p
     write_hdf5(tmp_path / "a.hdf5", make(env_id="Pendulum-v1"), attrs={"env_settings": text})
     data = load_dataset(tmp_path / "a.hdf5")
     with pytest.raises(RactdError, match="Pendulum-v1: its settings can't be used"):
-        make_for(data)("Pendulum-v1", 1, 0)
-    make_for(load_dataset(tmp_path / "a.hdf5", env_id="Pendulum-v1"))("Pendulum-v1", 1, 0).close()
+        environments_of(data, data.source)("Pendulum-v1", 1, 0)
+    environments_of(load_dataset(tmp_path / "a.hdf5", env_id="Pendulum-v1"), "a.hdf5")("Pendulum-v1", 1, 0).close()

@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 from test_policy import make
 
-from ractd.envs import Context, Evaluation, evaluate
+from ractd.envs import Context, EvaluationResult, evaluate
 from ractd.envs.vector import make_vector
 from ractd.export.graph import batch_first
 from ractd.export.verify import evaluate_both
@@ -60,7 +60,7 @@ class Drawing:
         return 0.3 * drawn[:, -1, 1] - observations[:, -1:, :2]  # type: ignore[no-any-return]
 
 
-def same(one: Evaluation, other: Evaluation, exact: bool = True) -> None:
+def same(one: EvaluationResult, other: EvaluationResult, exact: bool = True) -> None:
     np.testing.assert_array_equal(one.lengths, other.lengths)
     np.testing.assert_allclose(one.returns, other.returns, rtol=0, atol=0 if exact else 2e-4)
 
@@ -68,7 +68,7 @@ def same(one: Evaluation, other: Evaluation, exact: bool = True) -> None:
 @pytest.mark.parametrize("execute", [1, 3])
 @pytest.mark.parametrize("draws", [3, 900], ids=["many plans ahead", "a plan at a time"])
 def test_an_episode_is_the_same_beside_any_others(execute: int, draws: int) -> None:
-    def played(episodes: int, num_envs: int | None) -> Evaluation:
+    def played(episodes: int, num_envs: int | None) -> EvaluationResult:
         policy = Drawing(draws=draws)
         return evaluate(policy, "ractd/Walk-v0", episodes=episodes, num_envs=num_envs, execute=execute)
 
@@ -86,7 +86,7 @@ def test_a_policys_scores_are_of_its_seed_and_the_episode(options: dict[str, Any
     """Up to what its network rounds in a batch of another size."""
     policy = make(jumps=True).configured(**options)
 
-    def played(episodes: int, num_envs: int | None, seed: int = 0) -> Evaluation:
+    def played(episodes: int, num_envs: int | None, seed: int = 0) -> EvaluationResult:
         return evaluate(policy.reset(seed).acting(), "ractd/Walk-v0", episodes=episodes, num_envs=num_envs)
 
     everything = played(EPISODES, None)

@@ -11,10 +11,11 @@ from dataset_factory import make
 from ractd.data import list_datasets, load_dataset, summarize, validate
 from ractd.data.dataset import OfflineDataset
 from ractd.data.hdf5 import write_hdf5
-from ractd.data.maze import make_for, make_maze_dataset, maze_of, transitions_of
+from ractd.data.maze import make_maze_dataset, maze_of, transitions_of
 from ractd.envs import evaluate
 from ractd.envs.maze import MAZES, parse_maze
 from ractd.envs.maze.physics import PointMass
+from ractd.envs.vector import environments_of
 from ractd.errors import RactdError
 
 pytest.importorskip("mujoco")
@@ -160,7 +161,9 @@ def test_an_own_maze_travels_in_its_dataset(tmp_path):
     assert (data.name, data.env_id) == ("renamed", "ractd/maze/mine")
     assert maze_of(data) == OWN
     assert validate(data) == []
-    still = evaluate(lambda seen: np.zeros((len(seen), 1, 2)), data.env_id, episodes=2, make=make_for(data))
+    still = evaluate(
+        lambda seen: np.zeros((len(seen), 1, 2)), data.env_id, episodes=2, make=environments_of(data, data.source)
+    )
     assert still.lengths.tolist() == [300, 300]
     with h5py.File(moved, "r+") as file:
         file.attrs["maze"] = OWN.text.replace("G", ".")
@@ -168,7 +171,7 @@ def test_an_own_maze_travels_in_its_dataset(tmp_path):
         maze_of(load_dataset(moved))
     other = pendulum_data(100)
     assert maze_of(other) is None
-    assert make_for(other)(ENV_ID, 1, 0).backend == "envpool"
+    assert environments_of(other, other.source)(ENV_ID, 1, 0).backend == "envpool"
 
 
 def test_goals_and_map_are_written_and_read(tmp_path):

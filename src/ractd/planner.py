@@ -42,7 +42,7 @@ class Planner(Policy):
     @cached_property
     def maze(self) -> Maze | None:
         """The maze that it plans in; raises `RactdError` where its map is damaged."""
-        from ractd.data.maze import maze_named
+        from ractd.envs.maze import maze_named
 
         return maze_named(self.spec.env_id, self.spec.maze, "the policy's 'maze'")
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +24,12 @@ from ractd.data import d4rl
 from ractd.data.dataset import OfflineDataset
 from ractd.data.fields import GOALS
 from ractd.data.hdf5 import create_hdf5
-from ractd.envs.maze import MAZES, Maze, WaypointController, maze_vector, parse_maze
-from ractd.envs.maze.maps import OWN
+from ractd.envs.maze import MAZES, Maze, WaypointController, maze_named
 from ractd.envs.maze.physics import PointMass
 from ractd.envs.maze.vector import POSITION_NOISE, draw_start, reward
 from ractd.envs.scores import reference
 from ractd.envs.seeds import DATA, environment_seed
-from ractd.envs.settings import REGISTERED, EnvironmentSettings
-from ractd.envs.vector import MakeVector, cores, make_vector
+from ractd.envs.vector import cores
 from ractd.errors import RactdError
 
 Progress = Callable[[int, int], None]
@@ -116,20 +113,6 @@ def check_name(maze: Maze) -> None:
         raise RactdError(f"{maze.name!r} is another dataset's name; give the dataset of your maze its own")
 
 
-def maze_named(env_id: str | None, text: str, where: str) -> Maze | None:
-    """The maze that an environment is, None for another one; `text` is the map of a maze of one's own.
-
-    `where` names what the map is from: raises `RactdError` where it is damaged.
-    """
-    env_id = env_id or ""
-    for maze in MAZES.values():
-        if maze.env_id == env_id:
-            return maze
-    if not env_id.startswith(OWN):
-        return None
-    return parse_maze(text, env_id.removeprefix(OWN), where)
-
-
 def maze_of(dataset: OfflineDataset) -> Maze | None:
     """The maze that a dataset's environment is, None for another one; raises `RactdError` where its map is damaged."""
     return maze_named(dataset.env_id, dataset.maze, map_of(dataset.source))
@@ -155,16 +138,6 @@ def planner_preset_of(maze: Maze) -> str:
     limit = maze.max_episode_steps
     as_long = [m.name for m in MAZES.values() if m.max_episode_steps >= limit]
     return f"{as_long[0] if as_long else list(MAZES)[-1]}-cpu"
-
-
-def make_for(dataset: OfflineDataset) -> MakeVector:
-    """What makes a dataset's environments, for `evaluate`: its own maze, or its id with its settings."""
-    return maker(maze_of(dataset), dataset.env_settings)
-
-
-def maker(maze: Maze | None, settings: EnvironmentSettings = REGISTERED) -> MakeVector:
-    """What makes a maze's environments; those of an id and its settings for None."""
-    return partial(make_vector, settings=settings) if maze is None else maze_vector(maze, settings)
 
 
 def _run(maze: Maze, total: int, seed: int, threads: int, fields: dict[str, Any], progress: Progress | None) -> None:

@@ -193,12 +193,12 @@ def check_environment(data: OfflineDataset, env_id: str, where: str, asked: bool
 
     It is reset once and takes a few steps. That it can't be used is an error only where it was `asked` for.
     """
-    from ractd.data.maze import make_for
     from ractd.envs.evaluate import MAX_STEPS
     from ractd.envs.probe import probe
+    from ractd.envs.vector import environments_of
 
     try:
-        environment = make_for(data)(env_id, 1, 0)
+        environment = environments_of(data, data.source)(env_id, 1, 0)
         try:
             limit = environment.max_episode_steps
             observation_dim, low, high = environment.observation_dim, environment.action_low, environment.action_high

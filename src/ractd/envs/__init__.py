@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ractd.envs.evaluate import ActionSequencePolicy, Context, EpisodePolicy, Evaluation, evaluate
+from ractd.envs.evaluate import ActionSequencePolicy, Context, EpisodePolicy, EvaluationResult, evaluate
 from ractd.envs.scores import family, normalized_score, reference
 from ractd.envs.vector import VectorEnv, envpool_vector, gymnasium_vector, make_vector
 
@@ -10,7 +10,7 @@ __all__ = [
     "ActionSequencePolicy",
     "Context",
     "EpisodePolicy",
-    "Evaluation",
+    "EvaluationResult",
     "VectorEnv",
     "envpool_vector",
     "evaluate",

@@ -48,7 +48,7 @@ class EpisodePolicy(Protocol):
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationResult:
     """The result of `evaluate`: one entry an episode (E in all), times over all of them."""
 
     env_id: str
@@ -161,7 +161,7 @@ def evaluate(
     progress: Progress | None = None,
     num_envs: int | None = None,
     make: MakeVector = make_vector,
-) -> Evaluation:
+) -> EvaluationResult:
     """Run `episodes` whole episodes of `policy` and return what they scored (protocol: paper, section 4.1).
 
     The policy sees the last `history` observations of the episodes that still run, plans every `execute` steps, and
@@ -188,7 +188,7 @@ def evaluate(
             totals.seconds += time.perf_counter() - start
         finally:
             env.close()
-    return Evaluation(
+    return EvaluationResult(
         env_id=env_id,
         backend=backend,
         execute=execute,

@@ -14,6 +14,8 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -75,6 +77,36 @@ def make_vector(env_id: str, num_envs: int, seed: int = 0, settings: Environment
     if settings.limit_only and env_id in _envpool_ids() and not _registered_here(env_id):
         return envpool_vector(env_id, num_envs, seed, settings.max_episode_steps)
     return gymnasium_vector(env_id, num_envs, seed, settings)
+
+
+class HasEnvironment(Protocol):
+    """Data or a policy, which say which environment is theirs."""
+
+    @property
+    def env_id(self) -> str | None:
+        """Its id."""
+
+    @property
+    def env_settings(self) -> EnvironmentSettings:
+        """What the id doesn't say."""
+
+    @property
+    def maze(self) -> str:
+        """The map of a maze of one's own, as text."""
+
+
+def environments_of(owner: HasEnvironment, where: Path | str) -> MakeVector:
+    """Return what makes the environments of data or of a policy, for `evaluate`: its own maze, or its id with its settings.
+
+    Raises:
+        RactdError: The map of its maze is damaged; `where` names the file that it is from.
+    """
+    from ractd.envs.maze import maze_named, maze_vector
+
+    maze = maze_named(owner.env_id, owner.maze, f"{where}, 'maze'")
+    if maze is None:
+        return partial(make_vector, settings=owner.env_settings)
+    return maze_vector(maze, owner.env_settings)
 
 
 def envpool_vector(env_id: str, num_envs: int, seed: int = 0, max_episode_steps: int | None = None) -> VectorEnv:

@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from ractd.envs.evaluate import Evaluation
+from ractd.envs.evaluate import EvaluationResult
+from ractd.envs.vector import environments_of
 from ractd.errors import RactdError
 from ractd.export import verify
 from ractd.export.contract import contract, open_source
@@ -25,7 +26,6 @@ from ractd.export.formats import WRITERS, Format, Precision, trace
 from ractd.export.graph import batch_first, graph_of
 from ractd.files import write_json
 from ractd.policy import Policy
-from ractd.training.results import make_of
 from ractd_runtime.contract import CONTRACT, FORMAT
 
 MAX_EVALUATIONS = 32
@@ -40,7 +40,7 @@ class Exported:
     contract: dict[str, Any]
     """The whole `policy.json`."""
     difference: verify.Difference
-    scores: tuple[Evaluation, Evaluation] | None
+    scores: tuple[EvaluationResult, EvaluationResult] | None
     """PyTorch's and the graph's evaluation, where asked for."""
 
 
@@ -98,7 +98,7 @@ def export_policy(
             with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
                 task = bars.add_task("scoring PyTorch and the graph", total=2 * check_episodes)
                 counted = _Counter(lambda done: bars.update(task, completed=done))
-                make = make_of(chosen.spec, path)
+                make = environments_of(chosen.spec, path)
                 found["scores"] = verify.evaluate_both(chosen, sample, env_id, check_episodes, execute, counted, make)
             names = ("pytorch", "exported")
             report["scores"] = {name: _brief(e) for name, e in zip(names, found["scores"], strict=True)}
@@ -218,7 +218,7 @@ def _sha256(path: Path) -> str:
     return digest
 
 
-def _brief(evaluation: Evaluation) -> dict[str, Any]:
+def _brief(evaluation: EvaluationResult) -> dict[str, Any]:
     return {k: v for k, v in evaluation.to_dict().items() if k not in ("returns", "lengths", "reference")}
 
 

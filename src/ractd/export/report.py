@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ractd.envs.evaluate import Evaluation
+from ractd.envs.evaluate import EvaluationResult
 from ractd.export.exporter import Exported
 from ractd.export.verify import BATCHES
 
@@ -35,10 +35,10 @@ def summary(exported: Exported) -> str:
     return "\n".join(lines)
 
 
-def _value(evaluation: Evaluation) -> float:
+def _value(evaluation: EvaluationResult) -> float:
     return evaluation.mean_return if evaluation.mean_score is None else evaluation.mean_score
 
 
-def _text(evaluation: Evaluation) -> str:
+def _text(evaluation: EvaluationResult) -> str:
     error = evaluation.return_se if evaluation.score_se is None else evaluation.score_se
     return f"{_value(evaluation):.1f} ± {0 if error != error else error:.1f}"

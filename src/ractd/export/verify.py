@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ractd.data import OfflineDataset
 from ractd.diffusion.ctm import sequence_return
-from ractd.envs.evaluate import Context, Evaluation, evaluate
+from ractd.envs.evaluate import Context, EvaluationResult, evaluate
 from ractd.envs.vector import MakeVector
 from ractd.errors import RactdError
 from ractd.export.formats import Precision
@@ -147,7 +147,7 @@ def evaluate_both(
     execute: int,
     progress: Callable[[int, int, int], None],
     make: MakeVector,
-) -> tuple[Evaluation, Evaluation]:
+) -> tuple[EvaluationResult, EvaluationResult]:
     """Score PyTorch and the graph in the environment, with the same seeds and the same noise in each episode."""
     policy.reset(0)
     results = []

@@ -17,7 +17,7 @@ from ractd.config import Config, penalty_of
 from ractd.data import OfflineDataset
 from ractd.data.dataset import describe
 from ractd.data.end_checks import told_of_ends
-from ractd.data.maze import make_for, maker, maze_named, maze_of
+from ractd.data.maze import maze_of
 from ractd.data.windows import Windows
 from ractd.diffusion.ctm import sequence_return
 from ractd.envs.evaluate import evaluate
@@ -25,11 +25,11 @@ from ractd.envs.probe import probe
 from ractd.envs.scores import normalized_score
 from ractd.envs.seeds import environment_seed
 from ractd.envs.settings import EnvironmentSettings, settings_for
-from ractd.envs.vector import MakeVector
+from ractd.envs.vector import MakeVector, environments_of
 from ractd.errors import RactdError
 from ractd.files import read_json, write_json
 from ractd.planner import Planner
-from ractd.policy import Policy, PolicySpec
+from ractd.policy import Policy
 from ractd.threads import threads_for
 from ractd.training.checkpoint import read_header
 from ractd.training.latency import time_policies
@@ -90,11 +90,6 @@ def read_result(directory: Path) -> Result | None:
     """Read a run's result, None where it has none yet."""
     path = directory / "result.json"
     return Result(directory, read_json(path)) if path.exists() else None
-
-
-def make_of(spec: PolicySpec, where: Path | str) -> MakeVector:
-    """Return what makes a policy's environments: a maze of one's own is in its file, `where`."""
-    return maker(maze_named(spec.env_id, spec.maze, f"{where}, 'maze'"), spec.env_settings)
 
 
 def samples_of(policy: Policy, dataset: OfflineDataset) -> Samples:
@@ -225,7 +220,7 @@ def evaluate_run(directory: Path, dataset: OfflineDataset, config: Config, conso
                 config.seed,
                 console,
                 label,
-                make_for(dataset),
+                environments_of(dataset, dataset.source),
             )
         content["rows"][label] = row | {"offline": offline_estimate(policy, samples_of(policy, dataset), config.seed)}
         write_json(directory / "result.json", content)
@@ -305,7 +300,7 @@ def evaluate_policy(
     if spec.plans and env_id != spec.env_id:
         raise RactdError(f"{path}: plans in {spec.env_id!r}, whose goal and walls it knows, and not in {env_id!r}")
     settings = settings_for(spec.env_id, spec.env_settings, env_id, env_steps)
-    make = make_of(replace(spec, env_id=env_id, env_settings=settings), path)
+    make = environments_of(replace(spec, env_id=env_id, env_settings=settings), path)
     _check_spaces(policy, env_id, path, make)
     execute = executed(policy) if execute is None else execute
     if not 1 <= execute <= spec.horizon:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from ractd.config import Plan, Student
 from ractd.data import OfflineDataset
-from ractd.data.maze import make_for
-from ractd.envs.evaluate import Evaluation, evaluate
+from ractd.envs.evaluate import EvaluationResult, evaluate
 from ractd.envs.maze import GOAL_RADIUS
 from ractd.envs.seeds import CHECKPOINT, CONFIRMATION, environment_seed
+from ractd.envs.vector import environments_of
 from ractd.models import InverseDynamics, ReturnNetwork, copy_matching
 from ractd.training.checkpoint import load_weights, read_tensors, write_tensors
 from ractd.training.collapse import CollapseWatch, complaint
@@ -196,7 +196,7 @@ def train_student(run: Run, name: str, config: Student, teacher: nn.Module, mode
             return {}
         policy = run.policy(average, models, True, {}).folded()
 
-        def play(episodes: int, purpose: int) -> Evaluation:
+        def play(episodes: int, purpose: int) -> EvaluationResult:
             return evaluate(
                 policy.reset(run.config.seed).acting(),
                 cast(str, dataset.env_id),
@@ -204,7 +204,7 @@ def train_student(run: Run, name: str, config: Student, teacher: nn.Module, mode
                 execute=evaluation.execute or 1,
                 history=run.config.history,
                 seed=environment_seed(run.config.seed, purpose),
-                make=make_for(dataset),
+                make=environments_of(dataset, dataset.source),
             )
 
         result = play(evaluation.checkpoint_episodes, CHECKPOINT)

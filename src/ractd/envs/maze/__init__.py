@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ractd.envs.maze.controller import WaypointController
-from ractd.envs.maze.maps import MAZES, Maze, parse_maze, read_maze
+from ractd.envs.maze.maps import MAZES, Maze, maze_named, parse_maze, read_maze
 from ractd.envs.maze.vector import GOAL_RADIUS, MazeVector, maze_vector
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Maze",
     "MazeVector",
     "WaypointController",
+    "maze_named",
     "maze_vector",
     "parse_maze",
     "read_maze",

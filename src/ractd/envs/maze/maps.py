@@ -279,3 +279,16 @@ MAZES: dict[str, Maze] = {
     )
 }
 """D4RL's mazes with their fixed evaluation goals and step limits (D4RL, `pointmaze`, version 1), by dataset name."""
+
+
+def maze_named(env_id: str | None, text: str, where: str) -> Maze | None:
+    """Return the maze that an environment is, None for another one; `text` is the map of a maze of one's own.
+
+    Raises:
+        RactdError: The map is damaged; `where` names what it is from.
+    """
+    env_id = env_id or ""
+    for maze in MAZES.values():
+        if maze.env_id == env_id:
+            return maze
+    return parse_maze(text, env_id.removeprefix(OWN), where) if env_id.startswith(OWN) else None
