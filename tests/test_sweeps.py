@@ -329,11 +329,14 @@ def test_runs_of_other_settings_do_not_pass_for_finished(
     answer = cli(*command, "--", "--history", "2")
     assert answer.code == 2
     assert f"{out / name}: --history was not given when it was begun, and is '2' now" in answer.err
-    (out / "commands.json").unlink()
     (out / name).mkdir()
-    answer = cli(*command)
-    assert answer.code == 2
-    assert f"{out / name}: was not made by this sweep" in answer.err
+    for known, said in (({}, f"{out / name}: was not made by this sweep"), (None, f"{out}: is not empty and no sweep")):
+        (out / "commands.json").unlink()
+        if known is not None:
+            (out / "commands.json").write_text(json.dumps(known))
+        answer = cli(*command)
+        assert answer.code == 2
+        assert said in answer.err
 
 
 def test_every_combination_once(tmp_path: Path) -> None:

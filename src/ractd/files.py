@@ -35,6 +35,27 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def refuse_foreign(directory: Path, kind: str, marker: str, option: str = "--out", format: str | None = None) -> None:
+    """Raise `RactdError` where a directory holds something that is not ours, before anything is written there.
+
+    It is ours where it has the file `marker`, of that `format` if one is given. `kind` and `option` are for the message: what the
+    directory should be, and what the user can change.
+    """
+    if not directory.exists():
+        return
+    if not directory.is_dir():
+        raise RactdError(f"{directory}: is a file, expected a directory; use another {option}")
+    names = sorted(item.name for item in directory.iterdir())
+    names = [name for name in names if name != ".lock" and not name.endswith(".partial")]
+    if names and (marker not in names or (format is not None and _format_of(directory / marker) != format)):
+        raise RactdError(f"{directory}: is not empty and no {kind} (it holds {names[0]!r}); use another {option}")
+
+
+def _format_of(path: Path) -> Any:
+    content = read_json(path)
+    return content.get("format") if isinstance(content, dict) else None
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write JSON by atomic rename."""
     with replacing(path) as partial:

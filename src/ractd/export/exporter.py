@@ -24,7 +24,7 @@ from ractd.export import verify
 from ractd.export.contract import contract, open_source
 from ractd.export.formats import WRITERS, Format, Precision, trace
 from ractd.export.graph import batch_first, graph_of
-from ractd.files import write_json
+from ractd.files import refuse_foreign, write_json
 from ractd.policy import Policy
 from ractd_runtime.contract import CONTRACT, FORMAT
 
@@ -131,7 +131,7 @@ def export_graph(
     `check(sample, contract)` gets the written graph, opened the way a user opens it, and returns what it measured or raises.
     Everything is written into a directory beside `out` and put in place in the end; returns the whole contract.
     """
-    _refuse_foreign(out)
+    refuse_foreign(out, "exported policy", CONTRACT, "-o", FORMAT)
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     embedded = json.dumps(content)
     try:
@@ -178,21 +178,6 @@ _OPENERS: dict[Format, Callable[[Path], verify.Sample]] = {
     "openvino": _open_runtime,
     "pt2": _open_pt2,
 }
-
-
-def _refuse_foreign(out: Path) -> None:
-    """Raise `RactdError` where `out` holds something that no export wrote."""
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise RactdError(f"{out}: is a file; give a directory with -o")
-    names = sorted(item.name for item in out.iterdir())
-    try:
-        ours = json.loads((out / CONTRACT).read_text()).get("format") == FORMAT
-    except (OSError, ValueError, AttributeError):
-        ours = False
-    if names and not ours:
-        raise RactdError(f"{out}: is not empty and no exported policy (it holds {names[0]!r}); use another -o")
 
 
 def _put_in_place(partial: Path, out: Path) -> None:

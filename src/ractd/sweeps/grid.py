@@ -106,11 +106,10 @@ def claim(trials: Sequence[Trial], out: Path) -> None:
 
     Raises `RactdError` for a run that was begun with another command.
     """
-    from ractd.files import read_json, write_json
+    from ractd.files import read_json, refuse_foreign, write_json
 
     path = out / "commands.json"
-    if (out / "config.json").exists():
-        raise RactdError(f"{out}: is a run and no sweep; use another --out")
+    refuse_foreign(out, "sweep", path.name)
     known = read_json(path) if path.exists() else {}
     for trial in trials:
         command, before = list(trial.command), known.get(trial.name)

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 import ractd
 from ractd.config import Config
 from ractd.errors import RactdError
-from ractd.files import read_json, write_json
+from ractd.files import read_json, refuse_foreign, write_json
 from ractd.serialize import from_json, to_json
 
 FORMAT_VERSION = 1
@@ -45,7 +45,7 @@ def locked(directory: Path) -> Iterator[None]:
     lock = FileLock(directory / ".lock")
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        _refuse_foreign(directory)
+        refuse_foreign(directory, "run", "config.json")
         lock.acquire(timeout=0)
     except Timeout:
         raise RactdError(
@@ -60,14 +60,6 @@ def locked(directory: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _refuse_foreign(directory: Path) -> None:
-    """Raise `RactdError` for a directory that holds something, but no run: nothing is to be written there."""
-    names = sorted(item.name for item in directory.iterdir())
-    others = [name for name in names if name != ".lock" and not name.endswith(".partial")]
-    if others and "config.json" not in others:
-        raise RactdError(f"{directory}: is not empty and no run (it holds {others[0]!r}); use another --out")
 
 
 def open_run(directory: Path, description: dict[str, Any]) -> None:
