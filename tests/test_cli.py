@@ -16,11 +16,11 @@ import pytest
 from conftest import ENV_ID, STEPS, Answer, Trained, assert_same_tensors, options, pendulum_data
 from dataset_factory import save_npz
 
-from ractd.cli import Train
+from ractd.commands.data import List
+from ractd.commands.train import Train
 from ractd.config import PRESETS
 from ractd.data import load_dataset
 from ractd.data.windows import Windows
-from ractd.data_commands import DataList
 
 Command = Callable[..., Answer]
 POLICIES = ("teacher", "plain", "student")
@@ -306,7 +306,7 @@ def test_ctrl_c_names_a_checkpoint_where_there_can_be_one(
     def interrupt(command: object) -> None:
         raise KeyboardInterrupt
 
-    for kind in (Train, DataList):
+    for kind in (Train, List):
         monkeypatch.setattr(kind, "run", interrupt)
     answer = cli(*words)
     assert (answer.code, answer.err) == (130, said + "\n")

@@ -16,7 +16,8 @@ from conftest import STEPS, Answer, run_command
 from dataset_factory import make
 
 import ractd
-from ractd.cli import Train, parse
+from ractd.cli import parse
+from ractd.commands.train import Train
 from ractd.config import PRESETS, Config
 from ractd.data.hdf5 import write_hdf5
 from ractd.errors import RactdError

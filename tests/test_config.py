@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 from dataset_factory import make
 
-from ractd.cli import PresetName
+from ractd.commands.train import PresetName
 from ractd.config import DEFAULT_GAMMA, PRESETS, Config, check
 from ractd.data import OfflineDataset
 from ractd.data.origin import published_recipe, rebuilt_recipe

@@ -12,7 +12,7 @@ from conftest import environment
 MEASURE = """
 import resource
 import torch
-from ractd.memory import keep_freed_memory
+from ractd.commands.memory import keep_freed_memory
 from ractd.models import InverseDynamics
 
 def cleared():

@@ -14,7 +14,7 @@ from export_factory import OBSERVATIONS, TINY_MLP, TINY_UNET, make_policy, obser
 from rich.console import Console
 
 import ractd
-from ractd.cli import settings_of
+from ractd.commands.train import settings_of
 from ractd.config import DDPM, MLP, PRESETS, Config, Network, Optimization
 from ractd.data import OfflineDataset
 from ractd.data.hdf5 import write_hdf5

@@ -177,7 +177,7 @@ SHORT = {"--student.reward-weight": "--reward-weight"}
 
 def _check_options(trials: Mapping[str, Trial], options: Sequence[str]) -> None:
     """Raise `RactdError` for an option after '--' that a training has already, or that is out of its range."""
-    from ractd.cli import settings_of
+    from ractd.commands.train import settings_of
 
     names = [word.partition("=")[0].replace("_", "-") for word in options if word.startswith("--")]
     for trial in trials.values():

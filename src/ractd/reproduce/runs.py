@@ -143,7 +143,7 @@ class Reading:
 
 @functools.cache
 def _settings(command: tuple[str, ...], dataset: OfflineDataset) -> Config:
-    from ractd.cli import settings_of  # what a command's settings are, the command line knows
+    from ractd.commands.train import settings_of  # what a command's settings are, the command line knows
 
     return resolve(settings_of(command), dataset)
 

@@ -38,7 +38,7 @@ def run(attempt: Attempt, should_stop: Callable[[], bool] = lambda: False) -> in
         log.write(f"$ ractd {shlex.join(attempt.command)}\n".encode())
         log.flush()
         process = subprocess.Popen(
-            [sys.executable, "-m", "ractd.sweeps.guarded", *attempt.command],
+            [sys.executable, "-m", "ractd.commands.guarded", *attempt.command],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,

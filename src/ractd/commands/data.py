@@ -1,21 +1,23 @@
-"""`ractd data`: list, inspect, validate, make, collect. Heavy imports wait until a command needs them."""
+"""`ractd data`: list, inspect, validate, make, collect. Heavy imports wait until one needs them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from rich.progress import Progress, TaskID
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
+from ractd.commands.consoles import err, out, say
+from ractd.commands.parsing import read
 from ractd.config import TerminalsMean
-from ractd.consoles import err, out
 
 
 @dataclass
-class DataList:
+class List:
     """List the datasets that can be named: built here, downloaded, local, and known."""
 
     def run(self) -> None:
@@ -25,7 +27,7 @@ class DataList:
 
 
 @dataclass
-class DataInspect:
+class Inspect:
     """Show what a dataset holds: sizes, returns, episode lengths, ranges, fingerprint."""
 
     dataset: Positional[str]
@@ -41,7 +43,7 @@ class DataInspect:
 
 
 @dataclass
-class DataValidate:
+class Validate:
     """Look for everything that would spoil training; exit code 2 if there is an error."""
 
     dataset: Positional[str]
@@ -63,24 +65,18 @@ class DataValidate:
         data, findings = examine(self.dataset, self.env, self.env_steps, self.ends)
         for finding in findings:
             color = "red" if finding.level == "error" else "yellow"
-            out.print(f"[{color}]{finding.level}:[/] ", end="")
-            out.print(finding.message, markup=False, highlight=False, soft_wrap=True)
+            say(finding.message, label=f"[{color}]{finding.level}:[/]")
         if data is not None:
             told = told_of_ends(data, resolved_penalty(data, None))
-            out.print(f"ends: {told}", highlight=False, markup=False, soft_wrap=True)
+            say(f"ends: {told}")
         errors = sum(finding.level == "error" for finding in findings)
-        out.print(
-            f"{self.dataset}: {errors} errors, {len(findings) - errors} warnings",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+        say(f"{self.dataset}: {errors} errors, {len(findings) - errors} warnings")
         if errors:
             raise SystemExit(2)
 
 
 @dataclass
-class DataMake:
+class Make:
     """Build a dataset on this machine by rolling out behaviour policies that ship with ractd."""
 
     name: Positional[str]
@@ -103,7 +99,7 @@ class DataMake:
 
 
 @dataclass
-class DataCollect:
+class Collect:
     """Train SAC in an environment and write medium, medium-replay, medium-expert and expert datasets (D4RL's recipe).
 
     Needs the extra 'collect': pip install "ractd[collect]".
@@ -142,23 +138,18 @@ class DataCollect:
                 progress=show,
             )
         for path in paths:
-            out.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
+            say(f"wrote {path}")
 
 
 Data = (
-    Annotated[DataList, tyro.conf.subcommand("list")]
-    | Annotated[DataInspect, tyro.conf.subcommand("inspect")]
-    | Annotated[DataValidate, tyro.conf.subcommand("validate")]
-    | Annotated[DataMake, tyro.conf.subcommand("make")]
-    | Annotated[DataCollect, tyro.conf.subcommand("collect")]
+    Annotated[List, tyro.conf.subcommand("list")]
+    | Annotated[Inspect, tyro.conf.subcommand("inspect")]
+    | Annotated[Validate, tyro.conf.subcommand("validate")]
+    | Annotated[Make, tyro.conf.subcommand("make")]
+    | Annotated[Collect, tyro.conf.subcommand("collect")]
 )
 
 
-@dataclass
-class DataCommand:
-    """Datasets: list, inspect, validate, make, collect."""
-
-    command: Annotated[Data, arg(name="")]
-
-    def run(self) -> None:
-        self.command.run()
+def parse(words: Sequence[str]) -> Data:
+    """Parse the words after `ractd data`."""
+    return read(Data, "data", words, description="Datasets: list, inspect, validate, make, collect.")  # type: ignore[arg-type]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from rich.markup import escape
 from tyro.conf import Fixed, Positional, Suppress, UseAppendAction, arg
 
-from ractd.consoles import out as console
+from ractd.commands.consoles import out, say
+from ractd.commands.parsing import read, split_training
+from ractd.commands.train import settings_of
 
 if TYPE_CHECKING:
     from ractd.sweeps.grid import Run
@@ -63,27 +64,32 @@ class Sweep:
             cpus=self.cpus,
             gpus=self.gpus,
             ray_address=self.ray_address,
-            console=console,
+            console=out,
         )
         missing = [f"{o.trial.name}: {o.reason} (logs/{o.trial.name}.log)" for o in outcomes if o.reason]
         summary = summarize(runs, self.out)
         if summary is not None:
             written = write_summary(summary, self.out, missing)
-            console.print(main_table(summary))
-            console.print(f"wrote {', '.join(map(str, written))}", markup=False, highlight=False, soft_wrap=True)
+            out.print(main_table(summary))
+            say(f"wrote {', '.join(map(str, written))}")
         for sentence in missing:
-            console.print(f"[red]failed:[/] {escape(sentence)}", highlight=False, soft_wrap=True)
+            say(sentence, label="[red]failed:[/]")
         if missing:
-            console.print(f"{len(missing)} of {len(trials)} runs failed; the same command tries them again")
+            out.print(f"{len(missing)} of {len(trials)} runs failed; the same command tries them again")
             raise SystemExit(1)
 
 
 def _check(runs: Sequence[Run], train_options: Sequence[str]) -> None:
     """Read every setting as 'ractd train' will, and find or download every dataset, before hours are spent on others."""
-    from ractd.cli import settings_of
     from ractd.data.registry import find_source
 
     for dataset in dict.fromkeys(run.dataset for run in runs):
         find_source(dataset)
     for run in runs:
         settings_of(run.options(train_options))
+
+
+def parse(words: Sequence[str]) -> Sweep:
+    """Parse the words after `ractd sweep`."""
+    own, train_options = split_training(words)
+    return replace(read(Sweep, "sweep", own), train_options=train_options)

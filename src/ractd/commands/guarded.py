@@ -1,4 +1,4 @@
-"""`python -m ractd.sweeps.guarded train ...`: `ractd train ...` that ends with whoever holds the other end of its standard input.
+"""`python -m ractd.commands.guarded train ...`: `ractd train ...` that ends with whoever holds the other end of its standard input.
 
 A sweep that is killed can't tell its trials, and they would hold their run directories when it goes on.
 """

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
+import tyro
 from tyro.conf import AvoidSubcommands, FlagCreatePairsOff, Positional, arg
 
-from ractd.config import NETWORKS, Config, TerminalsMean
-from ractd.consoles import out
+from ractd.commands.consoles import out, say
+from ractd.commands.parsing import read, unknown
+from ractd.config import NETWORKS, PRESETS, Config, TerminalsMean, check
 from ractd.errors import RactdError
-
-_PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
 
 PresetName = Literal[
     "cpu",
@@ -76,8 +79,8 @@ class Train:
     """Write RUN/report.html at the end, where the extra 'report' is installed."""
 
     def run(self) -> None:
+        from ractd.commands.memory import keep_freed_memory
         from ractd.envs.modules import import_environment
-        from ractd.memory import keep_freed_memory
         from ractd.training.pipeline import NO_STUDENT, train
         from ractd.training.result_tables import result_table
 
@@ -107,11 +110,11 @@ class Train:
             out.print(result_table(result))
             kept = result.directory / "policy"
             policy = kept / ("student" if (kept / "student").is_dir() else "teacher")
-            out.print(f"run: {result.directory}   policy: {policy}", highlight=False, markup=False, soft_wrap=True)
+            say(f"run: {result.directory}   policy: {policy}")
             if self.report:
                 from ractd.report import report_of_run
 
-                out.print(report_of_run(result.directory, out), **_PLAIN)
+                say(report_of_run(result.directory, out))
         elif self.only:
             out.print(f"the {self.only} is trained; 'ractd train' without --only does the rest", highlight=False)
 
@@ -123,3 +126,89 @@ class Train:
         if self.student_network is not None:
             student = replace(student, network=NETWORKS[self.student_network])
         return replace(self.config, student=student)
+
+
+HELP = {"-h", "--help"}
+
+
+def parse(words: Sequence[str]) -> Train:
+    """Parse the words after `ractd train`; the options are those of the preset that is named, or that the dataset asks for."""
+    named, dataset = _value("--preset", words), _dataset(words)
+    if named is not None and named not in PRESETS:
+        raise unknown("preset", named, PRESETS)
+    # Help opens no dataset.
+    no_dataset = dataset is None or HELP & set(words)
+    preset = named or ("cpu" if no_dataset else _preset_of(str(dataset), _value("--env", words)))
+    _check_options(words, preset, None if named else dataset)
+    train = _read(words, preset, named)
+    if named is None and train.dataset != dataset:  # what looked like the dataset was the value of an option
+        train = _read(words, _preset_of(train.dataset, train.env), named)
+    return train
+
+
+def _read(words: Sequence[str], preset: str, named: str | None) -> Train:
+    return read(Train, "train", words, default=Train(tyro.MISSING, PRESETS[preset], cast(PresetName | None, named)))
+
+
+def _value(option: str, words: Sequence[str]) -> str | None:
+    """Return the last value that an option of one word is given."""
+    for before, word in reversed(list(pairwise(["", *words]))):
+        if before == option or word.startswith(f"{option}="):
+            return word.removeprefix(f"{option}=")
+    return None
+
+
+SWITCHES = re.compile(r"--plain|--report|.*(--|\.)no-.*|.*=.*|[^-].*|")
+"""What no value follows, among words."""
+
+
+def _dataset(words: Sequence[str]) -> str | None:
+    """Return the first word that is neither an option nor the value of one."""
+    pairs = pairwise(["", *words])
+    return next((word for before, word in pairs if not word.startswith("-") and SWITCHES.fullmatch(before)), None)
+
+
+def _check_options(words: Sequence[str], preset: str, dataset: str | None) -> None:
+    """Raise `RactdError` for an option that other presets have, and this one hasn't; `dataset` asked for it, if no word did."""
+    for option in (word.partition("=")[0] for word in words if word.startswith("--") and "." in word):
+        having = [name for name, config in PRESETS.items() if _has(config, option)]
+        if preset in having or not having:
+            continue
+        if dataset is not None:
+            from ractd.data.registry import find_source
+
+            find_source(dataset, download=False)
+        whose = "" if dataset is None else f", which is the default for dataset {dataset!r},"
+        raise RactdError(
+            f"{option}: the preset {preset!r}{whose} has no such option; leave it out, or name a preset that has it, "
+            f"as {', '.join(having)}"
+        )
+
+
+def _has(config: Any, option: str) -> bool:
+    """Tell whether a configuration has what an option names."""
+    for name in option.removeprefix("--").replace("-", "_").split("."):
+        name = name if hasattr(config, name) else name.removeprefix("no_")
+        if not hasattr(config, name):
+            return False
+        config = getattr(config, name)
+    return True
+
+
+def _preset_of(dataset: str, env_id: str | None) -> str:
+    from ractd.data.maze import map_of, preset_for
+    from ractd.data.registry import find_source
+
+    try:
+        source = find_source(dataset, download=False)
+        return preset_for(env_id or source.env_id, source.maze, map_of(source.where))
+    except RactdError:
+        # Training opens it again, and says what is wrong.
+        return "cpu"
+
+
+def settings_of(words: Sequence[str]) -> Config:
+    """Return what `ractd` trains with, given the words of a 'train' command; raises `RactdError` for a setting out of its range."""
+    settings = parse(words[1:]).settled()
+    check(settings)
+    return settings

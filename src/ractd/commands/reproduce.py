@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, Suppress, arg
 
-from ractd.consoles import out
-
-_PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
+from ractd.commands.consoles import out, say
+from ractd.commands.parsing import read, split_training
 
 
 @dataclass
@@ -69,12 +69,18 @@ class Reproduce:
         )
         for each in done.tables:
             show(each.table, out)
-            out.print("wrote " + " ".join(map(str, each.paths)), **_PLAIN)
+            say("wrote " + " ".join(map(str, each.paths)))
         if self.report:
             runs = [run for each in done.tables for run in each.runs]
-            out.print(report_of_runs(runs, self.out / "report.html", out), **_PLAIN)
+            say(report_of_runs(runs, self.out / "report.html", out))
         for sentence in done.failed:
-            out.print(f"failed: {sentence}", **_PLAIN)
+            say(f"failed: {sentence}")
         if done.failed:
-            out.print(f"{len(done.failed)} failed; the same command tries them again", **_PLAIN)
+            say(f"{len(done.failed)} failed; the same command tries them again")
             raise SystemExit(1)
+
+
+def parse(words: Sequence[str]) -> Reproduce:
+    """Parse the words after `ractd reproduce`."""
+    own, train_options = split_training(words)
+    return replace(read(Reproduce, "reproduce", own), train_options=train_options)
