@@ -115,11 +115,11 @@ def test_the_exported_graph_gets_the_same_noise() -> None:
 def test_what_a_policy_is_told() -> None:
     policy = Drawing()
     result = evaluate(policy, "ractd/Walk-v0", episodes=5, num_envs=3, execute=2)
-    waves = np.split(np.arange(len(policy.told)), np.flatnonzero([c.plan == 0 for c in policy.told])[1:])
+    waves = np.split(np.arange(len(policy.told)), np.flatnonzero([c.plan[0] == 0 for c in policy.told])[1:])
     assert [policy.told[wave[0]].episodes.tolist() for wave in waves] == [[0, 1, 2], [3, 4]]
     for episode, length in enumerate(result.lengths):
-        plans = [context.plan for context in policy.told if episode in context.episodes]
-        assert plans == list(range(-(-length // 2)))
+        plans = [context.plan[context.episodes == episode] for context in policy.told if episode in context.episodes]
+        assert np.concatenate(plans).tolist() == list(range(-(-length // 2)))
 
 
 # The noise itself.
@@ -141,6 +141,19 @@ def test_noise_depends_on_seed_episode_and_plan_alone() -> None:
     assert stats.kstest(everything.numpy(), "norm").pvalue > 1e-3
     for one, next_one in pairwise(torch.stack([drawn[plan] for plan in range(100)]).transpose(0, 2).flatten(1)):
         assert abs(torch.corrcoef(torch.stack([one, next_one]))[0, 1]) < 0.2
+
+
+def test_rows_may_be_at_different_plans() -> None:
+    noise, together = EpisodeNoise(7, 2, (3, 4, 2)), EpisodeNoise(7, 2, (3, 4, 2))
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        episodes, plans = rng.permutation(9)[:4], rng.integers(3 * MOST_AHEAD, size=4)
+        alone = [noise.at(episodes[i : i + 1], int(plans[i])) for i in range(4)]
+        assert together.at(episodes, plans).equal(torch.cat(alone, dim=1))
+
+
+def test_a_policy_that_draws_nothing_gets_empty_noise() -> None:
+    assert EpisodeNoise(7, 0, (1, 4, 2)).at(np.arange(3), np.zeros(3, np.int64)).shape == (0, 3, 4, 2)
 
 
 @pytest.mark.parametrize("sample", [(1, 4, 2), (32, 8, 3), (1, 400, 4), (64, 128, 6)])

@@ -64,7 +64,9 @@ def test_what_keeps_a_policy_folded(jumps: bool, tmp_path: Path) -> None:
     called = calls(policy)
     acted(policy)
     policy.act(np.zeros(OBS))
-    policy.reset(1).acting().in_episodes(np.zeros((2, 1, OBS), np.float32), Context(np.arange(2), 0))
+    policy.reset(1).acting().in_episodes(
+        np.zeros((2, 1, OBS), np.float32), Context(np.arange(2), np.zeros(2, np.int64))
+    )
     policy.estimate_return(np.zeros((2, OBS)), np.zeros((2, A)))
     acted(policy.configured(candidates=4))
     acted(policy.configured(steps=2))

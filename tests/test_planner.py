@@ -16,7 +16,7 @@ from scipy.interpolate import BSpline
 from ractd.config import MLP, Optimization
 from ractd.data.dataset import OfflineDataset
 from ractd.diffusion.ctm import reward_loss, sequence_return
-from ractd.envs.evaluate import Context
+from ractd.envs.context import Context
 from ractd.errors import RactdError
 from ractd.export import verify
 from ractd.export.graph import draws_first
@@ -257,7 +257,7 @@ def test_a_plan_is_the_same_whoever_asks(planner: Planner) -> None:
     assert (planner.reset(3).act_chunk(observation) == actions).all()
     same_goal, _ = planner.reset(3).plan(states, np.array([1.0, 1.0, 0.0, 0.0]))
     np.testing.assert_allclose(same_goal[0], planned[0], atol=1e-5)
-    acting, context = planner.reset(3).acting(), Context(np.arange(3), 0)
+    acting, context = planner.reset(3).acting(), Context(np.arange(3), np.zeros(3, np.int64))
     executed = acting.in_episodes(states[:, None], context)
     noise, seen = acting.noise.at(context.episodes, 0), torch.from_numpy(planner.seen(states[:, None]))
     np.testing.assert_array_equal(executed, planner.sample(seen, noise).numpy())

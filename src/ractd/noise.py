@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,24 +22,35 @@ class EpisodeNoise:
     def __init__(self, seed: int, draws: int, sample: tuple[int, ...]) -> None:
         """Draw `draws` times `sample [N, c, D]` for a plan: what a policy's sampler takes for its N candidates."""
         self.seed, self.shape = seed, (draws, *sample)
-        self.ahead = min(max(NUMBERS_AHEAD // prod(self.shape), 1), MOST_AHEAD)
-        self.block = -1
+        self.ahead = min(max(NUMBERS_AHEAD // max(prod(self.shape), 1), 1), MOST_AHEAD)
         self.episodes: NDArray[np.int64] = np.empty(0, np.int64)
-        self.drawn = torch.empty(0)
+        """Those whose noise is at hand, in ascending order, [E]."""
+        self.blocks: NDArray[np.int64] = np.empty(0, np.int64)
+        """Which block is, [E]; -1 for none."""
+        self.drawn = torch.empty(0, self.ahead, *self.shape)
 
-    def at(self, episodes: NDArray[np.int64], plan: int) -> Tensor:
-        """Return the noise of episodes `[B]` for their plan of this number, `[draws, B * N, c, D]` like `Policy.draw_noise`."""
-        block, within = divmod(plan, self.ahead)
-        if block != self.block or not np.isin(episodes, self.episodes).all():
-            self._draw(episodes, block)
-        return self.drawn[within][:, np.searchsorted(self.episodes, episodes)].flatten(1, 2)
+    def at(self, episodes: NDArray[np.int64], plan: NDArray[np.int64] | int) -> Tensor:
+        """Return the noise of episodes [B] for their plans of these numbers, [draws, B * N, c, D] as `Policy.draw_noise`."""
+        block, within = np.divmod(plan, self.ahead)
+        rows = self.episodes.searchsorted(episodes)
+        if rows.max(initial=0) >= len(self.episodes) or (self.episodes[rows] != episodes).any():
+            self._make_room(np.unique(episodes))
+            rows = self.episodes.searchsorted(episodes)
+        stale = self.blocks[rows] != block
+        if stale.any():
+            for row, number in zip(rows[stale], np.broadcast_to(block, rows.shape)[stale], strict=True):
+                self._draw(int(row), int(number))
+        return self.drawn[rows, within].transpose(0, 1).flatten(1, 2)
 
-    def _draw(self, episodes: NDArray[np.int64], block: int) -> None:
-        self.block, self.episodes = block, np.unique(episodes)
-        draws, *sample = self.shape
-        self.drawn = torch.empty(self.ahead, draws, len(self.episodes), *sample)
-        generator = torch.Generator()
-        for row, episode in enumerate(self.episodes.tolist()):
-            state: NDArray[Any] = np.random.SeedSequence([self.seed, episode, block]).generate_state(1, np.uint64)
-            generator.manual_seed(int(state[0]))
-            self.drawn[:, :, row] = torch.randn(self.ahead, *self.shape, generator=generator)
+    def _make_room(self, episodes: NDArray[np.int64]) -> None:
+        """Keep the noise of these episodes, as far as it is drawn, and forget that of others."""
+        blocks, drawn = np.full(len(episodes), -1), torch.empty(len(episodes), self.ahead, *self.shape)
+        _, new, old = np.intersect1d(episodes, self.episodes, return_indices=True)
+        blocks[new], drawn[new] = self.blocks[old], self.drawn[old]
+        self.episodes, self.blocks, self.drawn = episodes, blocks, drawn
+
+    def _draw(self, row: int, block: int) -> None:
+        seeds = np.random.SeedSequence([self.seed, int(self.episodes[row]), block])
+        generator = torch.Generator().manual_seed(int(seeds.generate_state(1, np.uint64)[0]))
+        self.drawn[row] = torch.randn(self.ahead, *self.shape, generator=generator)
+        self.blocks[row] = block

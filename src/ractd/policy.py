@@ -17,7 +17,7 @@ from ractd import fixed_times
 from ractd.config import DDPM, Diffusion, Network, check
 from ractd.diffusion.ctm import sequence_return
 from ractd.diffusion.samplers import SAMPLERS, Kind, Sampler
-from ractd.envs.evaluate import Context
+from ractd.envs.context import Context
 from ractd.envs.settings import REGISTERED, EnvironmentSettings
 from ractd.errors import RactdError
 from ractd.files import read_json, write_json

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ractd.envs.evaluate import ActionSequencePolicy, Context, EpisodePolicy, EvaluationResult, evaluate
+from ractd.envs.context import Context, EpisodePolicy, Past
+from ractd.envs.evaluate import ActionSequencePolicy, EvaluationResult, evaluate
 from ractd.envs.scores import family, normalized_score, reference
 from ractd.envs.vector import VectorEnv, envpool_vector, gymnasium_vector, make_vector
 
@@ -11,6 +12,7 @@ __all__ = [
     "Context",
     "EpisodePolicy",
     "EvaluationResult",
+    "Past",
     "VectorEnv",
     "envpool_vector",
     "evaluate",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ractd.envs.context import Context, EpisodeMemory, EpisodePolicy, past_steps_of
 from ractd.envs.scores import SOURCE, normalized_score, reference
 from ractd.envs.vector import MakeVector, Rows, VectorEnv, make_vector
 from ractd.errors import RactdError
@@ -26,24 +27,6 @@ class ActionSequencePolicy(Protocol):
     """What is scored: observations [B, h, O] float32, oldest first -> actions [B, c, A] in the environment's units."""
 
     def __call__(self, observations: NDArray[np.float32], /) -> NDArray[Any]:
-        """The next c actions for each row."""
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a policy is told beside its observations, if it asks."""
-
-    episodes: NDArray[np.int64]
-    """Number of each row's episode, from 0 on, [B]."""
-    plan: int
-    """Number of this plan in each of these episodes, from 0 on."""
-
-
-@runtime_checkable
-class EpisodePolicy(Protocol):
-    """A policy that asks which episodes its rows are of, so that what it draws for one depends on no other."""
-
-    def in_episodes(self, observations: NDArray[np.float32], context: Context, /) -> NDArray[Any]:
         """The next c actions for each row."""
 
 
@@ -162,15 +145,27 @@ def evaluate(
     num_envs: int | None = None,
     make: MakeVector = make_vector,
 ) -> EvaluationResult:
-    """Run `episodes` whole episodes of `policy` and return what they scored (protocol: paper, section 4.1).
+    """Run whole episodes of a policy and return what they scored (protocol: paper, section 4.1).
 
-    The policy sees the last `history` observations of the episodes that still run, plans every `execute` steps, and
-    the first `execute` actions of its sequence are executed, clipped to the environment's bounds. Episode i gets an
-    environment of its own, seeded with `seed + i`; a policy that is deterministic or draws by `Context`, as
-    `Policy.acting()` does, scores there the same whatever runs beside it (up to how a network rounds in batches of another
-    size), one that draws for its rows as they come does not. `progress(done, total, step)` is called after every plan. Raises
-    `RactdError` for an unknown environment, one that fails or gives NaN (environment, step and episode are named), a
-    sequence shorter than `execute` and actions that are not finite.
+    The policy sees the episodes that still run, plans every `execute` steps, and the first `execute` actions of its
+    sequence are executed, clipped to the environment's bounds. A policy that is deterministic or draws by `Context`, as
+    `Policy.acting()` does, scores in an episode the same whatever runs beside it, up to how a network rounds in batches of
+    another size. One that draws for its rows as they come does not.
+
+    Args:
+        policy: A function of observations, or an `EpisodePolicy`, which is told more.
+        env_id: The environment, as `make` knows it.
+        episodes: How many.
+        execute: Actions of a sequence that are executed before the next is planned.
+        history: Observations that the policy sees, the last ones.
+        seed: Episode i gets an environment of its own, seeded with `seed + i`.
+        progress: Called as `progress(done, total, step)` after every plan.
+        num_envs: Episodes at once; `MAX_BATCH` by default.
+        make: Makes the environments; see `environments_of` for those of data or of a policy.
+
+    Raises:
+        RactdError: The environment is unknown, fails or gives NaN (environment, step and episode are named), a sequence is
+            shorter than `execute`, or actions are not finite.
     """
     for name, value in (("episodes", episodes), ("execute", execute), ("history", history)):
         if value < 1:
@@ -245,31 +240,30 @@ def _run_wave(
     progress: Progress | None,
 ) -> None:
     rows = np.arange(env.num_envs)  # the environments whose episode still runs
-    first = wave.first
+    first, everything = wave.first, slice(wave.first, wave.first + env.num_envs)
+    memory = EpisodeMemory(env, history, past_steps_of(policy))
     starts = env.reset()
     wave.check("an observation", starts, rows, 0)
-    seen = np.repeat(starts[:, None], history, axis=1)
+    memory.begin(rows, starts)
     limit = env.max_episode_steps or MAX_STEPS
     act = policy.in_episodes if isinstance(policy, EpisodePolicy) else lambda observations, _: policy(observations)
     step = plans = 0
     while rows.size:
         start = time.perf_counter()
-        plan = np.asarray(act(seen[rows], Context(first + rows, plans)))
+        context = Context(first + rows, np.full(rows.size, plans), memory.past(rows))
+        plan = np.asarray(act(memory.observations[rows], context))
         plans += 1
         totals.policy_seconds += time.perf_counter() - start
-        _check_plan(plan, rows.size, env.action_low.size, execute, step)
+        check_plan(plan, rows.size, env.action_low.size, execute, step)
         plan = np.clip(plan, env.action_low, env.action_high)
         planned = np.arange(rows.size)  # the row of `plan` that belongs to each of `rows`
         for k in range(execute):
-            observations, rewards, terminated, truncated = env.step(plan[planned, k], rows)
+            actions = plan[planned, k]
+            observations, rewards, terminated, truncated = env.step(actions, rows)
             step += 1
             wave.check("a reward", rewards, rows, step)
-            totals.returns[first + rows] += rewards
-            totals.lengths[first + rows] += 1
+            memory.add(rows, actions, rewards, observations)
             totals.terminated[first + rows] = terminated
-            if history > 1:
-                seen[rows, :-1] = seen[rows, 1:]
-            seen[rows, -1] = observations
             ended = terminated | truncated
             # The observation that an episode ends with is no policy's to see: a fall may well be told by NaN.
             wave.check("an observation", observations[~ended], rows[~ended], step)
@@ -283,9 +277,11 @@ def _run_wave(
             )
         if progress is not None:
             progress(first + env.num_envs - rows.size, len(totals.returns), step)
+    totals.returns[everything], totals.lengths[everything] = memory.returns, memory.steps
 
 
-def _check_plan(plan: NDArray[Any], batch: int, action_dim: int, execute: int, step: int) -> None:
+def check_plan(plan: NDArray[Any], batch: int, action_dim: int, execute: int, step: int) -> None:
+    """Raise `RactdError` where a policy's actions aren't finite and [batch, c, action_dim] with c >= execute."""
     if plan.ndim != 3 or plan.shape[0] != batch or plan.shape[2] != action_dim:
         raise RactdError(
             f"the policy gave actions of shape {list(plan.shape)} for {batch} observations; "

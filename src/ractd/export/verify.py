@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ractd.data import OfflineDataset
 from ractd.diffusion.ctm import sequence_return
-from ractd.envs.evaluate import Context, EvaluationResult, evaluate
+from ractd.envs.context import Context
+from ractd.envs.evaluate import EvaluationResult, evaluate
 from ractd.envs.vector import MakeVector
 from ractd.errors import RactdError
 from ractd.export.formats import Precision
