@@ -222,7 +222,7 @@ def main() -> None:
     from inference import untrained
     from serve import exported, resident_mb, start
 
-    from ractd.config import PRESETS
+    from ractd.methods.ractd_settings import PRESETS
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     result: dict[str, Any] = {"messages": count}

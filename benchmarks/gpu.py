@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -74,6 +74,7 @@ def main() -> None:
     from ractd.data import load_dataset
     from ractd.envs.settings import REGISTERED
     from ractd.errors import RactdError
+    from ractd.settings import to_json
 
     try:
         data = load_dataset(options.data)
@@ -93,7 +94,7 @@ def main() -> None:
         "minutes": total / 60,
         "dataset": data.name,
     }
-    result["network"] = asdict(config.teacher.network)
+    result["network"] = to_json(config.teacher.network)
     work = sections.Work(options.device, options.tiny, data, config, result)
     measured: dict[str, sections.Section] = {
         "card": sections.card,

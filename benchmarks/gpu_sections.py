@@ -23,10 +23,12 @@ from common import summary
 from rich.console import Console
 from training import Contender, contenders
 
-from ractd.config import PRESETS, Config, Optimization, UNet
 from ractd.data import OfflineDataset
 from ractd.envs.vector import environments_of
+from ractd.methods.ractd_settings import PRESETS, Config
+from ractd.networks.unet import UNet
 from ractd.policy import Policy
+from ractd.settings import Optimization
 from ractd.training.checkpoint import load_weights, read_tensors, unprefixed
 from ractd.training.log import Log
 from ractd.training.loop import Interrupted, run_stage

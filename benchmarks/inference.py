@@ -24,12 +24,13 @@ import torch
 from common import print_table, summary, write_result
 from numpy.typing import NDArray
 
-from ractd.config import PRESETS, Config, UNet
 from ractd.export import export_policy
 from ractd.export.formats import Format
 from ractd.export.graph import PolicyGraph
+from ractd.methods.ractd_settings import PRESETS, Config
 from ractd.models import ReturnNetwork, build_network
 from ractd.models.normalizer import Normalizer
+from ractd.networks.unet import UNet
 from ractd.policy import Policy, PolicySpec
 from ractd_runtime import Policy as Deployed
 

@@ -42,9 +42,11 @@ from onnx import helper, numpy_helper
 from torch.utils.flop_counter import FlopCounterMode
 from training import gemm_peak
 
-from ractd.config import MLP, NETWORKS, PRESETS, Config, UNet
 from ractd.export import export_policy
 from ractd.export.graph import PolicyGraph
+from ractd.methods.ractd_settings import NETWORKS, PRESETS, Config
+from ractd.networks.mlp import MLP
+from ractd.networks.unet import UNet
 from ractd.policy import Policy
 from ractd_runtime import Policy as Deployed
 from ractd_runtime.session import OnnxSession

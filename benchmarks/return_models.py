@@ -24,9 +24,9 @@ from common import RESULTS, print_table, write_result
 from numpy.typing import NDArray
 from rich.console import Console
 
-from ractd.config import PRESETS, ReturnModel
 from ractd.data import load_dataset
 from ractd.envs.evaluate import evaluate
+from ractd.methods.ractd_settings import PRESETS, ReturnModel
 from ractd.policy import Policy
 from ractd.training.log import Log
 from ractd.training.metrics import Metrics

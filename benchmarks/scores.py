@@ -24,7 +24,7 @@ import numpy as np
 import tyro
 from common import RESULTS, machine, write_result
 
-from ractd.config import PRESETS
+from ractd.methods.ractd_settings import PRESETS
 from ractd.training.results import VARIANTS, read_result
 
 SEEDS = {

@@ -32,8 +32,8 @@ from inference import untrained
 from uvloop import new_event_loop
 from websockets.asyncio.client import connect
 
-from ractd.config import PRESETS
 from ractd.export import export_policy
+from ractd.methods.ractd_settings import PRESETS
 from ractd.policy import Policy
 from ractd.serve.wire import pack, unpack
 

@@ -29,9 +29,11 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from ractd.config import PRESETS, Config, Optimization, UNet
 from ractd.data import OfflineDataset
+from ractd.methods.ractd_settings import PRESETS, Config
 from ractd.models import ReturnNetwork, copy_matching
+from ractd.networks.unet import UNet
+from ractd.settings import Optimization
 from ractd.training.log import Log
 from ractd.training.loop import Objective, Stage, averaged_copy, run_stage, share_of_process, step_generator
 from ractd.training.metrics import Metrics

@@ -17,10 +17,10 @@ import numpy as np
 from rich.console import Console
 
 import ractd
-from ractd.config import PRESETS
 from ractd.data import load_dataset
 from ractd.data.maze import make_maze_dataset
 from ractd.envs.maze import MazeVector, parse_maze
+from ractd.methods.ractd_settings import PRESETS
 from ractd.planner import Planner
 
 MAP = """

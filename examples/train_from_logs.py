@@ -16,8 +16,8 @@ import numpy as np
 from rich.console import Console
 
 import ractd
-from ractd.config import PRESETS, Config
 from ractd.data import validate
+from ractd.methods.ractd_settings import PRESETS, Config
 
 STEP, LENGTH = 0.05, 60
 

@@ -9,8 +9,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ractd.config import TerminalsMean
 from ractd.data.dataset import OfflineDataset
+from ractd.settings import TerminalsMean
 
 
 def arrays(

@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ractd.config import DDPM, MLP, Network, UNet
 from ractd.data import OfflineDataset
 from ractd.data.dataset import describe
 from ractd.diffusion.samplers import SAMPLERS
+from ractd.diffusion.settings import DDPM
 from ractd.models import ReturnNetwork, build_network
 from ractd.models.normalizer import Normalizer
+from ractd.networks import Network
+from ractd.networks.mlp import MLP
+from ractd.networks.unet import UNet
 from ractd.policy import Policy, PolicySpec
 
 OBSERVATIONS, ACTIONS = 3, 2

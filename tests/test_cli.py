@@ -18,9 +18,9 @@ from dataset_factory import save_npz
 
 from ractd.commands.data import List
 from ractd.commands.train import Train
-from ractd.config import PRESETS
 from ractd.data import load_dataset
 from ractd.data.windows import Windows
+from ractd.methods.ractd_settings import PRESETS
 
 Command = Callable[..., Answer]
 POLICIES = ("teacher", "plain", "student")

@@ -18,10 +18,10 @@ from dataset_factory import make
 import ractd
 from ractd.cli import parse
 from ractd.commands.train import Train
-from ractd.config import PRESETS, Config
 from ractd.data.hdf5 import write_hdf5
 from ractd.errors import RactdError
 from ractd.export.graph import batch_first
+from ractd.methods.ractd_settings import PRESETS, Config
 from ractd.planner import Planner
 from ractd.policy import Policy
 

@@ -11,11 +11,14 @@ import torch
 from dataset_factory import make
 
 import ractd
-from ractd.config import MLP, PRESETS, Config, Diffusion, Optimization
 from ractd.data.windows import Windows
+from ractd.diffusion.settings import Diffusion
 from ractd.files import read_json
+from ractd.methods.ractd_settings import PRESETS, Config
 from ractd.models import ReturnNetwork, build_network, copy_matching
 from ractd.models.normalizer import Normalizer
+from ractd.networks.mlp import MLP
+from ractd.settings import Optimization
 from ractd.training import stages
 from ractd.training.collapse import CollapseWatch, complaint
 from ractd.training.samples import ActionSequences

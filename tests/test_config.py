@@ -9,10 +9,11 @@ import pytest
 from dataset_factory import make
 
 from ractd.commands.train import PresetName
-from ractd.config import DEFAULT_GAMMA, PRESETS, Config, check
 from ractd.data import OfflineDataset
 from ractd.data.origin import published_recipe, rebuilt_recipe
 from ractd.errors import RactdError
+from ractd.methods.ractd_settings import DEFAULT_GAMMA, PRESETS, Config
+from ractd.settings import check
 from ractd.training.pipeline import resolve
 
 

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor, nn
 
-from ractd.config import MLP, Diffusion
 from ractd.diffusion import ctm
 from ractd.diffusion.edm import distance, draw_sigma, loss_weight, sigma_schedule
 from ractd.diffusion.samplers import heun, heun_step
+from ractd.diffusion.settings import Diffusion
 from ractd.models import build_network
+from ractd.networks.mlp import MLP
 from ractd.training.student import student_network
 
 DIFFUSION = Diffusion()

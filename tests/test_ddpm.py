@@ -13,10 +13,12 @@ from accelerate import Accelerator
 from gaussian import MU, S0
 from torch import Tensor
 
-from ractd.config import DDPM, MLP, Optimization
 from ractd.diffusion.ddpm import clean_estimate, noise_levels, noise_loss, sampling_levels, scales
 from ractd.diffusion.samplers import SAMPLERS
+from ractd.diffusion.settings import DDPM
 from ractd.models import build_network
+from ractd.networks.mlp import MLP
+from ractd.settings import Optimization
 from ractd.training.ddpm import NoiseObjective, noise_denoiser
 from ractd.training.loop import Stage, averaged_copy, run_stage
 from ractd.training.metrics import Metrics

@@ -14,11 +14,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from ractd.config import DDPM, MLP, Diffusion
 from ractd.diffusion import samplers
 from ractd.diffusion.ddpm import BETAS, noise_levels, sampling_levels
 from ractd.diffusion.edm import sigma_schedule
+from ractd.diffusion.settings import DDPM, Diffusion
 from ractd.models import build_network
+from ractd.networks.mlp import MLP
 from ractd.training.ddpm import noise_denoiser
 from ractd.training.teacher import denoiser
 

@@ -14,10 +14,13 @@ from accelerate import Accelerator
 from dataset_factory import make
 from torch import nn
 
-from ractd.config import MLP, Anchor, Diffusion, Optimization, Student
 from ractd.data.windows import Windows
+from ractd.diffusion.settings import Diffusion
+from ractd.methods.ractd_settings import Anchor, Student
 from ractd.models import ReturnNetwork, build_network, copy_matching
 from ractd.models.normalizer import Normalizer
+from ractd.networks.mlp import MLP
+from ractd.settings import Optimization
 from ractd.training.checkpoint import read_tensors
 from ractd.training.loop import LOG_EVERY, Interrupted, Stage, averaged_copy, run_stage
 from ractd.training.metrics import Metrics

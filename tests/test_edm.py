@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ractd.config import Diffusion
 from ractd.diffusion.edm import (
     WeightedDistance,
     distance,
@@ -24,6 +23,7 @@ from ractd.diffusion.edm import (
     weighted_pseudo_huber,
     weighted_square,
 )
+from ractd.diffusion.settings import Diffusion
 
 DIFFUSION = Diffusion()
 NO_CONDITION = torch.zeros(0)

@@ -21,14 +21,16 @@ from conftest import Trained, environment
 from export_factory import ACTIONS, OBSERVATIONS, TINY_MLP, TINY_UNET, logs, make_policy, observations
 from rich.console import Console
 
-from ractd.config import DDPM, MLP, Network
 from ractd.data.hdf5 import write_hdf5
 from ractd.diffusion.samplers import SAMPLERS
+from ractd.diffusion.settings import DDPM
 from ractd.errors import RactdError
 from ractd.export import export_policy, exporter, verify
 from ractd.export.graph import OneStepGraph, PolicyGraph, batch_first, draws_first, graph_of
 from ractd.export.report import summary
 from ractd.fixed_times import preconditioning, times
+from ractd.networks import Network
+from ractd.networks.mlp import MLP
 from ractd.policy import MODELS, Policy
 from ractd_runtime import Policy as Deployed
 

@@ -13,9 +13,10 @@ from test_policy import OBS, A, make, observations, written_out
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, prune, vector_to_parameters
 
-from ractd.config import MLP, UNet
 from ractd.envs import Context
 from ractd.export.graph import PolicyGraph, batch_first, graph_of
+from ractd.networks.mlp import MLP
+from ractd.networks.unet import UNet
 from ractd.policy import FEW, Policy
 
 NETWORKS = pytest.mark.parametrize(

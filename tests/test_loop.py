@@ -15,11 +15,14 @@ from dataset_factory import make
 from rich.console import Console
 from torch import Tensor, nn
 
-from ractd.config import MLP, Diffusion, Optimization, Student
 from ractd.data.windows import Windows
+from ractd.diffusion.settings import Diffusion
 from ractd.errors import RactdError
+from ractd.methods.ractd_settings import Student
 from ractd.models import ReturnNetwork, build_network, copy_matching
 from ractd.models.normalizer import Normalizer
+from ractd.networks.mlp import MLP
+from ractd.settings import Optimization
 from ractd.training.checkpoint import read_tensors
 from ractd.training.loop import (
     LOG_EVERY,

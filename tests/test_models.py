@@ -7,11 +7,13 @@ from itertools import pairwise
 import pytest
 import torch
 
-from ractd.config import MLP, PRESETS, UNet
 from ractd.errors import RactdError
+from ractd.methods.ractd_settings import PRESETS
 from ractd.models import MLPDenoiser, ReturnNetwork, UNetDenoiser, build_network, copy_matching
 from ractd.models.mish import Mish
 from ractd.models.unet import Conv, ConvTranspose
+from ractd.networks.mlp import MLP
+from ractd.networks.unet import UNet
 
 # (preset, dimension of x, dimension of the condition, parameters of the teacher, of the student).
 # MuJoCo: hopper, 3 actions, 11 observations. Maze2d plans states (4) given state and goal position (4 + 2).

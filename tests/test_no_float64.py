@@ -21,9 +21,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import ractd
-from ractd.config import DDPM, MLP, PRESETS, Config, Plan
+from ractd.diffusion.settings import DDPM
+from ractd.methods.ractd_settings import PRESETS, Config, Plan
 from ractd.models import ReturnNetwork, build_network
 from ractd.models.normalizer import Normalizer
+from ractd.networks.mlp import MLP
 from ractd.policy import Policy, PolicySpec
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")

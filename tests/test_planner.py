@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.interpolate import BSpline
 
-from ractd.config import MLP, Optimization
 from ractd.data.dataset import OfflineDataset
 from ractd.diffusion.ctm import reward_loss, sequence_return
 from ractd.envs.context import Context
@@ -23,8 +22,10 @@ from ractd.export.graph import draws_first
 from ractd.models import InverseDynamics, ReturnNetwork, build_network
 from ractd.models.normalizer import PlanNormalizer
 from ractd.models.spline import Spline, bspline_weights
+from ractd.networks.mlp import MLP
 from ractd.planner import Planner
 from ractd.policy import Policy, PolicySpec
+from ractd.settings import Optimization
 from ractd.training.planner import DynamicsObjective, GoalRewardObjective
 from ractd.training.samples import Plans
 

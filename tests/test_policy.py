@@ -13,12 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ractd.config import DDPM, MLP, UNet
 from ractd.diffusion.ddpm import linear_betas
 from ractd.diffusion.samplers import SAMPLERS
+from ractd.diffusion.settings import DDPM
 from ractd.errors import RactdError
 from ractd.models import ReturnNetwork, build_network
 from ractd.models.normalizer import Normalizer
+from ractd.networks.mlp import MLP
+from ractd.networks.unet import UNet
 from ractd.policy import FORMAT_VERSION, Policy, PolicySpec
 from ractd.training.checkpoint import write_tensors
 from ractd.training.student import student_network
@@ -281,7 +283,7 @@ def test_a_ddpm_teacher_is_saved_with_its_schedule(tmp_path: Path) -> None:
     obs = observations(9, OBS)
     np.testing.assert_array_equal(loaded.reset(5).act_chunk(obs), policy.reset(5).act_chunk(obs))
     edit(tmp_path / "p", ddpm={"timesteps": 0, "betas": "cosine", "clip": 1.0})
-    with pytest.raises(RactdError, match=r"config\.json: ddpm\.timesteps is 0"):
+    with pytest.raises(RactdError, match=r"config\.json: PolicySpec\.ddpm\.timesteps is 0"):
         Policy.load(tmp_path / "p")
 
 

@@ -13,8 +13,10 @@ from conftest import Trained, assert_same_tensors, environment, pendulum_data
 from dataset_factory import make
 
 import ractd
-from ractd.config import MLP, PRESETS, Config, Optimization
 from ractd.data.returns import resolved_penalty
+from ractd.methods.ractd_settings import PRESETS, Config
+from ractd.networks.mlp import MLP
+from ractd.settings import Optimization
 
 pytestmark = pytest.mark.usefixtures("short_latency")
 
@@ -34,7 +36,7 @@ def small(steps: int = 50) -> Config:
 
 def test_importing_ractd_imports_no_torch() -> None:
     code = (
-        "import sys, ractd, ractd.config, ractd.cli\n"
+        "import sys, ractd, ractd.settings, ractd.cli\n"
         "assert ractd.__version__ and not {'torch', 'h5py', 'numpy'} & sys.modules.keys(), sys.modules.keys()\n"
         "ractd.load_dataset\n"
         "assert 'torch' not in sys.modules, 'loading data takes no torch'\n"

@@ -464,7 +464,7 @@ def test_bad_arguments_are_refused(arguments: list[str], said: str, tmp_path: Pa
     ("words", "said"),
     [
         (["--horizn", "3"], "--horizn"),
-        (["--horizon", "0"], "--horizon is 0, expected a number from 1"),
+        (["--horizon", "0"], "--horizon is 0, expected a whole number from 1"),
         (["--preset", "demo"], "--preset after '--': 'ractd reproduce' sets it itself, for pendulum-s0"),
         (["--out=elsewhere"], "--out after '--': 'ractd reproduce' sets it itself"),
         (["--student.reward-weight", "3"], "--student.reward-weight after '--': 'ractd reproduce' sets it itself"),

@@ -10,11 +10,14 @@ import torch
 from dataset_factory import make
 from torch import Tensor, nn
 
-from ractd.config import MLP, Diffusion, Optimization, Student
 from ractd.data.windows import Windows
 from ractd.diffusion.ctm import one_step, sequence_return
+from ractd.diffusion.settings import Diffusion
+from ractd.methods.ractd_settings import Student
 from ractd.models import ReturnNetwork, build_network
 from ractd.models.normalizer import Normalizer
+from ractd.networks.mlp import MLP
+from ractd.settings import Optimization
 from ractd.training import reward
 from ractd.training.loop import averaged_copy
 from ractd.training.reward import auto_weight, differentiated, gradient_of_data, only_judged

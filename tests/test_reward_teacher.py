@@ -14,12 +14,14 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from ractd.config import MLP, Diffusion, Optimization
 from ractd.data.dataset import OfflineDataset
 from ractd.data.windows import Windows
 from ractd.diffusion.edm import distance, loss_weight
+from ractd.diffusion.settings import Diffusion
 from ractd.models import ReturnNetwork, build_network
 from ractd.models.normalizer import Normalizer
+from ractd.networks.mlp import MLP
+from ractd.settings import Optimization
 from ractd.training.loop import Interrupted, Stage, averaged_copy, run_stage
 from ractd.training.metrics import Metrics
 from ractd.training.samples import ActionSequences

@@ -15,16 +15,20 @@ from rich.console import Console
 
 import ractd
 from ractd.commands.train import settings_of
-from ractd.config import DDPM, MLP, PRESETS, Config, Network, Optimization
 from ractd.data import OfflineDataset
 from ractd.data.hdf5 import write_hdf5
 from ractd.data.ranges import within
 from ractd.data.windows import Windows
 from ractd.diffusion.ctm import reward_loss
+from ractd.diffusion.settings import DDPM
 from ractd.errors import RactdError
 from ractd.export import export_policy
+from ractd.methods.ractd_settings import PRESETS, Config
 from ractd.models.normalizer import Normalizer, PlanNormalizer
+from ractd.networks import Network
+from ractd.networks.mlp import MLP
 from ractd.policy import WEIGHTS, Policy
+from ractd.settings import Optimization
 from ractd.training.checkpoint import read_tensors
 from ractd.training.samples import ActionSequences, Plans
 from ractd_runtime import Policy as Deployed

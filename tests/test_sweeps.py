@@ -296,7 +296,10 @@ def test_a_killed_sweep_goes_on_to_the_table_of_one_that_was_not(cli: Callable[.
     [
         (["--vary", "teacher.network.widht", "1", "2"], "--teacher.network.width"),
         (["--vary", "teacher.network.width", "16", "wide"], "invalid literal"),
-        (["--vary", "teacher.network.width", "16", "0"], "--teacher.network.width is 0, expected a number from 1"),
+        (
+            ["--vary", "teacher.network.width", "16", "0"],
+            "--teacher.network.width is 0, expected a whole number from 1",
+        ),
         (["--vary", "teacher.network.width"], "expected an option and its values"),
         (["--vary", "seed", "1", "2"], "--vary seed: not for a sweep; use --seeds"),
         (["--seeds", "0"], "--seeds is 0, expected 1 or more"),

@@ -11,7 +11,9 @@ import torch
 from conftest import Trained
 from rich.console import Console
 
-from ractd.config import MLP, Network, UNet
+from ractd.networks import Network
+from ractd.networks.mlp import MLP
+from ractd.networks.unet import UNet
 from ractd.threads import WIDE, threads_for
 from ractd.training.results import evaluate_policy
 

@@ -13,15 +13,18 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from ractd.config import MLP, Diffusion, Optimization, Student
 from ractd.data import return_to_go
 from ractd.data.dataset import OfflineDataset
 from ractd.data.windows import Windows
 from ractd.diffusion import ctm
 from ractd.diffusion.edm import scalings, sigma_schedule
 from ractd.diffusion.samplers import heun
+from ractd.diffusion.settings import Diffusion
+from ractd.methods.ractd_settings import Student
 from ractd.models import ReturnNetwork, build_network, copy_matching
 from ractd.models.normalizer import Normalizer
+from ractd.networks.mlp import MLP
+from ractd.settings import Optimization
 from ractd.training.loop import Stage, averaged_copy, run_stage
 from ractd.training.metrics import Metrics
 from ractd.training.returns import ReturnObjective

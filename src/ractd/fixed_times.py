@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from ractd.config import Diffusion
 from ractd.diffusion.edm import scalings
 from ractd.diffusion.samplers import Kind
+from ractd.diffusion.settings import Diffusion
 from ractd.kept import Kept
 from ractd.models.fixed_time import NETWORK_ALONE, AtTime, FoldsTime, Preconditioning
 

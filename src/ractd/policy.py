@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ractd import fixed_times
-from ractd.config import DDPM, Diffusion, Network, check
 from ractd.diffusion.ctm import sequence_return
 from ractd.diffusion.samplers import SAMPLERS, Kind, Sampler
+from ractd.diffusion.settings import DDPM, Diffusion
 from ractd.envs.context import Context
 from ractd.envs.settings import REGISTERED, EnvironmentSettings
 from ractd.errors import RactdError
@@ -24,8 +24,9 @@ from ractd.files import read_json, write_json
 from ractd.kept import Keeper, Kept
 from ractd.models import InverseDynamics, ReturnNetwork, build_network
 from ractd.models.normalizer import Normalizer, PlanNormalizer
+from ractd.networks import Network
 from ractd.noise import EpisodeNoise
-from ractd.serialize import from_json, to_json
+from ractd.settings import check, from_json, to_json
 from ractd.training.checkpoint import load_weights, read_tensors, write_tensors
 from ractd.training.ddpm import noise_denoiser
 from ractd.training.student import student_network

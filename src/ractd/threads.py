@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
-from ractd.config import MLP, Network
+from ractd.networks import Network
+from ractd.networks.mlp import MLP
 
 WIDE = 1024
 """Units of a layer from which its matrices are worth dividing."""

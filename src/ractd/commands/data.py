@@ -13,7 +13,7 @@ from tyro.conf import Positional
 
 from ractd.commands.consoles import err, out, say
 from ractd.commands.parsing import read
-from ractd.config import TerminalsMean
+from ractd.settings import TerminalsMean
 
 
 @dataclass

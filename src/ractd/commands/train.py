@@ -14,8 +14,9 @@ from tyro.conf import AvoidSubcommands, FlagCreatePairsOff, Positional, arg
 
 from ractd.commands.consoles import out, say
 from ractd.commands.parsing import read, unknown
-from ractd.config import NETWORKS, PRESETS, Config, TerminalsMean, check
 from ractd.errors import RactdError
+from ractd.methods.ractd_settings import NETWORKS, PRESETS, Config
+from ractd.settings import TerminalsMean, check
 
 PresetName = Literal[
     "cpu",

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ractd.config import TerminalsMean
 from ractd.data.ends import EpisodeEnds, episode_ends
 from ractd.data.ranges import Statistics, statistics_of
 from ractd.envs.settings import REGISTERED, EnvironmentSettings
 from ractd.errors import RactdError
-from ractd.serialize import to_json
+from ractd.settings import TerminalsMean, to_json
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]

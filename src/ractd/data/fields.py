@@ -18,7 +18,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ractd.config import TerminalsMean
 from ractd.data.dataset import CONTINUOUS
 from ractd.data.end_fields import (
     MARKS,
@@ -30,7 +29,7 @@ from ractd.data.ranges import BLOCK_ROWS
 from ractd.data.rewards import is_maze
 from ractd.envs.settings import REGISTERED, EnvironmentSettings
 from ractd.errors import RactdError
-from ractd.serialize import from_json
+from ractd.settings import TerminalsMean, from_json
 
 Array = NDArray[Any]
 

@@ -32,7 +32,7 @@ from ractd.data.returns import observations_after
 from ractd.envs.settings import REGISTERED
 from ractd.errors import RactdError
 from ractd.files import replacing
-from ractd.serialize import to_json
+from ractd.settings import to_json
 
 if TYPE_CHECKING:
     import h5py

@@ -12,7 +12,6 @@ from typing import Literal
 
 import platformdirs
 
-from ractd.config import TerminalsMean
 from ractd.data import d4rl, hdf5, npz
 from ractd.data import minari as minari_format
 from ractd.data.dataset import OfflineDataset
@@ -20,6 +19,7 @@ from ractd.data.fields import Source
 from ractd.data.reading import load
 from ractd.envs.settings import settings_for
 from ractd.errors import RactdError
+from ractd.settings import TerminalsMean
 
 Kind = Literal["made", "recipe", "d4rl", "minari"]
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ractd.config import TerminalsMean
 from ractd.data.dataset import Bools, Floats, Ints, OfflineDataset
 from ractd.data.end_checks import check_ends, check_returns
 from ractd.data.end_fields import SUCCESSES
@@ -20,6 +19,7 @@ from ractd.data.registry import find_source
 from ractd.data.rewards import settle_rewards
 from ractd.envs.settings import settings_for
 from ractd.errors import RactdError
+from ractd.settings import TerminalsMean
 
 __all__ = ["ACCEPTABLE", "Finding", "constant_dimensions", "examined", "validate"]
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ractd.config import Diffusion
 from ractd.diffusion.edm import Denoiser, distance, draw_sigma, dsm_loss, expand, loss_weight, sigma_schedule, warp
 from ractd.diffusion.samplers import StudentNetwork, heun, heun_step, jump, to_clean
+from ractd.diffusion.settings import Diffusion
 
 ReturnFunction = Callable[[Tensor, Tensor], Tensor]
 

@@ -13,8 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ractd.config import DDPM
 from ractd.diffusion.edm import Denoiser, expand
+from ractd.diffusion.settings import DDPM
 
 NoiseNetwork = Callable[[Tensor, Tensor, Tensor], Tensor]
 

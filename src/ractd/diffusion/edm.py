@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from ractd.config import Diffusion
+from ractd.diffusion.settings import Diffusion
 
 Denoiser = Callable[[Tensor, Tensor, Tensor], Tensor]
 Number = TypeVar("Number", Tensor, float)

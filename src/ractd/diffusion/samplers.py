@@ -14,9 +14,9 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from ractd.config import DDPM, MOST_STEPS, Diffusion
 from ractd.diffusion.ddpm import sampling_levels, scales
 from ractd.diffusion.edm import Denoiser, expand, sigma_schedule, warp
+from ractd.diffusion.settings import DDPM, MOST_STEPS, Diffusion
 
 StudentNetwork = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 

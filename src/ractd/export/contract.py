@@ -15,7 +15,7 @@ from ractd.envs.vector import make_gymnasium
 from ractd.errors import RactdError
 from ractd.files import read_json
 from ractd.policy import Policy, PolicySpec
-from ractd.serialize import to_json
+from ractd.settings import to_json
 from ractd.training.results import VARIANTS, WITHOUT_RETURNS, policy_directory
 from ractd.training.rundir import read_run, versions
 from ractd_runtime.contract import FORMAT, FORMAT_VERSION

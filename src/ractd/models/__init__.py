@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from torch import nn
 
-from ractd.config import MLP, Network
 from ractd.models.dynamics import InverseDynamics
 from ractd.models.mlp import MLPDenoiser
 from ractd.models.returns import ReturnNetwork
 from ractd.models.unet import UNetDenoiser
+from ractd.networks import Network
+from ractd.networks.mlp import MLP
+from ractd.networks.unet import UNet
 
 __all__ = [
     "InverseDynamics",
@@ -27,6 +29,7 @@ def build_network(network: Network, horizon: int, dim: int, condition_dim: int, 
     """
     if isinstance(network, MLP):
         return MLPDenoiser(horizon, dim, condition_dim, network, jumps)
+    assert isinstance(network, UNet)
     return UNetDenoiser(horizon, dim, condition_dim, network, jumps)
 
 

@@ -8,9 +8,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ractd.config import MLP
 from ractd.models.embedding import JumpEmbedding
 from ractd.models.fixed_time import Preconditioning, linear
+from ractd.networks.mlp import MLP
 
 
 class Block(nn.Module):

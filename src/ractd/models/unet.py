@@ -9,11 +9,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ractd.config import UNet
 from ractd.errors import RactdError
 from ractd.models.embedding import JumpEmbedding
 from ractd.models.fixed_time import NETWORK_ALONE, Preconditioning, linear
 from ractd.models.mish import Mish
+from ractd.networks.unet import UNet
 
 
 def channels_beside(weight: Tensor) -> Tensor:

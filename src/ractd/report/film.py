@@ -23,7 +23,7 @@ from ractd.envs.modules import import_environment, registered_name
 from ractd.envs.settings import EnvironmentSettings
 from ractd.envs.vector import gymnasium_with_robotics, make_gymnasium, one_reward
 from ractd.errors import RactdError
-from ractd.serialize import from_json
+from ractd.settings import from_json
 
 SIZE = (320, 240)
 """Width and height, both even as H.264 wants it."""

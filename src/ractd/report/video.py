@@ -23,7 +23,7 @@ from ractd.envs.vector import Rows, Step, VectorEnv, gymnasium_vector, gymnasium
 from ractd.errors import RactdError
 from ractd.policy import Policy
 from ractd.report.contents import Contents, mapping, number
-from ractd.serialize import to_json
+from ractd.settings import to_json
 from ractd.training.results import policy_directory
 
 EPISODES = 10

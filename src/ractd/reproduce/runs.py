@@ -14,16 +14,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ractd.config import Config
 from ractd.data import OfflineDataset
 from ractd.data.maze import maze_of, planner_preset_of
 from ractd.envs.scores import normalized_score, reference
 from ractd.errors import RactdError
 from ractd.files import read_json
+from ractd.methods.ractd_settings import Config
 from ractd.policy import CONTRACT, Policy
 from ractd.report.contents import read_curves
 from ractd.reproduce.lines import NOT_RUN, Floats, Measured
-from ractd.serialize import to_json
+from ractd.settings import to_json
 from ractd.sweeps.trials import Trial
 from ractd.training.pipeline import resolve
 from ractd.training.results import evaluation_path, executed, policy_directory, read_result

@@ -53,7 +53,7 @@ class TorchPolicy:
     """A PyTorch policy as the server takes it."""
 
     def __init__(self, policy: Policy) -> None:
-        from ractd.serialize import to_json
+        from ractd.settings import to_json
 
         spec = policy.spec
         self.policy = policy

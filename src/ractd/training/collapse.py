@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ractd.config import Diffusion
 from ractd.diffusion.ctm import one_step, sequence_return
 from ractd.diffusion.edm import sigma_schedule
 from ractd.diffusion.samplers import heun
+from ractd.diffusion.settings import Diffusion
 from ractd.models import ReturnNetwork
 from ractd.training.samples import Samples
 from ractd.training.student import student_network

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ractd.config import DDPM, Optimization
 from ractd.diffusion.ddpm import clean_estimate, noise_levels, noise_loss
 from ractd.diffusion.edm import Denoiser
+from ractd.diffusion.settings import DDPM
+from ractd.settings import Optimization
 from ractd.training.samples import Samples
 
 

@@ -21,8 +21,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from ractd.config import Optimization
 from ractd.errors import RactdError
+from ractd.settings import Optimization
 from ractd.training.checkpoint import (
     load_optimizer,
     load_weights,

@@ -16,7 +16,6 @@ from accelerate import Accelerator
 from rich.console import Console
 from rich.markup import escape
 
-from ractd.config import DEFAULT_GAMMA, GAMMA, PRESETS, TABLE_9, Config, TerminalsMean, check, penalty_of
 from ractd.data import OfflineDataset
 from ractd.data.dataset import describe
 from ractd.data.end_checks import told_of_ends
@@ -28,10 +27,11 @@ from ractd.data.validation import NO_ENVIRONMENT, examined
 from ractd.envs.scores import family
 from ractd.envs.settings import REGISTERED
 from ractd.errors import RactdError
+from ractd.methods.ractd_settings import DEFAULT_GAMMA, GAMMA, PRESETS, TABLE_9, Config, penalty_of
 from ractd.models import build_network
 from ractd.planner import Planner
 from ractd.policy import WEIGHTS, Policy
-from ractd.serialize import to_json
+from ractd.settings import TerminalsMean, check, to_json
 from ractd.threads import threads_for
 from ractd.training.log import Log
 from ractd.training.loop import Interrupted

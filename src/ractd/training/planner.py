@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ractd.config import Optimization
 from ractd.errors import RactdError
 from ractd.models import InverseDynamics, ReturnNetwork
+from ractd.settings import Optimization
 from ractd.training.samples import Plans
 
 Reached = Callable[[Tensor, Tensor], Tensor]

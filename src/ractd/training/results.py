@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
-from ractd.config import Config, penalty_of
 from ractd.data import OfflineDataset
 from ractd.data.dataset import describe
 from ractd.data.end_checks import told_of_ends
@@ -28,6 +27,7 @@ from ractd.envs.settings import EnvironmentSettings, settings_for
 from ractd.envs.vector import MakeVector, environments_of
 from ractd.errors import RactdError
 from ractd.files import read_json, write_json
+from ractd.methods.ractd_settings import Config, penalty_of
 from ractd.planner import Planner
 from ractd.policy import Policy
 from ractd.threads import threads_for

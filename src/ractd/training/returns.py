@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ractd.config import Optimization
 from ractd.data.windows import Windows
 from ractd.models import ReturnNetwork
 from ractd.models.normalizer import Normalizer
+from ractd.settings import Optimization
 
 
 class ReturnObjective(nn.Module):

@@ -13,7 +13,6 @@ from accelerate import Accelerator
 from rich.markup import escape
 from torch import Tensor, nn
 
-from ractd.config import Config, Optimization, penalty_of
 from ractd.data import OfflineDataset, return_to_go
 from ractd.data.dataset import describe
 from ractd.data.end_checks import told_of_ends
@@ -21,10 +20,12 @@ from ractd.data.maze import maze_of
 from ractd.data.ranges import within
 from ractd.data.windows import Windows
 from ractd.envs.maze import Maze
+from ractd.methods.ractd_settings import Config, penalty_of
 from ractd.models import InverseDynamics, ReturnNetwork, build_network
 from ractd.models.normalizer import Normalizer, PlanNormalizer
 from ractd.planner import Planner
 from ractd.policy import Policy, PolicySpec
+from ractd.settings import Optimization
 from ractd.training.log import Log
 from ractd.training.loop import Stage, read_step, run_stage
 from ractd.training.metrics import Metrics

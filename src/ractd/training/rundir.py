@@ -14,10 +14,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 import ractd
-from ractd.config import Config
 from ractd.errors import RactdError
 from ractd.files import read_json, refuse_foreign, write_json
-from ractd.serialize import from_json, to_json
+from ractd.methods.ractd_settings import Config
+from ractd.settings import from_json, to_json
 
 FORMAT_VERSION = 1
 SINCE = ("end_kinds", "terminals_mean")

@@ -9,11 +9,13 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from ractd.config import Anchor, Diffusion, Optimization, Student
 from ractd.diffusion import ctm
 from ractd.diffusion.edm import Denoiser, distance, loss_weight, precondition, sigma_schedule
 from ractd.diffusion.samplers import StudentNetwork
+from ractd.diffusion.settings import Diffusion
+from ractd.methods.ractd_settings import Anchor, Student
 from ractd.models import ReturnNetwork
+from ractd.settings import Optimization
 from ractd.training.reward import (
     WEIGHT_MEMORY,
     auto_weight,

@@ -9,7 +9,6 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ractd.config import Diffusion, Optimization, TeacherLoss
 from ractd.diffusion.ctm import reward_loss
 from ractd.diffusion.edm import (
     Denoiser,
@@ -20,7 +19,10 @@ from ractd.diffusion.edm import (
     weighted_pseudo_huber,
     weighted_square,
 )
+from ractd.diffusion.settings import Diffusion
+from ractd.methods.ractd_settings import TeacherLoss
 from ractd.models import ReturnNetwork
+from ractd.settings import Optimization
 from ractd.training.reward import WEIGHT_MEMORY, auto_weight, differentiated, gradient_of_data, mean_gradient
 from ractd.training.samples import Samples
 

@@ -1,4 +1,4 @@
-"""Configurations as JSON: every preset round-trips, every mistake is named with file and field."""
+"""Settings as JSON: every preset round-trips, every mistake is named with file and field."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from ractd.config import MLP, PRESETS, Config, Optimization, Student, Teacher, UNet
 from ractd.errors import RactdError
-from ractd.serialize import from_json, to_json
+from ractd.methods.ractd_settings import PRESETS, Config, Student, Teacher
+from ractd.networks.mlp import MLP
+from ractd.networks.unet import UNet
+from ractd.settings import Optimization, from_json, to_json
 
 PATH = Path("runs/a/config.json")
 
@@ -108,7 +110,7 @@ def test_content_that_is_no_object_is_refused(content: Any) -> None:
 
 
 def test_an_unknown_kind_of_network_names_the_known_ones() -> None:
-    with pytest.raises(RactdError, match=r"network is .*\['mlp', 'unet'\]"):
+    with pytest.raises(RactdError, match=r"Teacher\.network: unknown network 'transformer', .*mlp, unet"):
         from_json(Teacher, {"network": {"kind": "transformer"}}, PATH)
 
 

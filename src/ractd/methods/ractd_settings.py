@@ -1,0 +1,265 @@
+"""Every default of RACTD in one place: frozen dataclasses, and the paper's tables as named presets.
+
+A preset is a whole `Config`; the command line starts from the one
+that `--preset` names and replaces what the user types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from ractd.diffusion.settings import DDPM, Diffusion
+from ractd.networks import Network
+from ractd.networks.mlp import MLP
+from ractd.networks.unet import UNet
+from ractd.settings import Count, CountOrNone, Evaluation, NotNegative, Optimization, Settings
+
+
+@dataclass(frozen=True)
+class ReturnModel:
+    """The return-to-go model R(s, a) (paper, section 3.3, Table 8 and B.2)."""
+
+    layers: tuple[Count, ...] = (32, 64, 128, 256)
+    """Widths of the Linear + Mish layers (Table 8)."""
+    members: CountOrNone = 1
+    """Networks of these layers whose mean is the return model; their errors differ, what they learnt does not. 0 for none, as of
+    data without rewards: students are plain then, and nothing is ranked or estimated."""
+    gamma: Annotated[float, Meta(ge=0, le=1)] | None = None
+    """Discount; by default the paper's for hopper, walker2d and halfcheetah (B.2), else 0.99."""
+    termination_penalty: Annotated[float, Meta(ge=-1e12, le=1e12)] | None = None
+    """Added to the reward where an episode ends by a failure (B.2), never at a success or a time limit; 0 switches it off. By
+    default the paper's -100 for rewards of 1 to 10 a step, and at the scale of others."""
+    action_noise: NotNegative = 0.0
+    """Standard deviation of noise added to the scaled actions (a planner's: states) it is trained on: a smoother model
+    misleads the student less."""
+    validation_share: Annotated[float, Meta(ge=0, le=0.5)] = 0.05
+    """Share of the episodes held out to measure the model's error."""
+    optimization: Optimization = field(
+        default_factory=lambda: Optimization(steps=6_000, batch_size=512, learning_rate=1e-3)
+    )
+    """How it is trained."""
+
+
+TeacherLoss = Literal["pseudo-huber", "square"]
+Parametrization = Literal["edm", "ddpm"]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The diffusion teacher (eq. 4)."""
+
+    network: Network = field(default_factory=MLP)
+    """The denoiser's backbone."""
+    loss: TeacherLoss = "pseudo-huber"
+    """Distance of eq. 4: the paper's, which fits conditional medians, or `square` (EDM's), which fits conditional means and
+    so keeps unequal modes in their shares. A DDPM teacher always has the squared error of its noise."""
+    parametrization: Parametrization = "edm"
+    """`edm`, the paper's teacher, or `ddpm`, which predicts the noise and is there to compare with: it has no student."""
+    ddpm: DDPM = field(default_factory=DDPM)
+    """Noise schedule of a DDPM teacher."""
+    reward_weight: NotNegative | Literal["auto"] = 0.0
+    """Weight of the reward on the teacher's denoised estimates, for returns in units of their standard deviation; `auto` holds
+    its gradient at `reward_share` of the data gradient there; 0 is the paper's teacher, which knows no reward (Table 4)."""
+    reward_share: NotNegative = 0.2
+    """What `auto` aims at. Chosen on two modes, as in the paper's Figure 3: 0.1 moves few samples, 0.3 many out of the data."""
+    bound_weight: NotNegative = 1.0
+    """Penalty on denoised estimates outside the bounds, where there is a reward."""
+    optimization: Optimization = field(
+        default_factory=lambda: Optimization(steps=20_000, batch_size=128, learning_rate=5e-4)
+    )
+    """How it is trained."""
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Yield each field that can't stand beside the others, and what is expected of it."""
+        if self.parametrization == "ddpm" and self.reward_weight != 0:
+            yield "reward_weight", "0 for a DDPM teacher: only an EDM teacher can be made reward-aware"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a planner has besides: sequences of states, and the inverse dynamics that finds the actions (paper, section 4.2)."""
+
+    points: CountOrNone = 0
+    """0, the paper's: x is the states themselves. K: x is the K control points of a spline through them, so that
+    plans are smooth, begin where they should, and small networks can make them (ours, for CPUs)."""
+    dynamics_layers: tuple[Count, ...] = (64,)
+    """Widths of the Linear + ReLU layers of the inverse dynamics."""
+    optimization: Optimization = field(
+        default_factory=lambda: Optimization(steps=10_000, batch_size=512, learning_rate=1e-3)
+    )
+    """How the inverse dynamics is trained: long, since open loop its errors add up."""
+
+
+Anchor = Literal["dsm", "ctm", "ode"]
+
+
+@dataclass(frozen=True)
+class Student:
+    """The one-step student (eq. 5 to 9)."""
+
+    network: Network | None = None
+    """The student's backbone; by default the teacher's."""
+    ctm_weight: NotNegative = 1.0
+    """alpha of eq. 9."""
+    dsm_weight: NotNegative = 1.0
+    """beta of eq. 9."""
+    reward_weight: NotNegative | Literal["auto"] | None = None
+    """sigma of eq. 9, for returns in units of their standard deviation; `auto` holds the reward gradient on the one-step
+    sample at `reward_share` of the data gradient there; 0 is plain distillation. None, as in the paper's presets, is the paper's
+    (Table 9) where the data is one of D4RL's sets or says that it rebuilds one, else `auto`."""
+    reward_share: NotNegative = 0.05
+    """What `auto` aims at: one value for all datasets (benchmarks/README.md says how it was chosen)."""
+    pessimism: NotNegative = 0.0
+    """Standard deviations between the return model's members by which the reward stays below their mean; it needs two of them."""
+    normalize_returns: bool = True
+    """Divide the return estimate by the dataset's standard deviation of returns-to-go; False keeps the units of the rewards."""
+    bound_weight: NotNegative = 1.0
+    """Penalty on actions outside the bounds, which the return model never sees."""
+    ctm_share: Annotated[float, Meta(ge=1e-6, le=1)] = 1.0
+    """Share of the batch that the CTM loss sees: it costs twice what the other two together do."""
+    ode_steps: Count = 1
+    """The teacher's solver goes at most so many bins from t to u (eq. 6)."""
+    anchor: Anchor = "dsm"
+    """What holds the one-step sample: `dsm` (eq. 7 over all noise levels), `ctm` (eq. 7 on g(x, t, t)), `ode` (the
+    teacher's few-step sample from the same noise)."""
+    optimization: Optimization = field(default_factory=lambda: Optimization(steps=6_000, batch_size=128))
+    """How it is trained; its EMA is the stop-gradient copy of eq. 5 and 6 and the policy."""
+
+
+FEWEST_POINTS = 3
+"""With its start a cubic spline has four control points."""
+
+
+@dataclass(frozen=True)
+class Config(Settings):
+    """One run of RACTD: what is trained, how, and how it is judged."""
+
+    diffusion: Diffusion = field(default_factory=Diffusion)
+    return_model: ReturnModel = field(default_factory=ReturnModel)
+    plan: Plan | None = None
+    """What makes a planner: sequences are the states on the way to a goal, and R is the goal reward."""
+    teacher: Teacher = field(default_factory=Teacher)
+    student: Student = field(default_factory=Student)
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Yield each field that can't stand beside the others, and what is expected of it."""
+        yield from super().contradictions()
+        if self.plan is not None and self.plan.points:
+            most = self.horizon - 1
+            if not FEWEST_POINTS <= self.plan.points <= most:
+                yield "plan.points", f"{FEWEST_POINTS} to {most} for the horizon {self.horizon}, or 0 for none"
+        if self.student.pessimism and self.return_model.members < 2:
+            yield (
+                "student.pessimism",
+                "0 for a return model of one network, which disagrees with nobody; use --student.pessimism 0, or "
+                "--return-model.members 2 or more",
+            )
+        if self.return_model.members == 0:
+            if self.student.reward_weight != 0:
+                yield "student.reward_weight", "0 without a return model"
+            if self.teacher.reward_weight != 0:
+                yield "teacher.reward_weight", "0 without a return model"
+            if self.plan is not None:
+                yield "return_model.members", "at least 1: a planner needs its goal reward"
+
+
+def _unet_preset(horizon: int, network: UNet) -> Config:
+    optimization = Optimization(steps=200_000, batch_size=256, learning_rate=1e-4, warmup_steps=1_000, ema=0.9999)
+    return Config(
+        horizon=horizon,
+        return_model=ReturnModel(optimization=Optimization(steps=50_000, batch_size=1024, learning_rate=1e-3)),
+        teacher=Teacher(network=network, optimization=optimization),
+        student=Student(optimization=replace(optimization, steps=100_000)),
+    )
+
+
+_GOAL_REWARD = ReturnModel(
+    gamma=1.0,
+    action_noise=0.05,
+    optimization=Optimization(steps=6_000, batch_size=512, learning_rate=2e-3),
+)
+
+
+def _planner(config: Config, plan: Plan) -> Config:
+    return replace(config, return_model=_GOAL_REWARD, plan=plan)
+
+
+def _cpu_planner(horizon: int) -> Config:
+    config = _planner(
+        Config(
+            horizon=horizon,
+            teacher=Teacher(
+                network=MLP(width=384, blocks=3),
+                optimization=Optimization(steps=25_000, batch_size=256, learning_rate=1e-3),
+            ),
+            student=Student(ctm_share=0.25, optimization=Optimization(steps=3_000)),
+            evaluation=Evaluation(checkpoints=8),
+        ),
+        Plan(points=horizon // 8),
+    )
+    # R judges every state of every sample's plan: a small one.
+    return replace(config, return_model=replace(_GOAL_REWARD, layers=(64, 64)))
+
+
+# Ours, for CPUs: three wider, smoother, farther-sighted return models rank actions better than the paper's one, and where they
+# disagree the student is not paid, so that it bears a larger share; CTM on a quarter of a batch twice as large costs the same and
+# fits the one-step sample better (benchmarks/README.md).
+_CPU_RETURN = ReturnModel(layers=(256, 256), members=3, gamma=0.997, action_noise=0.3)
+_CPU_STUDENT = Student(
+    reward_weight="auto", reward_share=0.075, pessimism=2.0, ctm_share=0.25, optimization=Optimization(steps=4_000)
+)
+PRESETS: dict[str, Config] = {
+    "cpu": Config(return_model=_CPU_RETURN, student=_CPU_STUDENT),
+    # The whole pipeline in minutes: half the steps, a third of the episodes.
+    "demo": Config(
+        return_model=replace(_CPU_RETURN, optimization=replace(_CPU_RETURN.optimization, steps=3_000)),
+        teacher=Teacher(optimization=Optimization(steps=8_000, batch_size=128, learning_rate=5e-4)),
+        student=replace(_CPU_STUDENT, optimization=Optimization(steps=2_000)),
+        evaluation=Evaluation(episodes=30, checkpoints=4, checkpoint_episodes=10),
+    ),
+    "mujoco": _unet_preset(16, UNet(down_dims=(512, 1024, 2048), embed_dim=128)),  # Table 7
+    "maze2d-umaze": _planner(_unet_preset(128, UNet(down_dims=(256, 512, 1024), embed_dim=256)), Plan()),  # Table 6
+    "maze2d-medium": _planner(_unet_preset(256, UNet(down_dims=(512, 1024, 2048), embed_dim=256)), Plan()),  # Table 6
+    "maze2d-large": _planner(
+        _unet_preset(384, UNet(down_dims=(256, 512, 1024, 2048), embed_dim=256)), Plan()
+    ),  # Table 6
+    # The same horizons for CPUs, on the residual MLP.
+    "maze2d-umaze-cpu": _cpu_planner(128),
+    "maze2d-medium-cpu": _cpu_planner(256),
+    "maze2d-large-cpu": _cpu_planner(384),
+}
+
+
+def penalty_of(config: Config) -> float:
+    """Return the penalty of a failure, of a configuration that was resolved for a dataset."""
+    penalty = config.return_model.termination_penalty
+    assert penalty is not None, "resolve() has not been called"
+    return penalty
+
+
+NETWORKS: dict[str, Network] = {
+    "cpu-small": MLP(width=128, blocks=2),
+    **{name: config.teacher.network for name, config in PRESETS.items() if name != "demo"},
+}
+
+# Table 9: reward weights; those of CTM and DSM are 1 throughout. The paper doesn't say on which scale of returns: here they are for
+# normalised ones.
+TABLE_9: dict[str, float] = {
+    "hopper-medium-replay": 1.0,
+    "hopper-medium": 3.0,
+    "hopper-medium-expert": 0.0,
+    "walker2d-medium-replay": 1.0,
+    "walker2d-medium": 0.4,
+    "walker2d-medium-expert": 0.2,
+    "halfcheetah-medium-replay": 1.0,
+    "halfcheetah-medium": 0.5,
+    "halfcheetah-medium-expert": 0.0,
+}
+
+# Appendix B.2: the discount of each environment.
+GAMMA: dict[str, float] = {"hopper": 0.997, "walker2d": 0.99, "halfcheetah": 0.9}
+DEFAULT_GAMMA = 0.99

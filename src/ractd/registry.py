@@ -1,0 +1,23 @@
+"""Registries: a name, and where what it names is found; nothing is imported before it is asked for."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from ractd.errors import RactdError
+
+
+def find(registry: Mapping[str, str], name: str, what: str) -> Any:
+    """Return what a registry has by a name; `registry` maps names to "module:attribute", `what` is what it has many of.
+
+    Raises `RactdError` naming the known ones, and the nearest.
+    """
+    if name not in registry:
+        near = difflib.get_close_matches(name, registry, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise RactdError(f"unknown {what} {name!r}, expected one of {', '.join(registry)}{hint}")
+    module, _, attribute = registry[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)

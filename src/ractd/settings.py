@@ -1,0 +1,267 @@
+"""Settings: frozen dataclasses whose fields carry their ranges, checked and read by msgspec. Imports neither torch nor numpy.
+
+What stands here is shared by every method; a method's own settings derive from `Settings` and stand beside the method.
+"""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
+
+import msgspec
+from msgspec import Meta
+
+from ractd.errors import RactdError
+
+T = TypeVar("T")
+
+LARGEST_INT, LARGEST_FLOAT = 2**31 - 1, 1e12
+Count = Annotated[int, Meta(ge=1, le=LARGEST_INT)]
+CountOrNone = Annotated[int, Meta(ge=0, le=LARGEST_INT)]
+Positive = Annotated[float, Meta(ge=1e-12, le=LARGEST_FLOAT)]
+NotNegative = Annotated[float, Meta(ge=0, le=LARGEST_FLOAT)]
+
+TerminalsMean = Literal["failure", "success"]
+"""What a user can say that the terminals of data are."""
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How one stage is optimised."""
+
+    steps: Count
+    """Optimiser steps."""
+    batch_size: Count = 256
+    """Samples per step, over all processes."""
+    learning_rate: Positive = 3e-4
+    """Peak learning rate of AdamW, reached after the warm-up and then decayed along a cosine to zero."""
+    warmup_steps: CountOrNone = 500
+    """Steps of linear warm-up."""
+    weight_decay: NotNegative = 1e-5
+    """Decoupled weight decay."""
+    max_grad_norm: Positive = 1.0
+    """Gradients are scaled down to this norm."""
+    ema: Annotated[float, Meta(ge=0, le=0.999999)] = 0.999
+    """Decay of the weights' moving average, which is what gets used; 0 uses the weights themselves."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How policies are scored in an environment."""
+
+    episodes: Count = 100
+    """Episodes of the final evaluation of each policy."""
+    execute: Count | None = None
+    """Actions of each sequence that are executed before the next is sampled; 1 is closed loop. By default 1 for action
+    sequences (paper, 4.1), and all of them for plans: open loop (paper, 4.2)."""
+    select: Literal["online", "last"] = "online"
+    """`online` keeps the student's best checkpoint by evaluations during training (the paper's protocol), `last` the last.
+    One that is better than the best so far is scored again, on other `episodes`, and counts by those."""
+    checkpoints: Count = 16
+    """Evaluations during the student's training for `online`."""
+    checkpoint_episodes: Count = 20
+    """Episodes of each of those; their seeds are never those of the final evaluation."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run of any method; each method's own settings derive from it."""
+
+    horizon: Count = 4
+    """Actions predicted at once (c). The paper's is 16; in closed loop only the first is executed, so a CPU preset takes 4."""
+    history: Count = 1
+    """Observations the policy sees (h)."""
+    action_range: tuple[Annotated[float, Meta(ge=-1e30, le=1e30)], ...] | None = None
+    """The robot's own range of actions: LOW HIGH for every dimension, or LOW HIGH of the first, LOW HIGH of the second and so on.
+    Logged actions outside it are clipped. By default the range of the data."""
+    seed: CountOrNone = 0
+    """Seeds weights, batches, noise and environments."""
+    evaluation: Evaluation = field(default_factory=Evaluation)
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Yield each field that can't stand beside the others, and what is expected of it."""
+        if self.action_range is not None:
+            pairs = list(zip(self.action_range[::2], self.action_range[1::2], strict=False))
+            if not pairs or len(self.action_range) % 2 or any(low >= high for low, high in pairs):
+                yield "action_range", "LOW HIGH, once or for each dimension, with LOW below HIGH"
+        if (self.evaluation.execute or 1) > self.horizon:
+            yield "evaluation.execute", f"at most the horizon, {self.horizon}"
+
+
+@runtime_checkable
+class Constrained(Protocol):
+    """Settings with rules between their fields, which a range on one field can't say."""
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Yield each field that can't stand beside the others, and what is expected of it."""
+
+
+class Registered(ABC):
+    """Settings of which there are several kinds, as of networks; JSON tells them apart by `kind`.
+
+    A field is annotated with the base class of its kinds, which says where they are found.
+    """
+
+    kind: ClassVar[str]
+
+    @classmethod
+    @abstractmethod
+    def of_kind(cls, kind: str) -> type[Self]:
+        """Return the class of a kind; raises `RactdError` naming the known ones."""
+
+
+def to_json(value: Any) -> Any:
+    """Return settings as plain dictionaries, lists and numbers."""
+    if is_dataclass(value):
+        written = {f.name: to_json(getattr(value, f.name)) for f in fields(value)}
+        return {"kind": value.kind} | written if isinstance(value, Registered) else written
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    if isinstance(value, dict):
+        return {key: to_json(item) for key, item in value.items()}
+    return value
+
+
+def from_json(cls: type[T], content: Any, path: Path) -> T:
+    """Rebuild settings from plain values; fields with defaults may be absent.
+
+    Raises `RactdError` naming file and field for what is missing, unknown, of another type or out of range.
+    """
+    try:
+        return _checked(cls, content)
+    except _Fault as fault:
+        raise RactdError(f"{path}: {fault.told(cls.__name__ + fault.where)}") from None
+    except RactdError as error:
+        raise RactdError(f"{path}: {cls.__name__}: {error}") from None
+
+
+def check(settings: Any) -> None:
+    """Raise `RactdError` naming the first option that is out of its range or contradicts another."""
+    try:
+        _checked(type(settings), to_json(settings))
+    except _Fault as fault:
+        option = re.sub(r"\[\d+\]", "", fault.where).removeprefix(".").replace("_", "-")
+        raise RactdError(fault.told(f"--{option}")) from None
+
+
+class _Fault(ValueError):
+    """What is wrong at a place (`.student.anchor`, `.layers[1]`): a sentence around its name.
+
+    A `ValueError`, since msgspec adds the outer places to those.
+    """
+
+    def __init__(self, where: str, after: str, before: str = "") -> None:
+        super().__init__(f"{before}{where}{after}")
+        self.where, self.after, self.before = where, after, before
+
+    def told(self, name: str) -> str:
+        """Return the sentence, with the place called by a name."""
+        return f"{self.before}{name}{self.after}"
+
+
+def _checked(cls: type[T], content: Any) -> T:
+    value = _read(cls, content)
+    _refuse_unknown(content, to_json(value), "")
+    for where, expected in _contradictions(value, ""):
+        raise _not_expected(content, where, expected)
+    return value
+
+
+def _read(cls: type[T], content: Any) -> T:
+    try:
+        return msgspec.convert(content, cls, dec_hook=_of_kind)
+    except msgspec.ValidationError as error:
+        message, *places = re.split(r" - at `\$(.*?)`", str(error))
+        where = places[0] if places else ""
+        if isinstance(error.__cause__, _Fault):
+            inner = error.__cause__
+            raise _Fault(where + inner.where, inner.after, inner.before) from None
+        if missing := re.search(r"missing required field `(\w+)`", message):
+            raise _Fault(where, " is missing", f"field '{missing[1]}' of ") from None
+        raise _not_expected(content, where, _told_type(_type_at(cls, where))) from None
+
+
+def _of_kind(cls: type[Any], content: Any) -> Any:
+    """Read settings of which there are several kinds."""
+    if not issubclass(cls, Registered):
+        raise NotImplementedError(cls)
+    kind = content.get("kind") if isinstance(content, dict) else None
+    if not isinstance(kind, str):
+        raise _Fault("", f" is {content!r}, expected an object with a kind")
+    try:
+        found = cls.of_kind(kind)
+    except RactdError as error:
+        raise _Fault("", f": {error}") from None
+    return _read(found, {name: value for name, value in content.items() if name != "kind"})
+
+
+def _not_expected(content: Any, where: str, expected: str) -> _Fault:
+    value = content
+    for name, index in _places(where):
+        value = value.get(name) if name else value[int(index)]
+    found = " ".join(f"{item:g}" for item in value) if where == ".action_range" else repr(value)
+    return _Fault(where, f" is {found or 'empty'}, expected {expected}")
+
+
+def _refuse_unknown(content: Any, known: Any, where: str) -> None:
+    """Raise where a file has a field that settings, written again, don't have."""
+    if isinstance(content, dict) and isinstance(known, dict):
+        for name, value in content.items():
+            if name not in known:
+                raise _Fault(where, f", expected {', '.join(known)}", f"unknown field '{name}' in ")
+            _refuse_unknown(value, known[name], f"{where}.{name}")
+    elif isinstance(content, list | tuple) and isinstance(known, list):
+        for i, (item, other) in enumerate(zip(content, known, strict=False)):
+            _refuse_unknown(item, other, f"{where}[{i}]")
+
+
+def _contradictions(value: Any, where: str) -> Iterator[tuple[str, str]]:
+    if is_dataclass(value):
+        for f in fields(value):
+            yield from _contradictions(getattr(value, f.name), f"{where}.{f.name}")
+    if isinstance(value, Constrained):
+        for place, expected in value.contradictions():
+            yield f"{where}.{place}", expected
+
+
+def _places(where: str) -> list[tuple[str, str]]:
+    """Split `.student.layers[1]` into names and indices."""
+    return re.findall(r"\.(\w+)|\[(\d+)\]", where)
+
+
+def _options(kind: Any) -> tuple[Any, ...]:
+    union = typing.get_origin(kind) in (typing.Union, types.UnionType)
+    return typing.get_args(kind) if union else (kind,)
+
+
+def _type_at(cls: Any, where: str) -> Any:
+    """Return the annotation of a place."""
+    for name, _ in _places(where):
+        if name:
+            owner = next(option for option in _options(cls) if is_dataclass(option))
+            cls = typing.get_type_hints(owner, include_extras=True)[name]
+        else:
+            cls = next(typing.get_args(option)[0] for option in _options(cls) if typing.get_origin(option) is tuple)
+    return cls
+
+
+_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
+
+
+def _told_type(kind: Any) -> str:
+    """Say what an annotation allows."""
+    options, origin, arguments = _options(kind), typing.get_origin(kind), typing.get_args(kind)
+    if len(options) > 1:
+        return " or ".join(_told_type(option) for option in options)
+    if origin is Annotated:
+        limits = next(meta for meta in arguments[1:] if isinstance(meta, Meta))
+        return f"{_told_type(arguments[0])} from {limits.ge:g} to {limits.le:g}"
+    if origin is Literal:
+        return f"one of {', '.join(repr(argument) for argument in arguments)}"
+    return _NAMES.get(kind, "a list" if origin is tuple else "an object")
