@@ -214,9 +214,6 @@ def speed(work: Work, contender: Contender, used: Accelerator, seconds: float) -
             stage.hooks.append(look)
             run_stage(stage, used, Metrics(None))
     finally:
-        used.unwrap_model(
-            contender.module, keep_fp32_wrapper=False
-        )  # else the next precision is wrapped around this one
         used.free_memory()
     peak = memory.peak()
     rate = statistics.median(rates[1:])

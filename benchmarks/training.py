@@ -35,7 +35,15 @@ from ractd.models import ReturnNetwork, copy_matching
 from ractd.networks.unet import UNet
 from ractd.settings import Optimization
 from ractd.training.log import Log
-from ractd.training.loop import Objective, Stage, averaged_copy, run_stage, share_of_process, step_generator
+from ractd.training.loop import (
+    Objective,
+    Stage,
+    averaged_copy,
+    objective_stage,
+    run_stage,
+    share_of_process,
+    step_generator,
+)
 from ractd.training.metrics import Metrics
 from ractd.training.pipeline import resolve
 from ractd.training.returns import ReturnObjective
@@ -128,15 +136,8 @@ class Contender:
 
     def stage(self, steps: int, directory: Path) -> Stage:
         """So many steps of it, as the real loop trains them."""
-        return Stage(
-            name=self.name,
-            objective=self.module,
-            average=self.average,
-            optimization=replace(self.optimization, steps=steps),
-            seed=0,
-            directory=directory,
-            checkpoint_seconds=1e9,
-        )
+        optimization = replace(self.optimization, steps=steps)
+        return objective_stage(self.name, self.module, self.average, optimization, 0, directory, 1e9)
 
     def train(self, steps: int, accelerator: Accelerator) -> float:
         """Seconds per step of the real loop, logging included."""

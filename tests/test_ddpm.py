@@ -20,7 +20,7 @@ from ractd.models import build_network
 from ractd.networks.mlp import MLP
 from ractd.settings import Optimization
 from ractd.training.ddpm import NoiseObjective, noise_denoiser
-from ractd.training.loop import Stage, averaged_copy, run_stage
+from ractd.training.loop import averaged_copy, objective_stage, run_stage
 from ractd.training.metrics import Metrics
 
 NO_CONDITION = torch.zeros(1, 1)
@@ -111,7 +111,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> torch.nn.Module:
     objective = NoiseObjective(network, toy.SEQUENCES, DDPM(50))
     optimization = Optimization(1000, batch_size=256, learning_rate=2e-3, warmup_steps=50, ema=0.99)
     directory = tmp_path_factory.mktemp("ddpm")
-    stage = Stage("teacher", objective, average, optimization, 0, directory, checkpoint_seconds=math.inf)
+    stage = objective_stage("teacher", objective, average, optimization, 0, directory, math.inf)
     run_stage(stage, Accelerator(cpu=True), Metrics(None))
     return average
 

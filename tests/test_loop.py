@@ -5,7 +5,13 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,13 +32,16 @@ from ractd.settings import Optimization
 from ractd.training.checkpoint import read_tensors
 from ractd.training.loop import (
     LOG_EVERY,
+    Follower,
     Interrupted,
     Stage,
+    Update,
     averaged_copy,
+    follow,
     learning_rate,
+    objective_stage,
     run_stage,
     step_generator,
-    update_average,
 )
 from ractd.training.metrics import Metrics
 from ractd.training.returns import ReturnObjective
@@ -100,15 +109,67 @@ def stage_of(
 ) -> Stage:
     objective, average = build()
     optimization = Optimization(STEPS, batch_size=8, learning_rate=rate, warmup_steps=20, ema=0.98)
-    return Stage("toy", objective, average, optimization, 3, directory / "checkpoints", checkpoint_seconds=seconds)
+    return objective_stage("toy", objective, average, optimization, 3, directory / "checkpoints", seconds)
 
 
-def train(stage: Stage, directory: Path, should_stop: Callable[[], bool] = lambda: False) -> nn.Module:
+def two_networks(directory: Path, seconds: float = 0.0, steps: int = STEPS) -> Stage:
+    """A critic of a chain of states, its target, and an actor that moves every second step, with its average."""
+    torch.manual_seed(0)
+    critic, actor = nn.Linear(2, 1), nn.Linear(1, 1)
+    target, average = averaged_copy(critic), averaged_copy(actor)
+    slow = Optimization(steps, batch_size=8, learning_rate=1e-2, warmup_steps=20)
+
+    def q(network: nn.Module, state: Tensor, action: Tensor) -> Tensor:
+        return network(torch.cat([state, action], 1))  # type: ignore[no-any-return]
+
+    def critic_loss(draws: dict[str, Tensor]) -> dict[str, Tensor]:
+        state, action = draws["state"], draws["action"]
+        after = state + action
+        wanted = after + 0.5 * q(target, after, average(after))
+        loss = (q(critic, state, action) - wanted).square().mean()
+        return {"loss": loss, "target": wanted.mean()}
+
+    def actor_loss(draws: dict[str, Tensor]) -> dict[str, Tensor]:
+        action = actor(draws["state"])
+        return {"loss": (action.square() - 0.1 * q(critic, draws["state"], action)).mean()}
+
+    def draw(generator: torch.Generator) -> dict[str, Tensor]:
+        return dict(zip(("state", "action"), torch.randn(2, 8, 1, generator=generator), strict=True))
+
+    return Stage(
+        "two",
+        [
+            Update("critic", critic, critic_loss, slow),
+            Update("actor", actor, actor_loss, replace(slow, learning_rate=1e-3), every=2),
+        ],
+        [Follower("target", critic, target, 0.95, every=3), Follower("average", actor, average, 0.98, grows=True)],
+        draw,
+        3,
+        directory / "checkpoints",
+        checkpoint_seconds=seconds,
+    )
+
+
+Build = Callable[[], tuple[nn.Module, nn.Module]]
+
+
+def one_network(build: Build) -> Callable[..., Stage]:
+    return lambda directory, seconds=0.0: stage_of(build, directory, seconds=seconds)
+
+
+STAGES = [*(one_network(build) for build in (teacher_objective, student_objective, return_objective)), two_networks]
+each_stage = pytest.mark.parametrize("build", STAGES, ids=["teacher", "student", "return", "two networks"])
+
+
+def train(stage: Stage, directory: Path, should_stop: Callable[[], bool] = lambda: False) -> list[Tensor]:
+    """Train it; return the weights of every network, averages and targets among them."""
     metrics = Metrics(directory)
     try:
-        return run_stage(stage, Accelerator(cpu=True), metrics, should_stop)
+        run_stage(stage, Accelerator(cpu=True), metrics, should_stop)
     finally:
         metrics.close()
+    modules = [update.network for update in stage.updates] + [follower.copy for follower in stage.followers]
+    return [weight for module in modules for weight in module.parameters()]
 
 
 def lines(directory: Path) -> list[dict[str, float]]:
@@ -150,16 +211,20 @@ def test_draws_depend_on_seed_stage_and_step_alone() -> None:
 
 
 def test_the_average_is_the_exponential_moving_one() -> None:
-    network, average = nn.Linear(1, 1), nn.Linear(1, 1)
+    network, average = nn.Linear(1, 1), nn.Linear(1, 1).requires_grad_(False)
+    follower = Follower("average", network, average, 0.7, grows=True)
     expected = average.weight.item()
     for step in range(50):
         nn.init.constant_(network.weight, step)
-        update_average(list(average.parameters()), list(network.parameters()), 0.7, step)
+        follow(follower, step)
         decay = min(0.7, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * step
         assert average.weight.item() == pytest.approx(expected, rel=1e-5)
-    update_average(list(average.parameters()), list(network.parameters()), 0.0, 1000)
+    follow(replace(follower, decay=0.0), 1000)
     assert average.weight.item() == 49
+    nn.init.constant_(network.weight, 59)
+    follow(replace(follower, decay=0.9, grows=False), 0)
+    assert average.weight.item() == pytest.approx(50)
 
 
 # --- resuming ----------------------------------------------------------------------------------------------------
@@ -168,22 +233,22 @@ def test_the_average_is_the_exponential_moving_one() -> None:
 def assert_same_checkpoint(a: Path, b: Path) -> None:
     (ours, header), (theirs, other) = read_tensors(a), read_tensors(b)
     assert set(ours) == set(theirs)
-    assert {name.split(".")[0] for name in ours} >= {"network", "average", "optimizer"}
+    assert len({name.split(".")[0] for name in ours}) >= 3, "networks, copies, optimisers"
     for name, value in ours.items():
         assert torch.equal(value, theirs[name]), name
     assert header["step"] == other["step"] == STEPS
     assert header["record"]["running_means"] == other["record"]["running_means"]
 
 
-@pytest.mark.parametrize("build", [teacher_objective, student_objective, return_objective])
+@each_stage
 @pytest.mark.parametrize("how", ["asked", "crash"])
 def test_an_interrupted_stage_ends_bit_for_bit_as_if_it_was_not(
-    tmp_path: Path, build: Callable[[], tuple[nn.Module, nn.Module]], how: str
+    tmp_path: Path, build: Callable[..., Stage], how: str
 ) -> None:
-    straight = stage_of(build, tmp_path / "a", seconds=1e9)
+    straight = build(tmp_path / "a", 1e9)
     final = train(straight, tmp_path / "a")
 
-    broken = stage_of(build, tmp_path / "b")
+    broken = build(tmp_path / "b")
     if how == "asked":
         with pytest.raises(Interrupted):
             train(broken, tmp_path / "b", lambda: True)
@@ -201,10 +266,10 @@ def test_an_interrupted_stage_ends_bit_for_bit_as_if_it_was_not(
         assert read_tensors(broken.checkpoint)[1]["step"] == 2 * LOG_EVERY
 
     torch.rand(13)  # whatever the process drew in between
-    resumed = stage_of(build, tmp_path / "b")
+    resumed = build(tmp_path / "b")
     ended = train(resumed, tmp_path / "b")
     assert_same_checkpoint(straight.checkpoint, resumed.checkpoint)
-    for mine, theirs in zip(ended.parameters(), final.parameters(), strict=True):
+    for mine, theirs in zip(ended, final, strict=True):
         assert torch.equal(mine, theirs)
 
     timing = {"samples_per_second"}
@@ -216,12 +281,39 @@ def test_an_interrupted_stage_ends_bit_for_bit_as_if_it_was_not(
         }
 
 
+def killed(directory: Path) -> None:
+    """Train two networks and die after the second checkpoint as a killed process does: with no chance to say anything."""
+    stage = two_networks(directory)
+
+    def die(step: int, values: dict[str, float]) -> dict[str, float]:
+        if step == 3 * LOG_EVERY:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {}
+
+    stage.hooks.append(die)
+    train(stage, directory)
+
+
+def test_two_networks_that_were_killed_end_bit_for_bit_as_if_they_were_not(tmp_path: Path) -> None:
+    straight = two_networks(tmp_path / "a", 1e9)
+    final = train(straight, tmp_path / "a")
+    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    program = f"import pathlib, torch, test_loop; torch.set_num_threads(1); test_loop.killed(pathlib.Path({str(tmp_path / 'b')!r}))"
+    done = subprocess.run([sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": paths}, check=False)
+    assert done.returncode == -signal.SIGKILL
+    resumed = two_networks(tmp_path / "b")
+    assert read_tensors(resumed.checkpoint)[1]["step"] == 2 * LOG_EVERY
+    ended = train(resumed, tmp_path / "b")
+    assert_same_checkpoint(straight.checkpoint, resumed.checkpoint)
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(ended, final, strict=True))
+
+
 def test_training_changes_the_weights_and_lowers_the_loss(tmp_path: Path) -> None:
     """Else the tests of resuming would compare nothing."""
     stage = stage_of(return_objective, tmp_path, rate=1e-2)
-    before = [p.clone() for p in stage.objective.network.parameters()]  # type: ignore[union-attr]
+    before = [p.clone() for p in stage.updates[0].network.parameters()]
     train(stage, tmp_path)
-    assert all(not torch.equal(a, b) for a, b in zip(before, stage.objective.network.parameters(), strict=True))  # type: ignore[union-attr, arg-type]
+    assert all(not torch.equal(a, b) for a, b in zip(before, stage.updates[0].network.parameters(), strict=True))
     history = [line["loss"] for line in lines(tmp_path)]
     assert history[-1] < 0.5 * history[0]
 
@@ -253,13 +345,13 @@ def test_the_progress_bar_moves_with_every_step() -> None:
 
 def test_a_finished_stage_is_not_trained_again(tmp_path: Path) -> None:
     stage = stage_of(teacher_objective, tmp_path)
-    train(stage, tmp_path)
+    trained = train(stage, tmp_path)
     content = stage.checkpoint.read_bytes()
     again = stage_of(teacher_objective, tmp_path)
     again.hooks.append(lambda step, values: pytest.fail("trained"))
-    average = train(again, tmp_path)
+    loaded = train(again, tmp_path)
     assert stage.checkpoint.read_bytes() == content
-    for mine, theirs in zip(average.parameters(), stage.average.parameters(), strict=True):
+    for mine, theirs in zip(loaded, trained, strict=True):
         assert torch.equal(mine, theirs)
 
 
@@ -289,32 +381,125 @@ def test_no_partial_files_are_left(tmp_path: Path) -> None:
     assert [path.name for path in stage.directory.iterdir()] == ["last.safetensors"]
 
 
+# --- several networks --------------------------------------------------------------------------------------------
+
+
+def test_networks_take_turns_as_they_would_by_hand(tmp_path: Path) -> None:
+    """The same steps with PyTorch's optimisers alone, each loss differentiated by its own network's weights."""
+    stage, ours = two_networks(tmp_path), two_networks(tmp_path)
+    train(stage, tmp_path)
+    optimizers = [
+        torch.optim.AdamW(u.network.parameters(), lr=1.0, weight_decay=u.optimization.weight_decay)
+        for u in ours.updates
+    ]
+    moved = [0, 0]
+    for step in range(STEPS):
+        draws = ours.draw(step_generator(ours.seed, ours.name, step))
+        for which, (update, optimizer) in enumerate(zip(ours.updates, optimizers, strict=True)):
+            if which == 1 and step % 2 == 0:
+                continue
+            moved[which] += 1
+            weights = [*update.network.parameters()]
+            gradients = torch.autograd.grad(update.loss(draws)["loss"], weights)
+            norm = torch.stack([g.norm() for g in gradients]).norm()
+            for weight, gradient in zip(weights, gradients, strict=True):
+                weight.grad = gradient * min(1.0, update.optimization.max_grad_norm / (norm.item() + 1e-6))
+            optimizer.param_groups[0]["lr"] = learning_rate(step, update.optimization)
+            optimizer.step()
+        with torch.no_grad():
+            for follower, decay in zip(ours.followers, (0.95, min(0.98, (1 + step) / (10 + step))), strict=True):
+                if decay == 0.95 and step % 3 != 2:
+                    continue
+                for a, b in zip(follower.copy.parameters(), follower.network.parameters(), strict=True):
+                    a.copy_(decay * a + (1 - decay) * b)
+    assert moved == [STEPS, STEPS // 2]
+    modules = zip((*stage.updates, *stage.followers), (*ours.updates, *ours.followers), strict=True)
+    for trained, wanted in modules:
+        pair = [part.network if isinstance(part, Update) else part.copy for part in (trained, wanted)]
+        for a, b in zip(*(module.parameters() for module in pair), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_several_networks_log_under_their_names(tmp_path: Path) -> None:
+    train(two_networks(tmp_path), tmp_path)
+    line = lines(tmp_path)[-1]
+    for name in ("critic/loss", "critic/target", "critic/gradient_norm", "actor/loss", "actor/learning_rate"):
+        assert math.isfinite(line[name]), name
+    assert "loss" not in line
+
+
+def test_an_update_that_was_not_due_logs_nothing(tmp_path: Path) -> None:
+    stage = two_networks(tmp_path)
+    stage.updates[1].every = 2 * LOG_EVERY
+    train(stage, tmp_path)
+    assert ["actor/loss" in line for line in lines(tmp_path)] == [False, True, False, False]
+
+
+def test_parts_need_names_of_their_own_and_one_length(tmp_path: Path) -> None:
+    stage = two_networks(tmp_path)
+    with pytest.raises(ValueError, match="name"):
+        replace(stage, followers=[replace(stage.followers[0], name="critic")])
+    longer = replace(stage.updates[1], optimization=Optimization(STEPS + 1, batch_size=8))
+    with pytest.raises(ValueError, match="steps"):
+        replace(stage, updates=[stage.updates[0], longer])
+
+
+def test_processor_time_is_that_of_the_steps_and_survives(tmp_path: Path) -> None:
+    stage = two_networks(tmp_path)
+    busy: list[float] = []
+
+    def work(step: int, values: dict[str, float]) -> dict[str, float]:
+        began = time.process_time()
+        while time.process_time() - began < 0.2:
+            pass
+        busy.append(0.2)
+        return {}
+
+    stage.hooks.append(work)
+    used = time.process_time()
+    with pytest.raises(Interrupted):
+        train(stage, tmp_path, lambda: True)
+    saved = read_tensors(stage.checkpoint)[1]["record"]["processor_seconds"]
+    again = two_networks(tmp_path)
+    again.hooks.append(work)
+    train(again, tmp_path)
+    used = time.process_time() - used
+    assert len(busy) == 4
+    assert 0 < saved < again.record["processor_seconds"] <= used - sum(busy)
+
+
+def test_a_checkpoint_of_other_parts_is_refused(tmp_path: Path) -> None:
+    stage = two_networks(tmp_path)
+    with pytest.raises(Interrupted):
+        train(stage, tmp_path, lambda: True)
+    other = two_networks(tmp_path)
+    other.followers.pop()
+    with pytest.raises(RactdError, match="another version of ractd"):
+        train(other, tmp_path)
+
+
 # --- losses that are no numbers ----------------------------------------------------------------------------------
 
 
-class Poisoned(nn.Module):
-    """The teacher's objective, whose term `data` turns to `value` at a step."""
+def poison(stage: Stage, at: int, value: float) -> None:
+    """Multiply the loss of a stage's first update by `value` at a step."""
+    loss, step = stage.updates[0].loss, 0
 
-    def __init__(self, objective: nn.Module, at: int, value: float) -> None:
-        super().__init__()
-        self.inner, self.network, self.at, self.value, self.step = objective, objective.network, at, value, 0
+    def poisoned(draws: dict[str, Tensor]) -> dict[str, Tensor]:
+        nonlocal step
+        bad = value if step == at else 1.0
+        step += 1
+        return {name: term * bad for name, term in loss(draws).items()}
 
-    def draw(self, generator: torch.Generator, optimization: Optimization) -> dict[str, Tensor]:
-        return self.inner.draw(generator, optimization)  # type: ignore[operator, no-any-return]
-
-    def forward(self, draws: dict[str, Tensor]) -> dict[str, Tensor]:
-        terms = self.inner(draws)
-        bad = self.value if self.step == self.at else 1.0
-        self.step += 1
-        return {"loss": terms["loss"] * bad, "data": terms["dsm"] * bad}
+    stage.updates[0].loss = poisoned
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e8])
 def test_a_bad_loss_stops_with_step_and_term_and_keeps_the_checkpoint(tmp_path: Path, value: float) -> None:
     at = 2 * LOG_EVERY + 7
     stage = stage_of(teacher_objective, tmp_path)
-    stage.objective = Poisoned(stage.objective, at, value)
-    with pytest.raises(RactdError, match=f"step {at}: term '(loss|data)'") as error:
+    poison(stage, at, value)
+    with pytest.raises(RactdError, match=f"step {at}: term 'loss'") as error:
         train(stage, tmp_path)
     assert str(stage.checkpoint) in str(error.value)
     tensors, header = read_tensors(stage.checkpoint)
@@ -329,7 +514,7 @@ def test_a_bad_loss_stops_with_step_and_term_and_keeps_the_checkpoint(tmp_path: 
 @pytest.mark.filterwarnings("error")
 def test_a_loss_bad_from_the_start_leaves_no_checkpoint(tmp_path: Path) -> None:
     stage = stage_of(teacher_objective, tmp_path)
-    stage.objective = Poisoned(stage.objective, 0, math.nan)
+    poison(stage, 0, math.nan)
     with pytest.raises(RactdError, match=r"step 0: term 'loss' is nan; there is no checkpoint yet"):
         train(stage, tmp_path)
     assert not stage.checkpoint.exists()
@@ -342,3 +527,18 @@ def test_an_exploding_stage_stops(tmp_path: Path, build: Callable[[], tuple[nn.M
     with pytest.raises(RactdError, match="lower its learning rate"):
         train(stage, tmp_path)
     assert not stage.checkpoint.exists()
+
+
+def test_a_stage_may_grow_a_thousandfold_where_it_says_so(tmp_path: Path) -> None:
+    at = LOG_EVERY + 7
+    stage = two_networks(tmp_path / "watched")
+    poison(stage, at, 1e8)
+    with pytest.raises(RactdError, match=f"step {at}: term 'critic/loss'"):
+        train(stage, tmp_path / "watched")
+    stage = replace(two_networks(tmp_path / "free"), exploded=None)
+    poison(stage, at, 1e8)
+    train(stage, tmp_path / "free")
+    stage = replace(two_networks(tmp_path / "nan"), exploded=None)
+    poison(stage, at, math.nan)
+    with pytest.raises(RactdError, match=f"step {at}: term 'critic/loss' is nan"):
+        train(stage, tmp_path / "nan")

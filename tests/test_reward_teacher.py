@@ -22,7 +22,7 @@ from ractd.models import ReturnNetwork, build_network
 from ractd.models.normalizer import Normalizer
 from ractd.networks.mlp import MLP
 from ractd.settings import Optimization
-from ractd.training.loop import Interrupted, Stage, averaged_copy, run_stage
+from ractd.training.loop import Interrupted, Stage, averaged_copy, objective_stage, run_stage
 from ractd.training.metrics import Metrics
 from ractd.training.samples import ActionSequences
 from ractd.training.teacher import Reward, TeacherObjective, denoiser
@@ -214,7 +214,7 @@ def stage(directory: Path, steps: int = 60) -> Stage:
     reward = Reward(ReturnNetwork(OBS, A, (8, 16)), "auto", 0.2, 1.0)
     normalizer = Normalizer.of(DATA.statistics())
     teacher = TeacherObjective(net, ActionSequences(WINDOWS, normalizer), DIFFUSION, reward=reward)
-    return Stage("teacher", teacher, averaged_copy(net), Optimization(steps, batch_size=16), 0, directory)
+    return objective_stage("teacher", teacher, averaged_copy(net), Optimization(steps, batch_size=16), 0, directory)
 
 
 def test_a_stopped_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
@@ -225,8 +225,8 @@ def test_a_stopped_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
         run_stage(stage(tmp_path / "parts"), Accelerator(cpu=True), Metrics(None), lambda: True)
     parts = stage(tmp_path / "parts")
     run_stage(parts, Accelerator(cpu=True), Metrics(None))
-    assert torch.equal(whole.objective.gradients, parts.objective.gradients)  # type: ignore[arg-type]
-    for a, b in zip(whole.average.parameters(), parts.average.parameters(), strict=True):
+    assert torch.equal(whole.state.gradients, parts.state.gradients)  # type: ignore[arg-type]
+    for a, b in zip(*(each.followers[0].copy.parameters() for each in (whole, parts)), strict=True):
         assert torch.equal(a, b)
 
 
@@ -252,7 +252,7 @@ def shares(tmp_path: Path, returns: ReturnNetwork) -> Callable[..., dict[str, fl
         optimization = Optimization(500, batch_size=128, learning_rate=2e-3, warmup_steps=50, ema=0.98)
         directory = tmp_path / f"{share}"
         run_stage(
-            Stage("teacher", teacher, average, optimization, 0, directory, checkpoint_seconds=math.inf),
+            objective_stage("teacher", teacher, average, optimization, 0, directory, math.inf),
             Accelerator(cpu=True),
             Metrics(None),
         )

@@ -25,7 +25,7 @@ from ractd.models import ReturnNetwork, build_network, copy_matching
 from ractd.models.normalizer import Normalizer
 from ractd.networks.mlp import MLP
 from ractd.settings import Optimization
-from ractd.training.loop import Stage, averaged_copy, run_stage
+from ractd.training.loop import averaged_copy, objective_stage, run_stage
 from ractd.training.metrics import Metrics
 from ractd.training.returns import ReturnObjective
 from ractd.training.samples import ActionSequences
@@ -64,7 +64,7 @@ def run(directory: Path, name: str, objective: nn.Module, average: nn.Module, st
     ema = 0.995 if name == "teacher" else 0.99
     batch = 128 if name == "student" else 256
     optimization = Optimization(steps, batch_size=batch, learning_rate=rate, warmup_steps=100, ema=ema)
-    stage = Stage(name, objective, average, optimization, 0, directory / name, checkpoint_seconds=math.inf)
+    stage = objective_stage(name, objective, average, optimization, 0, directory / name, math.inf)
     run_stage(stage, Accelerator(cpu=True), Metrics(None))
 
 

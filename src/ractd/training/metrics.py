@@ -73,14 +73,14 @@ class Metrics:
                 self.board.add_scalar(f"{stage}/{name}", value, step)
         if self.tracking:
             self.tracking.log(stage, step, values)
+        losses = {name.removesuffix("/loss"): value for name, value in values.items() if name.split("/")[-1] == "loss"}
+        note = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
         rate = f"{values.get('samples_per_second', 0):,.0f} samples/s"
         if self.progress:
-            self.progress.update(self.task, completed=step, rate=rate, note=f"loss {values['loss']:.4f}")
+            self.progress.update(self.task, completed=step, rate=rate, note=note)
         elif self.console and step * 10 // self.steps > self.announced:
             self.announced = step * 10 // self.steps
-            self.console.print(
-                f"{stage}: step {step:,} of {self.steps:,}, loss {values['loss']:.4f}, {rate}", highlight=False
-            )
+            self.console.print(f"{stage}: step {step:,} of {self.steps:,}, {note}, {rate}", highlight=False)
 
     def flush(self) -> None:
         """Put everything on disk; raises `RactdError` where it can't be written."""

@@ -254,11 +254,12 @@ def _draw(directory: Path, dataset: OfflineDataset, config: Config, log: Log) ->
 
 
 def _stages(directory: Path) -> dict[str, Any]:
-    """Collect what each stage's checkpoint says about it: steps, seconds, best and collapse."""
+    """Collect what each stage's checkpoint says about it: steps, both kinds of seconds, best and collapse."""
     stages = {}
     for path in sorted((directory / "checkpoints").glob("*/last.safetensors")):
         header = read_header(path)
-        record = {key: header["record"][key] for key in ("seconds", "best", "collapse") if key in header["record"]}
+        told = ("seconds", "processor_seconds", "best", "collapse")
+        record = {key: header["record"][key] for key in told if key in header["record"]}
         stages[path.parent.name] = {"steps": header["step"], **record}
     return stages
 

@@ -27,7 +27,7 @@ from ractd.planner import Planner
 from ractd.policy import Policy, PolicySpec
 from ractd.settings import Optimization
 from ractd.training.log import Log
-from ractd.training.loop import Stage, read_step, run_stage
+from ractd.training.loop import Stage, objective_stage, read_step, run_stage
 from ractd.training.metrics import Metrics
 from ractd.training.rundir import versions
 from ractd.training.samples import ActionSequences, Plans
@@ -68,19 +68,12 @@ class Run:
     def stage(self, name: str, objective: nn.Module, average: nn.Module, optimization: Optimization) -> Stage:
         """Describe one stage of this run."""
         directory = self.directory / "checkpoints" / name
-        return Stage(
-            name,
-            objective,
-            average,
-            optimization,
-            self.config.seed,
-            directory,
-            checkpoint_seconds=self.checkpoint_seconds,
-        )
+        seed, seconds = self.config.seed, self.checkpoint_seconds
+        return objective_stage(name, objective, average, optimization, seed, directory, seconds)
 
     def train(self, stage: Stage) -> None:
         """Run one stage to its end, saying how long it took."""
-        before, steps = read_step(stage.checkpoint), stage.optimization.steps
+        before, steps = read_step(stage.checkpoint), stage.steps
         if before < steps:
             self.log.say(f"{stage.name}: training" if not before else f"{stage.name}: going on at step {before:,}")
         run_stage(stage, self.accelerator, self.metrics, self.should_stop)
