@@ -26,7 +26,7 @@ from ractd.models import InverseDynamics, ReturnNetwork, build_network
 from ractd.models.normalizer import Normalizer, PlanNormalizer
 from ractd.networks import Network
 from ractd.noise import EpisodeNoise
-from ractd.settings import check, from_json, to_json
+from ractd.settings import Count, CountOrNone, Positive, from_json, to_json
 from ractd.training.checkpoint import load_weights, read_tensors, write_tensors
 from ractd.training.ddpm import noise_denoiser
 from ractd.training.student import student_network
@@ -48,26 +48,26 @@ MODELS: dict[Kind, Callable[[nn.Module, Any], Callable[..., Tensor]]] = {
 class PolicySpec:
     """Everything about a policy that is not a weight; `config.json` of a policy file."""
 
-    observation_dim: int
-    action_dim: int
-    horizon: int
-    history: int
+    observation_dim: Count
+    action_dim: Count
+    horizon: Count
+    history: Count
     network: Network
     jumps: bool
     """True for a student, whose network takes a target time."""
     sampler: str
     """A name in `ractd.diffusion.samplers.SAMPLERS`, of those for this kind of policy."""
-    steps: int
+    steps: Count
     """Steps of the sampler."""
-    return_layers: tuple[int, ...]
+    return_layers: tuple[Count, ...]
     """Layers of the return model that ranks candidates."""
     return_mean: float
     """Mean of the dataset's returns-to-go: the return model's zero."""
-    return_std: float
+    return_std: Positive
     """Standard deviation of the dataset's returns-to-go: the return model's unit."""
-    return_members: int = 1
+    return_members: CountOrNone = 1
     """Members of the return model; 0 for a policy without one."""
-    candidates: int = 1
+    candidates: Count = 1
     """Samples drawn for each action, of which the return model's favourite is executed."""
     diffusion: Diffusion = field(default_factory=Diffusion)
     ddpm: DDPM | None = None
@@ -75,11 +75,11 @@ class PolicySpec:
     env_id: str | None = None
     """The environment that it is scored in, made of this and of `env_settings` by this machine's Gymnasium."""
     env_settings: EnvironmentSettings = REGISTERED
-    state_dim: int = 0
+    state_dim: CountOrNone = 0
     """Of a planner, whose sequences are states and whose observation is a state and a goal; 0 for action sequences."""
-    points: int = 0
+    points: CountOrNone = 0
     """Control points that a planner's sequences are made of; 0 where they are the states."""
-    dynamics_layers: tuple[int, ...] = ()
+    dynamics_layers: tuple[Count, ...] = ()
     """Layers of a planner's inverse dynamics."""
     maze: str = ""
     """Map of a planner's maze, as text."""
@@ -345,7 +345,6 @@ class Policy(Keeper):
             )
         spec = from_json(PolicySpec, contract, directory / CONTRACT)
         try:
-            check(spec)
             spec.check_sampling()
         except RactdError as error:
             raise RactdError(f"{directory / CONTRACT}: {str(error).removeprefix('--')}") from None
