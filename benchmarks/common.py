@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ractd.files import replacing
+from ractd.processors import cores
 
 RESULTS = Path(__file__).parent / "results"
 LOAD_BEFORE = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
@@ -30,7 +31,7 @@ def machine() -> dict[str, Any]:
             versions[package] = None
     return {
         "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "load_before": LOAD_BEFORE,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

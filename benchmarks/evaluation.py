@@ -24,7 +24,8 @@ from common import print_table, summary, write_result
 from numpy.typing import NDArray
 
 from ractd.envs import ActionSequencePolicy, envpool_vector, evaluate
-from ractd.envs.vector import VectorEnv, cores
+from ractd.envs.vector import VectorEnv
+from ractd.processors import cores
 
 GOAL = 4.0
 ENV_ID = "Hopper-v5"

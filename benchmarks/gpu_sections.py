@@ -29,9 +29,10 @@ from ractd.methods.ractd_settings import PRESETS, Config
 from ractd.networks.unet import UNet
 from ractd.policy import Policy
 from ractd.settings import Optimization
+from ractd.stopping import Interrupted
 from ractd.training.checkpoint import load_weights, read_tensors, unprefixed
 from ractd.training.log import Log
-from ractd.training.loop import Interrupted, run_stage
+from ractd.training.loop import run_stage
 from ractd.training.metrics import Metrics
 from ractd.training.pipeline import resolve
 from ractd.training.results import score

@@ -30,7 +30,7 @@ from ractd.data.maze import make_maze_dataset, transitions_of
 from ractd.envs import ActionSequencePolicy, evaluate
 from ractd.envs.maze import MAZES, Maze, WaypointController
 from ractd.envs.scores import REFERENCES
-from ractd.envs.vector import cores
+from ractd.processors import cores
 
 GOAL = 20_000
 D4RL_EPISODES = 100

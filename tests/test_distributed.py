@@ -23,8 +23,9 @@ from ractd.models import ReturnNetwork, build_network, copy_matching
 from ractd.models.normalizer import Normalizer
 from ractd.networks.mlp import MLP
 from ractd.settings import Optimization
+from ractd.stopping import Interrupted
 from ractd.training.checkpoint import read_tensors
-from ractd.training.loop import LOG_EVERY, Interrupted, Stage, averaged_copy, objective_stage, run_stage
+from ractd.training.loop import LOG_EVERY, Stage, averaged_copy, objective_stage, run_stage
 from ractd.training.metrics import Metrics
 from ractd.training.samples import ActionSequences
 from ractd.training.student import StudentObjective

@@ -29,11 +29,11 @@ from ractd.models import ReturnNetwork, build_network, copy_matching
 from ractd.models.normalizer import Normalizer
 from ractd.networks.mlp import MLP
 from ractd.settings import Optimization
+from ractd.stopping import Interrupted
 from ractd.training.checkpoint import read_tensors
 from ractd.training.loop import (
     LOG_EVERY,
     Follower,
-    Interrupted,
     Stage,
     Update,
     averaged_copy,

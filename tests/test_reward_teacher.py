@@ -22,7 +22,8 @@ from ractd.models import ReturnNetwork, build_network
 from ractd.models.normalizer import Normalizer
 from ractd.networks.mlp import MLP
 from ractd.settings import Optimization
-from ractd.training.loop import Interrupted, Stage, averaged_copy, objective_stage, run_stage
+from ractd.stopping import Interrupted
+from ractd.training.loop import Stage, averaged_copy, objective_stage, run_stage
 from ractd.training.metrics import Metrics
 from ractd.training.samples import ActionSequences
 from ractd.training.teacher import Reward, TeacherObjective, denoiser

@@ -17,6 +17,7 @@ from ractd.commands import COMMANDS, Command
 from ractd.commands.consoles import err, say
 from ractd.commands.parsing import unknown
 from ractd.errors import RactdError
+from ractd.stopping import Interrupted
 
 GOES_ON = ("train", "sweep", "reproduce")
 """Commands that go on where they were stopped."""
@@ -95,9 +96,7 @@ def main() -> None:
             raise
         say(f"{error.filename or 'a file'}: {why}", err, "[bold red]error:[/]")
         raise SystemExit(2) from None
-    except Exception as error:
-        if type(error).__name__ != "Interrupted":
-            raise
+    except Interrupted:
         say(f"stopped and saved; go on with: ractd {shlex.join(words)}", err)
         raise SystemExit(130) from None
 

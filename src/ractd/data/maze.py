@@ -29,8 +29,8 @@ from ractd.envs.maze.physics import PointMass
 from ractd.envs.maze.vector import POSITION_NOISE, draw_start, reward
 from ractd.envs.scores import reference
 from ractd.envs.seeds import DATA, environment_seed
-from ractd.envs.vector import cores
 from ractd.errors import RactdError
+from ractd.processors import cores
 
 Progress = Callable[[int, int], None]
 

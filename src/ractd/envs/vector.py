@@ -10,7 +10,6 @@ import copy
 import difflib
 import importlib
 import importlib.util
-import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from ractd.envs.modules import registered_name
 from ractd.envs.settings import REGISTERED, EnvironmentSettings
 from ractd.errors import RactdError
+from ractd.processors import cores
 
 Step = tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]
 Rows = NDArray[np.integer[Any]]
@@ -291,11 +291,6 @@ def _close_matches(env_id: str, known: frozenset[str] | set[str]) -> str:
     if close:
         return f"; did you mean {' or '.join(close)}?"
     return "; give the id of a registered Gymnasium environment, or module:Id-v0 for one of a module of yours"
-
-
-def cores() -> int:
-    """The CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _bounds(env_id: str, space: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from filelock import FileLock, Timeout
 from rich.console import Console
 
 from ractd.errors import RactdError
+from ractd.processors import cores
+from ractd.stopping import stop_requests
 from ractd.sweeps import workers as places
 from ractd.sweeps.attempt import Attempt
 from ractd.sweeps.progress import Progress, Running, last_error, last_line
@@ -26,6 +27,7 @@ from ractd.sweeps.workers import Workers
 ATTEMPTS = 2
 """Whatever the cause of a failure: a wrong option fails again at once, everything else deserves it."""
 POLL_SECONDS = 0.5
+STOPPING = "stopping: trials save first; once more ends them at once"
 
 State = Literal["done", "was done", "failed", "not run"]
 
@@ -108,10 +110,10 @@ def run_trials(
             if len(outcomes) < len(trials):
                 with (
                     _workers(jobs, cpus, gpus, ray_address, console) as workers,
-                    _stop_requests(console) as stopping,
+                    stop_requests(console, STOPPING) as should_stop,
                     Progress(console, len(trials), len(outcomes)) as progress,
                 ):
-                    _Sweep(trials, logs.resolve(), workers, max(1, int(cpus)), outcomes, progress).run(stopping)
+                    _Sweep(trials, logs.resolve(), workers, max(1, int(cpus)), outcomes, progress).run(should_stop)
     except Timeout:
         raise RactdError(f"{logs.parent}: another process is running this sweep; wait for it or stop it") from None
     return [outcomes[trial.name] for trial in trials]
@@ -130,10 +132,9 @@ def _workers(
         return places.one_worker()
     if ray_address is not None:
         return places.ray_cluster(ray_address, cpus, gpus)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if jobs * cpus > cores:
+    if jobs * cpus > cores():
         console.print(
-            f"[yellow]warning:[/] {jobs} trials of {cpus:g} CPUs each share {cores} cores, and will wait for each other",
+            f"[yellow]warning:[/] {jobs} trials of {cpus:g} CPUs each share {cores()} cores, and will wait for each other",
             highlight=False,
         )
     return places.ray_on_this_machine(jobs, cpus, gpus)
@@ -156,11 +157,11 @@ class _Sweep:
         self.running: dict[Future[int], _Begun] = {}
         self.directory = os.getcwd()
 
-    def run(self, stopping: threading.Event) -> None:
+    def run(self, should_stop: Callable[[], bool]) -> None:
         """Go on until every trial has an outcome; raises `KeyboardInterrupt` once all have stopped that are to."""
         asked = False
         while len(self.outcomes) < len(self.trials):
-            if not stopping.is_set():
+            if not should_stop():
                 self._begin_ready()
             elif not asked:
                 self.workers.stop()
@@ -169,7 +170,7 @@ class _Sweep:
                 raise KeyboardInterrupt
             finished, _ = wait(self.running, POLL_SECONDS, FIRST_COMPLETED)
             for future in finished:
-                self._end(future, stopping)
+                self._end(future, should_stop)
             self._look()
 
     def _begin_ready(self) -> None:
@@ -192,13 +193,13 @@ class _Sweep:
         begun = _Begun(trial, number, log, log.stat().st_size if log.exists() else 0, seconds_before)
         self.running[self.workers.submit(Attempt(trial.command, str(log), self.directory, self.threads))] = begun
 
-    def _end(self, future: Future[int], stopping: threading.Event) -> None:
+    def _end(self, future: Future[int], should_stop: Callable[[], bool]) -> None:
         begun = self.running.pop(future)
         trial, seconds, reason = begun.trial, begun.seconds, _failure(begun, future)
         if not reason:
             self.outcomes[trial.name] = Outcome(trial, "done", begun.number, seconds, "")
             self.progress.ended(trial.name, "done", seconds, "")
-        elif stopping.is_set():
+        elif should_stop():
             self.progress.ended(trial.name, "stopped", seconds, "")
         elif begun.number < ATTEMPTS:
             self.progress.ended(trial.name, "trying once more", seconds, reason)
@@ -265,25 +266,3 @@ def _check_names(trials: Sequence[Trial]) -> None:
     if unknown:
         raise ValueError(f"trial {unknown[0]!r} is needed, and not in the sweep")
     TopologicalSorter(graph).prepare()  # raises CycleError, a ValueError
-
-
-@contextmanager
-def _stop_requests(console: Console) -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C or SIGTERM into a request to stop; the second one ends everything at once."""
-    requested = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield requested
-        return
-
-    def request(number: int, frame: Any) -> None:
-        if requested.is_set():
-            raise KeyboardInterrupt
-        requested.set()
-        console.print("stopping: trials save first; once more ends them at once", highlight=False)
-
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield requested
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ractd.errors import RactdError
 from ractd.settings import Optimization
+from ractd.stopping import Interrupted
 from ractd.training.checkpoint import (
     load_optimizer,
     load_weights,
@@ -47,10 +48,6 @@ Terms = dict[str, Tensor]
 """Scalars by the names that the logger shows; `loss` is what an optimiser lowers."""
 Hook = Callable[[int, dict[str, float]], dict[str, float]]
 """Called with (step, metrics); returns more metrics."""
-
-
-class Interrupted(Exception):
-    """The user stopped the run; the checkpoint is saved."""
 
 
 @dataclass

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import signal
-import threading
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Collection
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
@@ -32,9 +30,9 @@ from ractd.models import build_network
 from ractd.planner import Planner
 from ractd.policy import WEIGHTS, Policy
 from ractd.settings import TerminalsMean, check, to_json
+from ractd.stopping import Interrupted, stop_requests
 from ractd.threads import threads_for
 from ractd.training.log import Log
-from ractd.training.loop import Interrupted
 from ractd.training.metrics import Metrics
 from ractd.training.results import Result, evaluate_run, read_result
 from ractd.training.run import Models, Run, prepare
@@ -79,7 +77,7 @@ def train(
     be warnings, see `ractd.data.validation.ACCEPTABLE`. `only` trains one stage, with what the run has. `teacher` takes
     teacher and return model from another run, with their horizon, history, noise levels and networks. `plain` also distils a
     student without reward, to compare. `track` shows metrics and scores in a service as well. Raises `RactdError` for
-    unusable data or options, and `training.loop.Interrupted` after a saved Ctrl-C.
+    unusable data or options, and `ractd.stopping.Interrupted` after a saved Ctrl-C.
     """
     console = console or Console(quiet=True)
     if track is not None:
@@ -134,7 +132,7 @@ def train(
             log.say(f"{escape(str(directory))} is finished; this is its result")
             return finished
         with tracking(track, directory) if main and track is not None else nullcontext() as tracked:
-            with _stop_requests(console) as should_stop:
+            with stop_requests(console, "stopping at the next checkpoint; once more stops at once") as should_stop:
                 metrics = Metrics(directory if main else None, console if main else None, tracked)
                 run = prepare(
                     directory, config, data, accelerator, metrics, log, checkpoint_seconds, should_stop, source
@@ -315,27 +313,3 @@ def _identity(run: Path) -> dict[str, str]:
     """Name a run's teacher by its weights, however the run's path is written."""
     with open(run / "policy" / "teacher" / WEIGHTS, "rb") as file:
         return {"run": run.resolve().name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-@contextmanager
-def _stop_requests(console: Console) -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C or SIGTERM into a request to save and stop; the second one stops at once."""
-    requested = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield requested.is_set
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def request(number: int, frame: Any) -> None:
-        if requested.is_set():
-            raise KeyboardInterrupt
-        requested.set()
-        console.print("stopping at the next checkpoint; once more stops at once", highlight=False)
-
-    for number in before:
-        signal.signal(number, request)
-    try:
-        yield requested.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from ractd.envs.maze.maps import Floats, Maze
 from ractd.envs.maze.physics import PointMass
 from ractd.envs.settings import REGISTERED, EnvironmentSettings
-from ractd.envs.vector import MakeVector, Rows, Step, cores
+from ractd.envs.vector import MakeVector, Rows, Step
 from ractd.errors import RactdError
+from ractd.processors import cores
 
 GOAL_RADIUS = 0.5
 """A step that ends within this distance of the goal is paid 1, any other 0."""
