@@ -34,10 +34,10 @@ OURS, REPLAY, SYNC = "ractd, EnvPool", "the same actions replayed", "gymnasium.v
 
 def stand_in() -> ActionSequencePolicy:
     """Costs what the cpu preset's student costs, acts as a half-trained Hopper policy."""
-    from ractd.data.behaviors import load_actors, sac_actor
     from ractd.methods.ractd_settings import PRESETS
     from ractd.models import build_network
     from ractd.networks.mlp import MLP
+    from ractd.recipes.behaviors import load_actors, sac_actor
 
     config = PRESETS["cpu"]
     network = build_network(config.teacher.network, config.horizon, 3, 11, jumps=True).eval()

@@ -72,7 +72,7 @@ def main() -> None:
     from common import RESULTS, write_result
 
     from ractd.data import load_dataset
-    from ractd.envs.settings import REGISTERED
+    from ractd.data.environment import REGISTERED
     from ractd.errors import RactdError
     from ractd.settings import to_json
 

@@ -26,11 +26,11 @@ import tyro
 from common import print_table, summary, write_result
 from numpy.typing import NDArray
 
-from ractd.data.maze import make_maze_dataset, transitions_of
+from ractd.data.scores import REFERENCES
 from ractd.envs import ActionSequencePolicy, evaluate
 from ractd.envs.maze import MAZES, Maze, WaypointController
-from ractd.envs.scores import REFERENCES
 from ractd.processors import cores
+from ractd.recipes.mazes import make_maze_dataset, transitions_of
 
 GOAL = 20_000
 D4RL_EPISODES = 100

@@ -16,7 +16,7 @@ import numpy as np
 from rich.console import Console
 
 import ractd
-from ractd.data import validate
+from ractd import validate
 from ractd.methods.ractd_settings import PRESETS, Config
 
 STEP, LENGTH = 0.05, 60

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 
+from ractd.data import write_hdf5
 from ractd.data.dataset import OfflineDataset
-from ractd.data.hdf5 import write_hdf5
 
 STEPS = 150
 TINY = {

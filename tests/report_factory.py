@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ractd.data import write_hdf5
 from ractd.data.dataset import OfflineDataset, describe
-from ractd.data.hdf5 import write_hdf5
-from ractd.envs.scores import normalized_score
+from ractd.data.scores import normalized_score
 from ractd.methods.ractd_settings import PRESETS
 from ractd.settings import to_json
 from ractd.training.results import VARIANTS

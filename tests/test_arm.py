@@ -10,7 +10,7 @@ import pytest
 from conftest import Answer, options
 
 from ractd import OfflineDataset, Policy, load_dataset
-from ractd.data.hdf5 import write_hdf5
+from ractd.data import write_hdf5
 
 JOINTS, LIMIT, NEAR = 6, 60, 0.25
 LENGTHS = np.array([0.5, 0.4, 0.3, 0.2, 0.2, 0.1])

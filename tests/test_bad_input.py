@@ -13,7 +13,7 @@ import pytest
 from conftest import Answer, Trained, options, pendulum_data
 from dataset_factory import make
 
-from ractd.data.hdf5 import write_hdf5
+from ractd.data import write_hdf5
 
 Cli = Callable[..., Answer]
 

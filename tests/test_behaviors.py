@@ -8,20 +8,20 @@ import h5py
 import numpy as np
 import pytest
 
-from ractd.data.behaviors import (
+from ractd.data.registry import load_dataset
+from ractd.envs import make_vector
+from ractd.envs.rollout import rollout
+from ractd.errors import RactdError
+from ractd.recipes import make_dataset
+from ractd.recipes.behaviors import (
     RECIPES,
     Stage,
     load_actors,
-    make_dataset,
     mixture,
     run_recipe,
     sac_actor,
     uniform_policy,
 )
-from ractd.data.registry import load_dataset
-from ractd.envs import make_vector
-from ractd.envs.rollout import rollout
-from ractd.errors import RactdError
 
 pytest.importorskip("envpool")
 SMALL = 8_000
@@ -99,7 +99,7 @@ def test_same_seed_same_bits_other_seed_other_bits(made, tmp_path):
     assert digest(again) == digest(made[0])
     # Another process, with one BLAS thread.
     code = (
-        "import sys; from ractd.data.behaviors import make_dataset;"
+        "import sys; from ractd.recipes import make_dataset;"
         f"make_dataset('hopper-mixed', transitions={SMALL}, directory=sys.argv[1])"
     )
     subprocess.run(

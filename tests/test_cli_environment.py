@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from conftest import ENV_ID, Answer, options, pendulum_data
 
-from ractd.data import validate
-from ractd.data.hdf5 import write_hdf5
+from ractd import validate
+from ractd.data import write_hdf5
 from ractd.envs import modules
 from ractd.report import video
 from ractd.report.contents import read_runs

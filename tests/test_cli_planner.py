@@ -18,7 +18,7 @@ from dataset_factory import make
 import ractd
 from ractd.cli import parse
 from ractd.commands.train import Train
-from ractd.data.hdf5 import write_hdf5
+from ractd.data import write_hdf5
 from ractd.errors import RactdError
 from ractd.export.graph import batch_first
 from ractd.methods.ractd_settings import PRESETS, Config
@@ -134,7 +134,9 @@ def test_words_that_are_no_dataset_pick_no_preset(data: Path, tmp_path: Path, mo
 
 def test_d4rl_s_mazes_are_known_before_they_are_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path))
-    monkeypatch.setattr("ractd.data.d4rl.download", lambda *_: pytest.fail("nothing is to be downloaded for a preset"))
+    monkeypatch.setattr(
+        "ractd.data.formats.d4rl.download", lambda *_: pytest.fail("nothing is to be downloaded for a preset")
+    )
     assert settings("maze2d-medium-v1") == PRESETS["maze2d-medium-cpu"]
     assert settings("hopper-medium-v2") == settings("maze2d-eval-umaze-v1") == PRESETS["cpu"]
     assert settings("mujoco/hopper/medium-v0") == PRESETS["cpu"], "nor from Minari"

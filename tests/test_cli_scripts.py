@@ -22,7 +22,7 @@ from dataset_factory import make
 from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
-from ractd.data.hdf5 import write_hdf5
+from ractd.data import write_hdf5
 from ractd.files import write_json
 from ractd.reproduce import EXPERIMENTS, judge
 from ractd.reproduce.lines import Line, Measured, Source

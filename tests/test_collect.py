@@ -4,13 +4,13 @@ import h5py
 import numpy as np
 import pytest
 
-from ractd.data.behaviors import load_actors, sac_actor
-from ractd.data.collect import Snapshot, actor_weights, collect, pick_medium
 from ractd.data.origin import rebuilt_recipe
 from ractd.data.registry import load_dataset
 from ractd.envs import gymnasium_vector, make_vector
 from ractd.envs.seeds import BEHAVIOR, CHECKPOINT, CONFIRMATION, FINAL, environment_seed
 from ractd.errors import RactdError
+from ractd.recipes.behaviors import load_actors, sac_actor
+from ractd.recipes.collect import Snapshot, actor_weights, collect, pick_medium
 
 STEPS, ROWS = 230, 500
 BACKENDS = (make_vector, gymnasium_vector)

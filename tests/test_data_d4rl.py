@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from dataset_factory import arrays, assert_same, make
 
-from ractd.data import load_dataset, validate
-from ractd.data.d4rl import BASE_URL, DATASETS, cache_path, url_of
-from ractd.data.hdf5 import write_hdf5
+from ractd import validate
+from ractd.data import load_dataset, write_hdf5
+from ractd.data.formats.d4rl import BASE_URL, DATASETS, cache_path, url_of
 from ractd.data.origin import d4rl_name, published_recipe
+from ractd.data.scores import REFERENCES, reference
 from ractd.envs import envpool_vector, gymnasium_vector
-from ractd.envs.scores import REFERENCES, reference
 from ractd.errors import RactdError
 
 NAME = "hopper-medium-replay-v2"

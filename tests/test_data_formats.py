@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from dataset_factory import FIELDS, arrays, assert_same, make, save_npz
 
-from ractd.data import hdf5 as hdf5_module
-from ractd.data import load_dataset
-from ractd.data.hdf5 import write_hdf5
+from ractd.data import load_dataset, write_hdf5
+from ractd.data.formats import hdf5 as hdf5_module
 from ractd.errors import RactdError
 
 

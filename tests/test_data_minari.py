@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from ractd.data import load_dataset
-from ractd.data.minari import flatten, unreachable
+from ractd.data.formats.minari import flatten, unreachable
 from ractd.errors import RactdError
 
 
@@ -129,7 +129,7 @@ def test_spaces_without_numbers_are_refused():
 def test_minari_download_failures_are_one_sentence(tmp_path, monkeypatch):
     minari = pytest.importorskip("minari")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    monkeypatch.setattr("ractd.data.minari.unreachable", lambda *_: "")
+    monkeypatch.setattr("ractd.data.formats.minari.unreachable", lambda *_: "")
     for error, message in [
         (ValueError("Couldn't find any version"), "Minari has no dataset 'a/b-v0': Couldn't find"),
         (ConnectionError("Name or service not known"), r"could not download 'a/b-v0' \(ConnectionError: Name.*network"),

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from dataset_factory import make
 
-from ractd.data import OfflineDataset, load_dataset, validate
+from ractd import validate
+from ractd.data import OfflineDataset, load_dataset
 from ractd.data.range_checks import check_ranges
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType, SimpleNamespace
-
 import pytest
 from dataset_factory import assert_same, make, save_npz
 
-from ractd.data import list_datasets, load_dataset
-from ractd.data.hdf5 import write_hdf5
+from ractd.data import list_datasets, load_dataset, write_hdf5
 from ractd.data.registry import dataset_dir
 from ractd.errors import RactdError
 
@@ -19,9 +15,6 @@ def own_folders(tmp_path, monkeypatch):
     monkeypatch.setenv("RACTD_DATA", str(tmp_path / "made"))
     monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path / "d4rl"))
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
-    recipes = ModuleType("ractd.data.behaviors")
-    recipes.RECIPES = {"hopper-mixed": SimpleNamespace(description="a mixture")}  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "ractd.data.behaviors", recipes)
 
 
 def test_by_path(tmp_path, monkeypatch):

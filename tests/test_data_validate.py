@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from dataset_factory import arrays, make, save_fields
 
-from ractd.data import load_dataset, summarize, validate
-from ractd.data.hdf5 import write_hdf5
+from ractd import validate
+from ractd.data import load_dataset, summarize, write_hdf5
 from ractd.errors import RactdError
 
 Fields = dict[str, Any]

@@ -46,7 +46,7 @@ OTHER_OPTIONS = {"--no-deps", "--multi_gpu", "--nproc_per_node"}
 @pytest.fixture(scope="module")
 def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of datasets made here, with the one that pages take for made."""
-    from ractd.data.behaviors import make_dataset
+    from ractd.recipes import make_dataset
 
     folder = tmp_path_factory.mktemp("datasets")
     make_dataset("hopper-mixed", transitions=1500, directory=folder)

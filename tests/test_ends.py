@@ -13,16 +13,23 @@ import pytest
 from conftest import options
 from dataset_factory import arrays, make, save_fields
 
-from ractd.data import load_dataset, validate
+from ractd import validate
+from ractd.data import load_dataset, write_hdf5
 from ractd.data.dataset import OfflineDataset
 from ractd.data.ends import judge
-from ractd.data.hdf5 import write_hdf5
+from ractd.data.fields import stop_at_errors
 from ractd.data.returns import resolved_penalty
-from ractd.data.validation import examined
+from ractd.envs.validation import examine
 from ractd.errors import RactdError
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 Fields = dict[str, Any]
+
+
+def examined(data, accept=(), **options):
+    """What training does with a dataset before it begins."""
+    found, findings = examine(data, **options)
+    return found, stop_at_errors(findings, accept)
 
 
 def warnings_of(path: Path, **options: Any) -> list[str]:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ractd.envs.scores import family, normalized_score, reference
+from ractd.data.scores import family, normalized_score, reference
 
 
 @pytest.mark.parametrize(

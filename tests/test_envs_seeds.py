@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ractd.data import behaviors, load_dataset
-from ractd.data.behaviors import RANDOM, Stage, make_dataset
-from ractd.data.maze import make_maze_dataset
+from ractd.data import load_dataset
 from ractd.envs import envpool_vector, make_vector
 from ractd.envs.maze import MAZES, maze_vector
 from ractd.envs.seeds import BEHAVIOR, CHECKPOINT, CONFIRMATION, DATA, FINAL, SPAN, environment_seed
+from ractd.recipes import behaviors, make_dataset
+from ractd.recipes.behaviors import RANDOM, Stage
+from ractd.recipes.mazes import make_maze_dataset
 
 pytest.importorskip("envpool")
 SCORING = (FINAL, CHECKPOINT, CONFIRMATION)

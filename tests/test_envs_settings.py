@@ -16,13 +16,12 @@ from conftest import Answer
 from dataset_factory import make
 from export_factory import make_policy
 
-from ractd.data import load_dataset
+from ractd.data import load_dataset, write_hdf5
 from ractd.data.dataset import describe
-from ractd.data.hdf5 import write_hdf5
-from ractd.data.minari import environment_of
+from ractd.data.environment import REGISTERED, EnvironmentSettings, WrapperSettings, settings_for
+from ractd.data.formats.minari import environment_of
 from ractd.envs import evaluate, make_vector
 from ractd.envs.maze import MAZES, maze_vector
-from ractd.envs.settings import REGISTERED, EnvironmentSettings, WrapperSettings, settings_for
 from ractd.envs.vector import environments_of
 from ractd.errors import RactdError
 from ractd.export.contract import control_hz
@@ -163,7 +162,7 @@ def test_wrappers_are_gymnasiums_that_values_make_again(name: str) -> None:
 
 
 def test_the_wrappers_that_are_offered_exist() -> None:
-    from ractd.envs.settings import WRAPPERS
+    from ractd.data.environment import WRAPPERS
 
     for name in WRAPPERS:
         assert issubclass(getattr(gymnasium.wrappers, name), gymnasium.Wrapper)

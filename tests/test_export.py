@@ -21,7 +21,7 @@ from conftest import Trained, environment
 from export_factory import ACTIONS, OBSERVATIONS, TINY_MLP, TINY_UNET, logs, make_policy, observations
 from rich.console import Console
 
-from ractd.data.hdf5 import write_hdf5
+from ractd.data import write_hdf5
 from ractd.diffusion.samplers import SAMPLERS
 from ractd.diffusion.settings import DDPM
 from ractd.errors import RactdError

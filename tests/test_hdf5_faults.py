@@ -16,8 +16,9 @@ import pytest
 from conftest import Answer
 from dataset_factory import arrays, assert_same, make
 
-from ractd.data import load_dataset, validate
-from ractd.data.hdf5 import open_hdf5, write_hdf5
+from ractd import validate
+from ractd.data import load_dataset
+from ractd.data.formats.hdf5 import open_hdf5, write_hdf5
 from ractd.data.reading import read
 from ractd.errors import RactdError
 

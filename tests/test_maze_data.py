@@ -8,15 +8,15 @@ import pytest
 from conftest import ENV_ID, pendulum_data
 from dataset_factory import make
 
-from ractd.data import list_datasets, load_dataset, summarize, validate
+from ractd import validate
+from ractd.data import list_datasets, load_dataset, summarize, write_hdf5
 from ractd.data.dataset import OfflineDataset
-from ractd.data.hdf5 import write_hdf5
-from ractd.data.maze import make_maze_dataset, maze_of, transitions_of
 from ractd.envs import evaluate
-from ractd.envs.maze import MAZES, parse_maze
+from ractd.envs.maze import MAZES, maze_of, parse_maze
 from ractd.envs.maze.physics import PointMass
 from ractd.envs.vector import environments_of
 from ractd.errors import RactdError
+from ractd.recipes.mazes import make_maze_dataset, transitions_of
 
 pytest.importorskip("mujoco")
 
@@ -118,7 +118,7 @@ def test_default_sizes():
 
 
 def test_memory_does_not_grow_with_the_rows(umaze, tmp_path, monkeypatch):
-    monkeypatch.setattr("ractd.data.maze.MAX_RUNS", 40)
+    monkeypatch.setattr("ractd.recipes.mazes.MAX_RUNS", 40)
 
     def peak(rows):
         tracemalloc.start()

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from ractd.data.scores import REFERENCES
 from ractd.envs import evaluate, make_vector
 from ractd.envs.maze import MAZES, MazeVector, WaypointController, maze_vector, parse_maze
 from ractd.envs.maze import physics as constants
 from ractd.envs.maze.maps import CENTRE
 from ractd.envs.maze.physics import PointMass
-from ractd.envs.scores import REFERENCES
 from ractd.errors import RactdError
 
 pytest.importorskip("mujoco")

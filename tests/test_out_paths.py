@@ -63,7 +63,7 @@ def test_places(
     }[place]
     if name == "collect":
         # Its place is looked at before hours of training.
-        monkeypatch.setattr("ractd.data.collect._sac", lambda *_: pytest.fail("the place can't be written to"))
+        monkeypatch.setattr("ractd.recipes.collect._sac", lambda *_: pytest.fail("the place can't be written to"))
     answer = cli(*commands(trained, out)[name])
     assert answer.code == 2, answer.out + answer.err
     lines = answer.err.splitlines()

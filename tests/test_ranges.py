@@ -50,8 +50,8 @@ def test_the_gym_sets_keep_their_statistics_to_the_bit(name: str) -> None:
 @pytest.mark.parametrize("size", ["umaze", "medium", "large"])
 def test_the_mazes_keep_their_statistics_to_the_bit(size: str, tmp_path: Path) -> None:
     pytest.importorskip("mujoco")
-    from ractd.data.maze import make_maze_dataset
     from ractd.envs.maze.maps import MAZES
+    from ractd.recipes.mazes import make_maze_dataset
 
     assert_plain(load_dataset(make_maze_dataset(MAZES[f"maze2d-{size}"], transitions=20_000, directory=tmp_path)))
 

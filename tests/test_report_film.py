@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ractd.data.environment import EnvironmentSettings, WrapperSettings
 from ractd.envs import modules
 from ractd.envs.modules import import_environment
-from ractd.envs.settings import EnvironmentSettings, WrapperSettings
 from ractd.errors import RactdError
 from ractd.report.video import film_episodes
 

@@ -17,7 +17,7 @@ from conftest import TINY, Answer, Trained, pendulum_data
 from report_factory import hopper_data
 from scipy.stats import ttest_rel
 
-from ractd.data.hdf5 import write_hdf5
+from ractd.data import write_hdf5
 from ractd.reproduce import EXPERIMENTS, paper
 from ractd.reproduce.aggregates import aggregates
 from ractd.reproduce.claims import ALIKE_SHARE, MORE, TIMES, Claim, Relation, alike, t_interval, verdict

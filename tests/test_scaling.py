@@ -15,8 +15,7 @@ from rich.console import Console
 
 import ractd
 from ractd.commands.train import settings_of
-from ractd.data import OfflineDataset
-from ractd.data.hdf5 import write_hdf5
+from ractd.data import OfflineDataset, write_hdf5
 from ractd.data.ranges import within
 from ractd.data.windows import Windows
 from ractd.diffusion.ctm import reward_loss

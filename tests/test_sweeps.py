@@ -20,7 +20,7 @@ from conftest import Answer, environment, pendulum_data, started
 from filelock import FileLock
 from rich.console import Console
 
-from ractd.data.hdf5 import write_hdf5
+from ractd.data import write_hdf5
 from ractd.errors import RactdError
 from ractd.sweeps import Outcome, Trial, run_trials
 from ractd.sweeps import workers as places

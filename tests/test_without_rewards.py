@@ -13,7 +13,7 @@ from conftest import Answer, options, pendulum_data, run_command
 from test_bad_input import assert_refused
 
 from ractd import Policy, RactdError
-from ractd.data.hdf5 import write_hdf5
+from ractd.data import write_hdf5
 from ractd.training.results import WITHOUT_RETURNS
 
 Cli = Callable[..., Answer]

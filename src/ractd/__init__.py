@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ractd.data import OfflineDataset, load_dataset
+    from ractd.envs.validation import validate
     from ractd.errors import RactdError
     from ractd.policy import Policy
     from ractd.training.pipeline import train
 
 __version__ = "0.1.0"
-__all__ = ["OfflineDataset", "Policy", "RactdError", "__version__", "load_dataset", "train"]
+__all__ = ["OfflineDataset", "Policy", "RactdError", "__version__", "load_dataset", "train", "validate"]
 
 _HOMES = {
     "OfflineDataset": "ractd.data",
@@ -20,6 +21,7 @@ _HOMES = {
     "RactdError": "ractd.errors",
     "load_dataset": "ractd.data",
     "train": "ractd.training.pipeline",
+    "validate": "ractd.envs.validation",
 }
 
 

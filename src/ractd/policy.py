@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ractd import fixed_times
+from ractd.data.environment import REGISTERED, EnvironmentSettings
 from ractd.diffusion.ctm import sequence_return
 from ractd.diffusion.samplers import SAMPLERS, Kind, Sampler
 from ractd.diffusion.settings import DDPM, Diffusion
 from ractd.envs.context import Context
-from ractd.envs.settings import REGISTERED, EnvironmentSettings
 from ractd.errors import RactdError
 from ractd.files import read_json, write_json
 from ractd.kept import Keeper, Kept

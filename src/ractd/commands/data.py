@@ -13,6 +13,7 @@ from tyro.conf import Positional
 
 from ractd.commands.consoles import err, out, say
 from ractd.commands.parsing import read
+from ractd.errors import RactdError
 from ractd.settings import TerminalsMean
 
 
@@ -58,8 +59,8 @@ class Validate:
     def run(self) -> None:
         from ractd.data.end_checks import told_of_ends
         from ractd.data.returns import resolved_penalty
-        from ractd.data.validation import examine
         from ractd.envs.modules import import_environment
+        from ractd.envs.validation import examine
 
         import_environment(self.env)
         data, findings = examine(self.dataset, self.env, self.env_steps, self.ends)
@@ -93,9 +94,26 @@ class Make:
     """Build it again where it exists."""
 
     def run(self) -> None:
-        from ractd.data.tables import make_with_progress
+        from ractd.data.registry import dataset_dir
+        from ractd.recipes import make_dataset, own_maze
 
-        make_with_progress(self.name, self.steps, self.seed, self.directory, self.overwrite, out, self.maze)
+        what = self.name if self.maze is None else own_maze(self.maze, self.name)
+        path = (self.directory or dataset_dir()) / f"{self.name}.hdf5"
+        if path.exists() and not self.overwrite:
+            return say(f"{path} is there already; --overwrite builds it again")
+        for option, value, least in (("--steps", self.steps, 1), ("--seed", self.seed, 0)):
+            if value is not None and value < least:
+                raise RactdError(f"{option} is {value}, expected at least {least}")
+        with Progress(console=out, transient=True, disable=not out.is_terminal) as progress:
+            task = progress.add_task(f"making {self.name}", total=None)
+            path = make_dataset(
+                what,
+                transitions=self.steps,
+                seed=self.seed,
+                directory=self.directory,
+                progress=lambda done, total: progress.update(task, completed=done, total=total),
+            )
+        say(f"wrote {path}")
 
 
 @dataclass
@@ -117,8 +135,8 @@ class Collect:
     """Where the datasets are written."""
 
     def run(self) -> None:
-        from ractd.data.collect import collect
         from ractd.envs.modules import import_environment
+        from ractd.recipes.collect import collect
 
         import_environment(self.env)
         with Progress(console=err, transient=True, disable=not err.is_terminal) as bars:

@@ -197,12 +197,12 @@ def _has(config: Any, option: str) -> bool:
 
 
 def _preset_of(dataset: str, env_id: str | None) -> str:
-    from ractd.data.maze import map_of, preset_for
     from ractd.data.registry import find_source
+    from ractd.training.presets import preset_for
 
     try:
         source = find_source(dataset, download=False)
-        return preset_for(env_id or source.env_id, source.maze, map_of(source.where))
+        return preset_for(env_id or source.env_id, source.maze, source.where)
     except RactdError:
         # Training opens it again, and says what is wrong.
         return "cpu"

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ractd.data.dataset import OfflineDataset
+    from ractd.data.formats.hdf5 import write_hdf5
     from ractd.data.inspect import summarize
     from ractd.data.ranges import Statistics
     from ractd.data.registry import list_datasets, load_dataset
     from ractd.data.returns import return_to_go
-    from ractd.data.validation import validate
 
-__all__ = ["OfflineDataset", "Statistics", "list_datasets", "load_dataset", "return_to_go", "summarize", "validate"]
+__all__ = ["OfflineDataset", "Statistics", "list_datasets", "load_dataset", "return_to_go", "summarize", "write_hdf5"]
 
 _HOMES = {
     "OfflineDataset": "dataset",
@@ -22,7 +22,7 @@ _HOMES = {
     "load_dataset": "registry",
     "return_to_go": "returns",
     "summarize": "inspect",
-    "validate": "validation",
+    "write_hdf5": "formats.hdf5",
 }
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ractd.data.ends import EpisodeEnds, episode_ends
+from ractd.data.environment import REGISTERED, EnvironmentSettings
 from ractd.data.ranges import Statistics, statistics_of
-from ractd.envs.settings import REGISTERED, EnvironmentSettings
 from ractd.errors import RactdError
 from ractd.settings import TerminalsMean, to_json
 
@@ -97,6 +97,11 @@ class OfflineDataset:
                     "one row an episode"
                 )
             object.__setattr__(self, "final_observations", final)
+
+    @property
+    def where(self) -> str:
+        """Name the dataset in messages: by what it is from, or by its name."""
+        return self.source or f"dataset {self.name!r}"
 
     @property
     def num_transitions(self) -> int:

@@ -10,8 +10,8 @@ import difflib
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,9 +25,9 @@ from ractd.data.end_fields import (
     SUCCESSES,
     advice_without_terminals,
 )
+from ractd.data.environment import REGISTERED, EnvironmentSettings, settings_for
 from ractd.data.ranges import BLOCK_ROWS
 from ractd.data.rewards import is_maze
-from ractd.envs.settings import REGISTERED, EnvironmentSettings
 from ractd.errors import RactdError
 from ractd.settings import TerminalsMean, from_json
 
@@ -107,19 +107,43 @@ class Source:
         names = (*FORMS, SUCCESSES, MARKS)
         return (*names, GOALS) if is_maze(self.env_id) else names
 
+    def with_options(
+        self, env_id: str | None = None, env_steps: int | None = None, ends: TerminalsMean | None = None
+    ) -> Source:
+        """Return the source with what a user says of it: its environment, the step limit, and what terminals are."""
+        return replace(
+            self,
+            env_id=env_id or self.env_id,
+            env_settings=settings_for(self.env_id, self.env_settings, env_id, env_steps),
+            terminals_mean=ends or self.terminals_mean,
+        )
+
 
 def rows_told(rows: Array) -> str:
     """Return rows [K] as the beginning of a sentence, with its verb."""
     return f"row {rows[0]:,} has" if len(rows) == 1 else f"{len(rows):,} rows, the first {rows[0]:,}, have"
 
 
-def stop_at_errors(findings: Iterable[Finding]) -> None:
-    """Raise `RactdError` with the first error of some findings and the number of others; do nothing without one."""
-    errors = [finding.message for finding in findings if finding.level == "error"]
+ACCEPTABLE = ("one-episode", "equal-returns")
+"""Errors that a user may know better about: `--accept` makes warnings of them."""
+
+
+def stop_at_errors(findings: Iterable[Finding], accept: Collection[str] = ()) -> list[Finding]:
+    """Return findings with the errors named in `accept`, of `ACCEPTABLE`, as warnings.
+
+    Raises:
+        RactdError: with the first error that is left and the number of others, or for a name that is none.
+    """
+    unknown = [name for name in accept if name not in ACCEPTABLE]
+    if unknown:
+        raise RactdError(f"accept has {unknown[0]!r}, expected some of {', '.join(ACCEPTABLE)}")
+    left = [replace(finding, level="warning") if finding.key in accept else finding for finding in findings]
+    errors = [finding.message for finding in left if finding.level == "error"]
     if errors:
         more = len(errors) - 1
         rest = f" ({more} more problem{'s' if more > 1 else ''}: `ractd data validate` lists all)" if more else ""
         raise RactdError(errors[0] + rest)
+    return left
 
 
 def field_of(array: Array) -> Field:

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ractd.data import d4rl
 from ractd.data.dataset import OfflineDataset, describe
 from ractd.data.end_checks import told_of_ends
+from ractd.data.formats import d4rl
 from ractd.data.ranges import BLOCK_ROWS
 from ractd.data.returns import resolved_penalty
+from ractd.data.scores import normalized_score
 from ractd.data.validation import constant_dimensions
 
 QUANTILES = {"min": 0.0, "q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q90": 0.9, "max": 1.0}
@@ -63,8 +64,6 @@ def distribution(values: NDArray[Any]) -> dict[str, float]:
 
 
 def _score(dataset: OfflineDataset, returns: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    from ractd.envs.scores import normalized_score
-
     if dataset.env_id is not None:
         return normalized_score(dataset.env_id, returns)
     # A file's own name says nothing about its rewards, D4RL's names do.

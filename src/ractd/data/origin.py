@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ractd.data.dataset import OfflineDataset
-from ractd.envs.scores import family
+from ractd.data.scores import family
 
 
 def published_recipe(name: str) -> str:

@@ -6,18 +6,17 @@ import difflib
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import platformdirs
 
-from ractd.data import d4rl, hdf5, npz
-from ractd.data import minari as minari_format
 from ractd.data.dataset import OfflineDataset
 from ractd.data.fields import Source
+from ractd.data.formats import d4rl, hdf5, npz
+from ractd.data.formats import minari as minari_format
 from ractd.data.reading import load
-from ractd.envs.settings import settings_for
 from ractd.errors import RactdError
 from ractd.settings import TerminalsMean
 
@@ -28,6 +27,15 @@ FILE_FORMATS: dict[str, Callable[[Path], Source]] = {
     ".h5": hdf5.open_hdf5,
     ".npz": npz.open_npz,
 }
+
+MADE_HERE = {
+    "hopper-mixed": "first 200k steps of a SAC run on Hopper, retraced from 8 snapshots: mostly bad, some good",
+    **{
+        f"maze2d-{size}": f"{millions}M steps of a noisy PD controller to random goals in a maze, D4RL's recipe"
+        for size, millions in (("umaze", 1), ("medium", 2), ("large", 4))
+    },
+}
+"""What `ractd.recipes` makes, by name: one that isn't made yet is no unknown one."""
 
 _MINARI_ID = re.compile(r"(?:[\w-]+/)*[\w-]+-v\d+")
 
@@ -56,9 +64,7 @@ def load_dataset(name: str | Path, env_id: str | None = None, ends: TerminalsMea
     and Minari ids are downloaded once. Rewards are as logged, but for data without any: there a success is paid 1.
     Raises RactdError if nothing answers to the name or the data can't be used.
     """
-    source = find_source(name)
-    settings = settings_for(source.env_id, source.env_settings, env_id, None)
-    return load(replace(source, env_id=env_id or source.env_id, env_settings=settings, terminals_mean=ends))
+    return load(find_source(name).with_options(env_id=env_id, ends=ends))
 
 
 def find_source(name: str | Path, download: bool = True) -> Source:
@@ -92,12 +98,11 @@ def _open_file(path: Path) -> Source:
 def _unknown(text: str, path: Path, looks_minari: bool) -> str:
     if path.is_dir():
         return f"{text}: is a folder, expected a dataset file ({', '.join(FILE_FORMATS)}) or a dataset's name"
-    recipes = recipe_descriptions()
-    if text in recipes:
+    if text in MADE_HERE:
         return f"dataset {text!r} is not made yet: run `ractd data make {text}`"
     tried = ["a file", f"a dataset in {dataset_dir()}", "a D4RL name"]
     tried.append("a local Minari id" if looks_minari else "a Minari id")
-    known = {*recipes, *built_names(), *d4rl.DATASETS, *minari_format.local_ids()}
+    known = {*MADE_HERE, *built_names(), *d4rl.DATASETS, *minari_format.local_ids()}
     close = difflib.get_close_matches(text, known, n=3, cutoff=0.6)
     meant = f"did you mean {' or '.join(close)}? " if close else ""
     return f"dataset {text!r} is not known (tried as {', '.join(tried)}); {meant}`ractd data list` shows all"
@@ -108,25 +113,17 @@ def built_names() -> list[str]:
     return sorted(path.stem for path in dataset_dir().glob("*.hdf5") if not path.name.startswith("."))
 
 
-def recipe_descriptions() -> dict[str, str]:
-    """Return name and description of everything that `ractd data make` can make."""
-    from ractd.data import maze
-    from ractd.data.behaviors import RECIPES
-
-    return {name: str(recipe.description) for name, recipe in RECIPES.items()} | maze.descriptions()
-
-
 def list_datasets() -> list[DatasetInfo]:
     """Return every dataset known by name: those to make, those made, D4RL's and the local Minari ones."""
-    recipes, built = recipe_descriptions(), built_names()
+    built = built_names()
     rows = [
         DatasetInfo(name, "recipe", str(dataset_dir() / f"{name}.hdf5"), name in built, description)
-        for name, description in recipes.items()
+        for name, description in MADE_HERE.items()
     ]
     rows += [
         DatasetInfo(name, "made", str(dataset_dir() / f"{name}.hdf5"), True, _recipe_in(dataset_dir() / f"{name}.hdf5"))
         for name in built
-        if name not in recipes
+        if name not in MADE_HERE
     ]
     for name, entry in d4rl.DATASETS.items():
         path = d4rl.cache_path(entry)

@@ -1,22 +1,13 @@
-"""Datasets as tables for people, and building one while they watch."""
+"""Datasets as tables for people."""
 
 from __future__ import annotations
 
-from functools import partial
-from pathlib import Path
-
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
 from rich.table import Table
 
-from ractd.data.behaviors import make_dataset
 from ractd.data.dataset import OfflineDataset
 from ractd.data.inspect import summarize
-from ractd.data.maze import check_name, make_maze_dataset
 from ractd.data.registry import dataset_dir, list_datasets
-from ractd.envs.maze import MAZES, read_maze
-from ractd.errors import RactdError
 
 
 def datasets_table() -> Table:
@@ -71,45 +62,3 @@ def summary_table(dataset: OfflineDataset) -> Table:
     for name, value in rows.items():
         table.add_row(name, escape(value))
     return table
-
-
-def make_with_progress(
-    name: str,
-    transitions: int | None,
-    seed: int,
-    directory: Path | None,
-    overwrite: bool,
-    console: Console,
-    map_file: Path | None = None,
-) -> Path:
-    """Build a dataset with a progress bar, unless it is there already; returns its path.
-
-    `map_file` holds a maze of one's own, whose dataset gets the name.
-    """
-    make = partial(make_dataset, name)
-    if map_file is not None:
-        maze = read_maze(map_file, name)
-        check_name(maze)
-        make = partial(make_maze_dataset, maze)
-    elif name in MAZES:
-        make = partial(make_maze_dataset, MAZES[name])
-    path = (directory or dataset_dir()) / f"{name}.hdf5"
-    if path.exists() and not overwrite:
-        console.print(
-            f"{path} is there already; --overwrite builds it again", highlight=False, markup=False, soft_wrap=True
-        )
-        return path
-    if transitions is not None and transitions < 1:
-        raise RactdError(f"--steps is {transitions}, expected at least 1")
-    if seed < 0:
-        raise RactdError(f"--seed is {seed}, expected at least 0")
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(f"making {name}", total=None)
-        path = make(
-            transitions=transitions,
-            seed=seed,
-            directory=directory,
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
-        )
-    console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
-    return path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,109 +11,52 @@ import numpy as np
 from ractd.data.dataset import Bools, Floats, Ints, OfflineDataset
 from ractd.data.end_checks import check_ends, check_returns
 from ractd.data.end_fields import SUCCESSES
-from ractd.data.fields import FORMS, GOALS, Finding, Source, field_of, rows_told, stop_at_errors
+from ractd.data.fields import FORMS, GOALS, Finding, Source, field_of, rows_told
 from ractd.data.range_checks import check_ranges
 from ractd.data.ranges import BLOCK_ROWS
 from ractd.data.reading import read
 from ractd.data.registry import find_source
 from ractd.data.rewards import settle_rewards
-from ractd.envs.settings import settings_for
 from ractd.errors import RactdError
 from ractd.settings import TerminalsMean
 
-__all__ = ["ACCEPTABLE", "Finding", "constant_dimensions", "examined", "validate"]
-
-ACCEPTABLE = ("one-episode", "equal-returns")
-"""Errors that a user may know better about: `--accept` makes warnings of them."""
-
-NO_ENVIRONMENT = "no environment"
-"""Key of the finding that the data's environment can't be used."""
 BOUND_TOLERANCE = 1e-4
 """Share of an action's range that float32 rounding may put it outside its bounds."""
 
 
-def validate(
-    dataset: str | Path | OfflineDataset, env_id: str | None = None, ends: TerminalsMean | None = None
-) -> list[Finding]:
-    """Return everything found about a dataset given as what `load_dataset` takes or loaded; empty means sound.
-
-    Errors are what training stops at: what `load_dataset` stops at, an environment that doesn't fit (`env_id`, else the
-    data's), and data that can't teach what they seem to; the rest are warnings. `ends` says what terminals are. Raises
-    nothing: a dataset that can't be found or opened is one error.
-    """
-    return examine(dataset, env_id, ends=ends)[1]
-
-
-def examine(
+def check_data(
     dataset: str | Path | OfflineDataset,
     env_id: str | None = None,
     env_steps: int | None = None,
     ends: TerminalsMean | None = None,
-    simulate: bool = True,
     termination_penalty: float | None = None,
 ) -> tuple[OfflineDataset | None, list[Finding]]:
-    """Return a dataset as training takes it, None where there is an error in its layout or values, and all that is found.
+    """Return a dataset as training takes it, None where there is an error in its layout or values, and what its rows show.
 
-    The environment is `env_id` with the step limit `env_steps`, else the data's own; without `simulate` it is not made.
-    `termination_penalty` is what a failure is to cost, where that is not the default.
+    `env_id`, `env_steps` and `ends` are what the user says of it, `termination_penalty` what a failure is to cost, where that
+    is not the default.
     """
-    given = dataset if isinstance(dataset, OfflineDataset) else None
+    in_memory = dataset if isinstance(dataset, OfflineDataset) else None
     try:
-        source = find_source(dataset) if given is None else _source_of(given)  # type: ignore[arg-type]
+        found = find_source(dataset) if in_memory is None else _source_of(in_memory)  # type: ignore[arg-type]
     except RactdError as error:
         return None, [Finding("error", str(error))]
-    source = replace(
-        source,
-        env_id=env_id or source.env_id,
-        env_settings=settings_for(source.env_id, source.env_settings, env_id, env_steps),
-        terminals_mean=ends or source.terminals_mean,
-    )
+    source = found.with_options(env_id, env_steps, ends)
     data, findings = read(source)
     if data is None or any(finding.level == "error" for finding in findings):
         return None, findings
     # A dataset in memory is taken as it is, but where rows were left out.
-    if given is not None and given.num_transitions == data.num_transitions:
-        told = ("env_id", "env_settings", "terminals_mean")
-        same = all(getattr(given, name) == getattr(source, name) for name in told)
-        data, _ = settle_rewards(given if same else replace(given, **{name: getattr(source, name) for name in told}))
-    where = source.where
+    if in_memory is not None and in_memory.num_transitions == data.num_transitions:
+        options = {name: getattr(source, name) for name in ("env_id", "env_settings", "terminals_mean")}
+        same = all(getattr(in_memory, name) == value for name, value in options.items())
+        data, _ = settle_rewards(in_memory if same else replace(in_memory, **options))
+    where = data.where
     findings += check_episodes(data, where)
     findings += check_ends(data, where)
     findings += check_returns(data, where, termination_penalty)
     findings += check_spread(data, where)
     findings += check_ranges(data, where)
-    asked = "--env" if env_id else "--env-steps" if env_steps else ""
-    if data.env_id is not None and simulate:
-        findings += check_environment(data, data.env_id, where, bool(asked))
-    else:
-        findings += check_unit_actions(data, where)
-        if asked and simulate:
-            message = f"{where}: {asked} is of an environment, and the data names none; give one with --env"
-            findings.append(Finding("error", message))
     return data, findings
-
-
-def examined(
-    dataset: str | Path | OfflineDataset,
-    env_id: str | None = None,
-    env_steps: int | None = None,
-    ends: TerminalsMean | None = None,
-    simulate: bool = True,
-    termination_penalty: float | None = None,
-    accept: Collection[str] = (),
-) -> tuple[OfflineDataset, list[Finding]]:
-    """Return what `examine` does, with the errors named in `accept`, of `ACCEPTABLE`, as warnings.
-
-    Raises `RactdError` with the first error that is left and the number of others.
-    """
-    unknown = [name for name in accept if name not in ACCEPTABLE]
-    if unknown:
-        raise RactdError(f"accept has {unknown[0]!r}, expected some of {', '.join(ACCEPTABLE)}")
-    data, findings = examine(dataset, env_id, env_steps, ends, simulate, termination_penalty)
-    left = [replace(finding, level="warning") if finding.key in accept else finding for finding in findings]
-    stop_at_errors(left)
-    assert data is not None
-    return data, left
 
 
 def _source_of(dataset: OfflineDataset) -> Source:
@@ -122,7 +65,7 @@ def _source_of(dataset: OfflineDataset) -> Source:
     if dataset.goals is not None:
         fields[GOALS] = field_of(dataset.goals)
     return Source(
-        where=f"dataset {dataset.name!r}",
+        where=dataset.where,
         name=dataset.name,
         fields=fields,
         env_id=dataset.env_id,
@@ -179,70 +122,23 @@ def constant_dimensions(values: Floats) -> Ints:
 
 def check_unit_actions(data: OfflineDataset, where: str) -> Iterator[Finding]:
     """Yield actions outside [-1, 1], the bounds of most environments, where none is named."""
-    outside = _outside(data, np.float32(-1), np.float32(1))
-    if outside.any():
+    beyond = outside(data, np.float32(-1), np.float32(1))
+    if beyond.any():
         yield Finding(
             "warning",
-            f"{where}: {rows_told(np.flatnonzero(outside))} actions outside [-1, 1]; fine if those are their units, "
+            f"{where}: {rows_told(np.flatnonzero(beyond))} actions outside [-1, 1]; fine if those are their units, "
             "name the environment (--env) to check them against its bounds",
         )
 
 
-def check_environment(data: OfflineDataset, env_id: str, where: str, asked: bool) -> Iterator[Finding]:
-    """Yield why an environment can't be used, or doesn't fit the data, and actions outside its bounds.
-
-    It is reset once and takes a few steps. That it can't be used is an error only where it was `asked` for.
-    """
-    from ractd.envs.evaluate import MAX_STEPS
-    from ractd.envs.probe import probe
-    from ractd.envs.vector import environments_of
-
-    try:
-        environment = environments_of(data, data.source)(env_id, 1, 0)
-        try:
-            limit = environment.max_episode_steps
-            observation_dim, low, high = environment.observation_dim, environment.action_low, environment.action_high
-            probe(environment, env_id)
-        finally:
-            environment.close()
-    except RactdError as error:
-        scored = "" if asked else ", so nothing is scored in it"
-        message = f"{where}: environment {env_id!r} can't be used{scored}: {error}"
-        yield Finding("error" if asked else "warning", message, NO_ENVIRONMENT)
-        return
-    if limit is None:
-        yield Finding(
-            "warning",
-            f"{env_id} has no step limit: an episode that doesn't end by itself stops the run after {MAX_STEPS:,} steps; "
-            "--env-steps N cuts it after N",
-        )
-    fits = True
-    pairs = (("observations", data.observation_dim, observation_dim), ("actions", data.action_dim, len(low)))
-    for name, found, expected in pairs:
-        if found != expected:
-            fits = False
-            yield Finding(
-                "error",
-                f"{where}: {name} have {found} dimensions, environment {env_id!r} has {expected}; "
-                "name the environment of this data (--env)",
-            )
-    if fits:
-        outside = _outside(data, low, high)
-        if outside.any():
-            rows = np.flatnonzero(outside)
-            yield Finding(
-                "warning",
-                f"{where}: {rows_told(rows)} actions outside the bounds of {env_id!r}, which executes them clipped",
-            )
-
-
-def _outside(data: OfflineDataset, low: Floats | np.float32, high: Floats | np.float32) -> Bools:
+def outside(data: OfflineDataset, low: Floats | np.float32, high: Floats | np.float32) -> Bools:
+    """Return the rows [N] with an action outside of bounds, scalars or [A], by more than rounding."""
     slack = BOUND_TOLERANCE * np.minimum(high - low, np.float32(1e6))
-    outside = np.zeros(data.num_transitions, np.bool_)
+    found = np.zeros(data.num_transitions, np.bool_)
     for start in range(0, data.num_transitions, BLOCK_ROWS):
         block = data.actions[start : start + BLOCK_ROWS]
-        outside[start : start + BLOCK_ROWS] = ((block < low - slack) | (block > high + slack)).any(axis=1)
-    return outside
+        found[start : start + BLOCK_ROWS] = ((block < low - slack) | (block > high + slack)).any(axis=1)
+    return found
 
 
 def _dimensions(numbers: Sequence[int] | Ints) -> str:

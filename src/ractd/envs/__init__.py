@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ractd.data.scores import family, normalized_score, reference
 from ractd.envs.context import Context, EpisodePolicy, Past
 from ractd.envs.evaluate import ActionSequencePolicy, EvaluationResult, evaluate
-from ractd.envs.scores import family, normalized_score, reference
 from ractd.envs.vector import VectorEnv, envpool_vector, gymnasium_vector, make_vector
 
 __all__ = [

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ractd.data.scores import SOURCE, normalized_score, reference
 from ractd.envs.context import Context, EpisodeMemory, EpisodePolicy, past_steps_of
-from ractd.envs.scores import SOURCE, normalized_score, reference
 from ractd.envs.vector import MakeVector, Rows, VectorEnv, make_vector
 from ractd.errors import RactdError
 

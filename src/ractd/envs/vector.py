@@ -20,8 +20,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ractd.data.environment import REGISTERED, EnvironmentSettings
 from ractd.envs.modules import registered_name
-from ractd.envs.settings import REGISTERED, EnvironmentSettings
 from ractd.errors import RactdError
 from ractd.processors import cores
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ractd.envs.scores import normalized_score, reference
+from ractd.data.scores import normalized_score, reference
 from ractd.report.contents import Contents, Curve, Row, number
 from ractd.report.plots import (
     DATA,

@@ -19,8 +19,8 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from ractd.data.environment import EnvironmentSettings
 from ractd.envs.modules import import_environment, registered_name
-from ractd.envs.settings import EnvironmentSettings
 from ractd.envs.vector import gymnasium_with_robotics, make_gymnasium, one_reward
 from ractd.errors import RactdError
 from ractd.settings import from_json

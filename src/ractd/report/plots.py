@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ractd.envs.scores import reference
+from ractd.data.scores import reference
 from ractd.report.contents import Contents, Row
 from ractd.training.results import VARIANTS
 

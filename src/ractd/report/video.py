@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ractd.data.environment import REGISTERED, EnvironmentSettings
 from ractd.envs.evaluate import evaluate
 from ractd.envs.modules import registered_name
 from ractd.envs.seeds import environment_seed
-from ractd.envs.settings import REGISTERED, EnvironmentSettings
 from ractd.envs.vector import Rows, Step, VectorEnv, gymnasium_vector, gymnasium_with_robotics
 from ractd.errors import RactdError
 from ractd.policy import Policy

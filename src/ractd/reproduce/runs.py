@@ -15,8 +15,8 @@ from typing import Any, Literal
 import numpy as np
 
 from ractd.data import OfflineDataset
-from ractd.data.maze import maze_of, planner_preset_of
-from ractd.envs.scores import normalized_score, reference
+from ractd.data.scores import normalized_score, reference
+from ractd.envs.maze import maze_of
 from ractd.errors import RactdError
 from ractd.files import read_json
 from ractd.methods.ractd_settings import Config
@@ -26,6 +26,7 @@ from ractd.reproduce.lines import NOT_RUN, Floats, Measured
 from ractd.settings import to_json
 from ractd.sweeps.trials import Trial
 from ractd.training.pipeline import resolve
+from ractd.training.presets import planner_preset_of
 from ractd.training.results import evaluation_path, executed, policy_directory, read_result
 from ractd.training.rundir import differences, read_run
 

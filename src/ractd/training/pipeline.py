@@ -17,13 +17,14 @@ from rich.markup import escape
 from ractd.data import OfflineDataset
 from ractd.data.dataset import describe
 from ractd.data.end_checks import told_of_ends
-from ractd.data.maze import map_of, maze_of, preset_for
+from ractd.data.environment import REGISTERED
+from ractd.data.fields import stop_at_errors
 from ractd.data.origin import d4rl_name
 from ractd.data.range_checks import check_action_range
 from ractd.data.returns import resolved_penalty
-from ractd.data.validation import NO_ENVIRONMENT, examined
-from ractd.envs.scores import family
-from ractd.envs.settings import REGISTERED
+from ractd.data.scores import family
+from ractd.envs.maze import maze_of
+from ractd.envs.validation import NO_ENVIRONMENT, examine
 from ractd.errors import RactdError
 from ractd.methods.ractd_settings import DEFAULT_GAMMA, GAMMA, PRESETS, TABLE_9, Config, penalty_of
 from ractd.models import build_network
@@ -34,6 +35,7 @@ from ractd.stopping import Interrupted, stop_requests
 from ractd.threads import threads_for
 from ractd.training.log import Log
 from ractd.training.metrics import Metrics
+from ractd.training.presets import preset_for
 from ractd.training.results import Result, evaluate_run, read_result
 from ractd.training.run import Models, Run, prepare
 from ractd.training.rundir import locked, open_run
@@ -74,7 +76,7 @@ def train(
     asks for: the planner's of a maze, else `cpu`. `env_id` is the environment that policies are scored in,
     by default the data's, and `env_steps` its step limit; without `simulate` nothing is scored and no environment made.
     `ends` says what the data's terminals are, where nothing in it does; `accept` has names of errors about the data that are to
-    be warnings, see `ractd.data.validation.ACCEPTABLE`. `only` trains one stage, with what the run has. `teacher` takes
+    be warnings, see `ractd.data.fields.ACCEPTABLE`. `only` trains one stage, with what the run has. `teacher` takes
     teacher and return model from another run, with their horizon, history, noise levels and networks. `plain` also distils a
     student without reward, to compare. `track` shows metrics and scores in a service as well. Raises `RactdError` for
     unusable data or options, and `ractd.stopping.Interrupted` after a saved Ctrl-C.
@@ -83,9 +85,11 @@ def train(
     if track is not None:
         require(track)
     penalty = None if config is None else config.return_model.termination_penalty
-    named, findings = examined(dataset, env_id, env_steps, ends, simulate, penalty, accept)
+    named, findings = examine(dataset, env_id, env_steps, ends, simulate, penalty)
+    findings = stop_at_errors(findings, accept)
+    assert named is not None
     if config is None:
-        config = PRESETS[preset_for(named.env_id, named.maze, map_of(named.source))]
+        config = PRESETS[preset_for(named.env_id, named.maze, named.where)]
     if not simulate:
         _check_nothing_to_simulate(config, env_id, env_steps)
     data = named

@@ -16,14 +16,14 @@ from rich.progress import Progress
 from ractd.data import OfflineDataset
 from ractd.data.dataset import describe
 from ractd.data.end_checks import told_of_ends
-from ractd.data.maze import maze_of
+from ractd.data.environment import EnvironmentSettings, settings_for
+from ractd.data.scores import normalized_score
 from ractd.data.windows import Windows
 from ractd.diffusion.ctm import sequence_return
 from ractd.envs.evaluate import evaluate
+from ractd.envs.maze import maze_of
 from ractd.envs.probe import probe
-from ractd.envs.scores import normalized_score
 from ractd.envs.seeds import environment_seed
-from ractd.envs.settings import EnvironmentSettings, settings_for
 from ractd.envs.vector import MakeVector, environments_of
 from ractd.errors import RactdError
 from ractd.files import read_json, write_json

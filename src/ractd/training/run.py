@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from ractd.data import OfflineDataset, return_to_go
 from ractd.data.dataset import describe
 from ractd.data.end_checks import told_of_ends
-from ractd.data.maze import maze_of
 from ractd.data.ranges import within
 from ractd.data.windows import Windows
-from ractd.envs.maze import Maze
+from ractd.envs.maze import Maze, maze_of
 from ractd.methods.ractd_settings import Config, penalty_of
 from ractd.models import InverseDynamics, ReturnNetwork, build_network
 from ractd.models.normalizer import Normalizer, PlanNormalizer

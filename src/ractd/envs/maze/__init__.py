@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ractd.envs.maze.controller import WaypointController
-from ractd.envs.maze.maps import MAZES, Maze, maze_named, parse_maze, read_maze
+from ractd.envs.maze.maps import MAZES, Maze, maze_named, maze_of, parse_maze, read_maze
 from ractd.envs.maze.vector import GOAL_RADIUS, MazeVector, maze_vector
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "MazeVector",
     "WaypointController",
     "maze_named",
+    "maze_of",
     "maze_vector",
     "parse_maze",
     "read_maze",

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ractd.data.dataset import OfflineDataset
 from ractd.errors import RactdError
 
 Floats = NDArray[np.float64]
@@ -292,3 +293,12 @@ def maze_named(env_id: str | None, text: str, where: str) -> Maze | None:
         if maze.env_id == env_id:
             return maze
     return parse_maze(text, env_id.removeprefix(OWN), where) if env_id.startswith(OWN) else None
+
+
+def maze_of(dataset: OfflineDataset) -> Maze | None:
+    """Return the maze that a dataset's environment is, None for another one.
+
+    Raises:
+        RactdError: Its map is damaged.
+    """
+    return maze_named(dataset.env_id, dataset.maze, f"{dataset.where}, attribute 'maze'")

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ractd.data.environment import REGISTERED, EnvironmentSettings
 from ractd.envs.maze.maps import Floats, Maze
 from ractd.envs.maze.physics import PointMass
-from ractd.envs.settings import REGISTERED, EnvironmentSettings
 from ractd.envs.vector import MakeVector, Rows, Step
 from ractd.errors import RactdError
 from ractd.processors import cores

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from ractd.data.end_fields import SUCCESSES
+from ractd.data.environment import REGISTERED, EnvironmentSettings, WrapperSettings
 from ractd.data.fields import NEXT, Array, Field, Finding, Source, field_of
-from ractd.envs.settings import REGISTERED, EnvironmentSettings, WrapperSettings
 from ractd.envs.vector import gymnasium_with_robotics
 from ractd.errors import RactdError
 

@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ractd.data import d4rl
-from ractd.data.dataset import OfflineDataset
 from ractd.data.fields import GOALS
-from ractd.data.hdf5 import create_hdf5
-from ractd.envs.maze import MAZES, Maze, WaypointController, maze_named
+from ractd.data.formats import d4rl
+from ractd.data.formats.hdf5 import create_hdf5
+from ractd.data.registry import MADE_HERE, dataset_dir
+from ractd.data.scores import reference
+from ractd.envs.maze import MAZES, Maze, WaypointController
 from ractd.envs.maze.physics import PointMass
 from ractd.envs.maze.vector import POSITION_NOISE, draw_start, reward
-from ractd.envs.scores import reference
 from ractd.envs.seeds import DATA, environment_seed
 from ractd.errors import RactdError
 from ractd.processors import cores
@@ -50,14 +50,6 @@ def transitions_of(maze: Maze) -> int:
     return TRANSITIONS.get(maze.name, int(np.clip(TRANSITIONS_PER_CELL * len(maze.cells), min(sizes), max(sizes))))
 
 
-def descriptions() -> dict[str, str]:
-    """Name and description of the datasets of D4RL's mazes."""
-    return {
-        name: f"{TRANSITIONS[name] // 1_000_000}M steps of a noisy PD controller to random goals in a maze, D4RL's recipe"
-        for name in MAZES
-    }
-
-
 def make_maze_dataset(
     maze: Maze,
     *,
@@ -74,8 +66,6 @@ def make_maze_dataset(
     that memory doesn't grow with them. `progress(done, total)` is called as it goes. The file appears whole or not at all.
     Raises `RactdError` for a name that is taken by another dataset, or a size below 1.
     """
-    from ractd.data.registry import dataset_dir
-
     check_name(maze)
     total = transitions_of(maze) if transitions is None else transitions
     if total < 1:
@@ -107,37 +97,8 @@ def check_name(maze: Maze) -> None:
         return
     if not re.fullmatch(r"\w[\w.-]*", maze.name):
         raise RactdError(f"{maze.name!r} can't be the name of a dataset; use letters, digits, '-', '_' and '.'")
-    from ractd.data.registry import recipe_descriptions
-
-    if maze.name in recipe_descriptions() or maze.name in d4rl.DATASETS:
+    if maze.name in MADE_HERE or maze.name in d4rl.DATASETS:
         raise RactdError(f"{maze.name!r} is another dataset's name; give the dataset of your maze its own")
-
-
-def maze_of(dataset: OfflineDataset) -> Maze | None:
-    """The maze that a dataset's environment is, None for another one; raises `RactdError` where its map is damaged."""
-    return maze_named(dataset.env_id, dataset.maze, map_of(dataset.source))
-
-
-def map_of(source: str) -> str:
-    """Name the map that came with a dataset, for messages."""
-    return f"{source}, attribute 'maze'"
-
-
-def preset_for(env_id: str | None, text: str, where: str) -> str:
-    """The preset that data of an environment is trained with by default: a planner's for a maze, else `cpu`.
-
-    `text` and `where` as for `maze_named`. A maze of one's own gets that of the smallest of D4RL's mazes whose episodes are
-    as long.
-    """
-    maze = maze_named(env_id, text, where)
-    return "cpu" if maze is None else planner_preset_of(maze)
-
-
-def planner_preset_of(maze: Maze) -> str:
-    """The CPU preset of a planner for a maze; without '-cpu' it is the paper's."""
-    limit = maze.max_episode_steps
-    as_long = [m.name for m in MAZES.values() if m.max_episode_steps >= limit]
-    return f"{as_long[0] if as_long else list(MAZES)[-1]}-cpu"
 
 
 def _run(maze: Maze, total: int, seed: int, threads: int, fields: dict[str, Any], progress: Progress | None) -> None:

@@ -17,8 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ractd.data.dataset import OfflineDataset
+from ractd.data.formats.hdf5 import write_hdf5
+from ractd.data.registry import MADE_HERE, dataset_dir
+from ractd.data.scores import reference
 from ractd.envs.rollout import Act, Transitions, join, rollout
-from ractd.envs.scores import reference
 from ractd.envs.seeds import DATA, environment_seed
 from ractd.envs.vector import Rows, make_vector
 from ractd.errors import RactdError
@@ -50,10 +53,9 @@ class Recipe:
 
     name: str
     env_id: str
-    description: str
     transitions: int
     assets: str
-    """The file of snapshots in `ractd/data/assets`."""
+    """The file of snapshots in `ractd/recipes/assets`."""
     schedule: tuple[Stage, ...]
     """Stages in order; shares add up to 1."""
     noise: float = 1.0
@@ -69,7 +71,6 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             name="hopper-mixed",
             env_id="Hopper-v5",
-            description="first 200k steps of a SAC run on Hopper, retraced from 8 snapshots: mostly bad, some good",
             transitions=200_000,
             assets="hopper.safetensors",
             schedule=(
@@ -89,7 +90,7 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def make_dataset(
+def retrace(
     name: str,
     *,
     transitions: int | None = None,
@@ -97,29 +98,23 @@ def make_dataset(
     directory: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Make a recipe's dataset and return its file, `<directory>/<name>.hdf5` in D4RL's layout.
-
-    `transitions` (default: the recipe's) is its exact size; an episode cut there ends by timeout. `directory` is
-    `dataset_dir()` by default. The same seed gives the same bits on the same machine. `progress(done, total)` is called
-    as it goes. The file appears whole or not at all. Raises `RactdError` for an unknown name.
-    """
-    from ractd.data.registry import dataset_dir
-
-    recipe = _find(name)
+    """Make the dataset of one of `RECIPES`, see `ractd.recipes.make_dataset`."""
+    if name not in RECIPES:
+        close = difflib.get_close_matches(name, MADE_HERE, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise RactdError(f"no recipe is called {name!r}; {hint}there are: {', '.join(MADE_HERE)}")
+    recipe = RECIPES[name]
     if transitions is not None:
         recipe = replace(recipe, transitions=transitions)
-    path = Path(directory if directory is not None else dataset_dir()) / f"{recipe.name}.hdf5"
+    path = Path(directory if directory is not None else dataset_dir()) / f"{name}.hdf5"
     path.parent.mkdir(parents=True, exist_ok=True)
     data = run_recipe(recipe, seed, progress)
-    note = f"{recipe.name}: {recipe.description}; made by ractd, not D4RL's data"
+    note = f"{name}: {MADE_HERE[name]}; made by ractd, not D4RL's data"
     return write_transitions(path, data, recipe.env_id, seed, note)
 
 
 def write_transitions(path: Path, data: Transitions, env_id: str, seed: int, recipe: str) -> Path:
     """Write transitions in D4RL's layout, with the attributes `env_id, recipe, seed` and D4RL's references if any."""
-    from ractd.data.dataset import OfflineDataset
-    from ractd.data.hdf5 import write_hdf5
-
     dataset = OfflineDataset(
         name=path.stem,
         observations=data.observations,
@@ -265,7 +260,7 @@ def load_actors(assets: str | Path) -> dict[str, Weights]:
     """The snapshots in a file (a name is a packaged one), oldest first: name -> weights for `sac_actor`, float32."""
     from safetensors import safe_open
 
-    packaged = assets if isinstance(assets, Path) else resources.files("ractd.data") / "assets" / assets
+    packaged = assets if isinstance(assets, Path) else resources.files("ractd.recipes") / "assets" / assets
     with resources.as_file(packaged) as path, safe_open(path, framework="numpy") as file:
         names = json.loads(file.metadata()["actors"])
         actors: dict[str, Weights] = {name: {} for name in names}
@@ -273,14 +268,3 @@ def load_actors(assets: str | Path) -> dict[str, Weights]:
             name, parameter = key.split(".", 1)
             actors[name][parameter] = file.get_tensor(key).astype(np.float32)
     return actors
-
-
-def _find(name: str) -> Recipe:
-    if name in RECIPES:
-        return RECIPES[name]
-    from ractd.data.registry import recipe_descriptions
-
-    known = recipe_descriptions()
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    raise RactdError(f"no recipe is called {name!r}; {hint}there are: {', '.join(known)}")

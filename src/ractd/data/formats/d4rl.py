@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ractd.data.fields import Finding, Source
-from ractd.data.hdf5 import open_hdf5
+from ractd.data.formats.hdf5 import open_hdf5
 from ractd.data.origin import published_recipe
 from ractd.errors import RactdError
 

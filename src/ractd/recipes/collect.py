@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ractd.data.behaviors import Weights, sac_actor, uniform_policy, write_transitions
 from ractd.data.origin import rebuilt_recipe
+from ractd.data.registry import dataset_dir
 from ractd.envs.evaluate import evaluate
 from ractd.envs.rollout import Act, Transitions, join, rollout
 from ractd.envs.seeds import BEHAVIOR, DATA, environment_seed
 from ractd.envs.vector import Rows, make_gymnasium, make_vector
 from ractd.errors import RactdError
 from ractd.files import replacing
+from ractd.recipes.behaviors import Weights, sac_actor, uniform_policy, write_transitions
 
 Progress = Callable[[str, int, int], None]
 
@@ -62,8 +63,6 @@ def collect(
     as it goes. Nothing is written into the folder before training ends, and each file appears whole or not at all.
     Raises `RactdError` where Stable-Baselines3 is missing or the environment has no bounded continuous actions or no time limit.
     """
-    from ractd.data.registry import dataset_dir
-
     if min(steps, transitions, checkpoints, episodes) < 1:
         raise RactdError("steps, transitions, checkpoints and episodes have to be at least 1")
     if seed < 0:
@@ -106,7 +105,7 @@ def pick_medium(snapshots: list[Snapshot], random_return: float) -> Snapshot:
 
 
 def actor_weights(state: dict[str, Any]) -> Weights:
-    """A Stable-Baselines3 SAC actor's parameters as `ractd.data.behaviors.sac_actor` takes them."""
+    """A Stable-Baselines3 SAC actor's parameters as `ractd.recipes.behaviors.sac_actor` takes them."""
     hidden = sorted(int(key.split(".")[1]) for key in state if key.startswith("latent_pi.") and key.endswith(".weight"))
     names = {f"latent_pi.{index}": f"hidden_{k}" for k, index in enumerate(hidden)} | {
         "mu": "mean",

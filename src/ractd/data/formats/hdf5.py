@@ -14,6 +14,7 @@ import numpy as np
 
 from ractd.data.dataset import Floats, OfflineDataset
 from ractd.data.end_fields import MEANINGS, NESTED, SUCCESSES
+from ractd.data.environment import REGISTERED
 from ractd.data.fields import (
     ALIASES,
     FORMS,
@@ -29,7 +30,6 @@ from ractd.data.fields import (
 )
 from ractd.data.ranges import BLOCK_ROWS
 from ractd.data.returns import observations_after
-from ractd.envs.settings import REGISTERED
 from ractd.errors import RactdError
 from ractd.files import replacing
 from ractd.settings import to_json
@@ -42,7 +42,7 @@ CHUNK_ROWS = 16_384
 
 def open_hdf5(path: str | Path, name: str | None = None) -> Source:
     """List what an HDF5 file holds without reading its data; raises RactdError if it is no whole HDF5 file."""
-    from ractd.data.hdf5_faults import fault, find, link_fault, listed, unwritten
+    from ractd.data.formats.hdf5_faults import fault, find, link_fault, listed, unwritten
 
     path = Path(path)
     fields: dict[str, Field] = {}
@@ -96,7 +96,7 @@ def _hint(fields: Mapping[str, Field], groups: Mapping[str, list[str]]) -> str:
 
 def _blocks(path: Path, key: str) -> Any:
     def blocks() -> Iterator[Array]:
-        from ractd.data.hdf5_faults import open_file
+        from ractd.data.formats.hdf5_faults import open_file
 
         with open_file(path) as file:
             data = file[key]

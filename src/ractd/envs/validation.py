@@ -1,0 +1,101 @@
+"""Everything that is wrong or suspicious about a dataset and the environment that it names, each in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ractd.data.dataset import OfflineDataset
+from ractd.data.fields import Finding, rows_told
+from ractd.data.validation import check_data, check_unit_actions, outside
+from ractd.envs.evaluate import MAX_STEPS
+from ractd.envs.probe import probe
+from ractd.envs.vector import environments_of
+from ractd.errors import RactdError
+from ractd.settings import TerminalsMean
+
+NO_ENVIRONMENT = "no environment"
+"""Key of the finding that the data's environment can't be used."""
+
+
+def validate(
+    dataset: str | Path | OfflineDataset, env_id: str | None = None, ends: TerminalsMean | None = None
+) -> list[Finding]:
+    """Return everything found about a dataset given as what `load_dataset` takes or loaded; empty means sound.
+
+    Errors are what training stops at: what `load_dataset` stops at, an environment that doesn't fit (`env_id`, else the
+    data's), and data that can't teach what they seem to; the rest are warnings. `ends` says what terminals are. Raises
+    nothing: a dataset that can't be found or opened is one error.
+    """
+    return examine(dataset, env_id, ends=ends)[1]
+
+
+def examine(
+    dataset: str | Path | OfflineDataset,
+    env_id: str | None = None,
+    env_steps: int | None = None,
+    ends: TerminalsMean | None = None,
+    simulate: bool = True,
+    termination_penalty: float | None = None,
+) -> tuple[OfflineDataset | None, list[Finding]]:
+    """Return what `check_data` does, and what its environment shows.
+
+    The environment is `env_id` with the step limit `env_steps`, else the data's own; without `simulate` it is not made.
+    """
+    data, findings = check_data(dataset, env_id, env_steps, ends, termination_penalty)
+    if data is None:
+        return None, findings
+    asked = "--env" if env_id else "--env-steps" if env_steps else ""
+    if data.env_id is not None and simulate:
+        findings += check_environment(data, data.env_id, data.where, bool(asked))
+    else:
+        findings += check_unit_actions(data, data.where)
+        if asked and simulate:
+            message = f"{data.where}: {asked} is of an environment, and the data names none; give one with --env"
+            findings.append(Finding("error", message))
+    return data, findings
+
+
+def check_environment(data: OfflineDataset, env_id: str, where: str, asked: bool) -> Iterator[Finding]:
+    """Yield why an environment can't be used, or doesn't fit the data, and actions outside its bounds.
+
+    It is reset once and takes a few steps. That it can't be used is an error only where it was `asked` for.
+    """
+    try:
+        environment = environments_of(data, data.where)(env_id, 1, 0)
+        try:
+            limit = environment.max_episode_steps
+            observation_dim, low, high = environment.observation_dim, environment.action_low, environment.action_high
+            probe(environment, env_id)
+        finally:
+            environment.close()
+    except RactdError as error:
+        scored = "" if asked else ", so nothing is scored in it"
+        message = f"{where}: environment {env_id!r} can't be used{scored}: {error}"
+        yield Finding("error" if asked else "warning", message, NO_ENVIRONMENT)
+        return
+    if limit is None:
+        yield Finding(
+            "warning",
+            f"{env_id} has no step limit: an episode that doesn't end by itself stops the run after {MAX_STEPS:,} steps; "
+            "--env-steps N cuts it after N",
+        )
+    fits = True
+    pairs = (("observations", data.observation_dim, observation_dim), ("actions", data.action_dim, len(low)))
+    for name, found, expected in pairs:
+        if found != expected:
+            fits = False
+            yield Finding(
+                "error",
+                f"{where}: {name} have {found} dimensions, environment {env_id!r} has {expected}; "
+                "name the environment of this data (--env)",
+            )
+    if fits:
+        rows = np.flatnonzero(outside(data, low, high))
+        if len(rows):
+            yield Finding(
+                "warning",
+                f"{where}: {rows_told(rows)} actions outside the bounds of {env_id!r}, which executes them clipped",
+            )
