@@ -6,9 +6,8 @@ A sweep that is killed can't tell its trials, and they would hold their run dire
 from __future__ import annotations
 
 import os
+import runpy
 import threading
-
-from ractd.cli import main
 
 
 def _end_with_starter() -> None:
@@ -20,4 +19,4 @@ def _end_with_starter() -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=_end_with_starter, daemon=True).start()
-    main()
+    runpy.run_module("ractd.cli", run_name="__main__")

@@ -1,0 +1,162 @@
+"""Every import of the source, held against the table of docs/architecture.md."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "ractd"
+PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+GROUND = {"errors", "registry", "settings", "files", "processors", "stopping"}
+
+TO_MOVE = {
+    "config",
+    "fixed_times",
+    "kept",
+    "models",
+    "noise",
+    "planner",
+    "policy",
+    "serialize",
+    "threads",
+}
+"""Modules and folders of the first edition that are still to find their rooms; they may import anything, and be imported."""
+EXCEPTIONS = {
+    ("data", "envs"): "making and collecting move to recipes",
+    ("export", "training"): "results move to runs",
+    ("report", "training"): "results move to runs",
+    ("sweeps", "training"): "results move to runs",
+    ("commands", "training"): "the pipeline moves to runs",
+    ("ractd", "training"): "the pipeline moves to runs",
+    ("training", "methods"): "the pipeline moves to runs",
+    ("reproduce", "training"): "results move to runs",
+    ("reproduce", "commands"): "the settings of a command become an argument",
+    ("training", "ractd"): "the version of a run's description",
+    ("report", "ractd"): "the version of a page",
+}
+"""Imports from room to room that are still wrong, and what will end them. To be emptied."""
+CIRCLES = {
+    frozenset({"ractd.data.dataset", "ractd.data.ends"}),
+    frozenset({"ractd.envs.maze", "ractd.envs.maze.vector", "ractd.envs.modules", "ractd.envs.vector"}),
+    frozenset({"ractd.report", "ractd.report.build"}),
+    frozenset({"ractd.serve.http", "ractd.serve.server"}),
+}
+"""Modules of a room that still import each other. To be emptied."""
+
+
+def table() -> dict[str, set[str]]:
+    """Each room of the page's table, top to bottom, and what it may import."""
+    rows = re.findall(r"^\| `(\w+)` \|.*\|(.*)\|$", PAGE, re.MULTILINE)
+    return {room: set(re.findall(r"`(\w+)`", imports)) for room, imports in rows}
+
+
+ROOMS = table()
+
+
+def name_of(path: Path) -> str:
+    """The module of a source file."""
+    return ".".join(("ractd", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
+
+
+MODULES = {name_of(path): path for path in sorted(SOURCE.rglob("*.py"))}
+
+
+def room_of(module: str) -> str:
+    """The folder, or the file of `src/ractd` itself, that a module is in."""
+    return module.split(".")[1] if "." in module else "ractd"
+
+
+def imported(module: str) -> Iterator[str]:
+    """Modules of ractd that a module imports, wherever in its file."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}, line {node.lineno}: imports are written out"
+            parent = node.module or ""
+            names = [f"{parent}.{n.name}" if f"{parent}.{n.name}" in MODULES else parent for n in node.names]
+        yield from (name for name in names if name.partition(".")[0] == "ractd")
+
+
+@cache
+def imports() -> Mapping[str, frozenset[str]]:
+    """What every module imports."""
+    return {module: frozenset(imported(module)) for module in MODULES}
+
+
+def circles(arrows: Mapping[str, frozenset[str]]) -> set[frozenset[str]]:
+    """The largest sets of modules that reach each other."""
+
+    def reached(start: str) -> set[str]:
+        found: set[str] = set()
+        to_follow = [start]
+        while to_follow:
+            new = arrows.get(to_follow.pop(), frozenset()) - found
+            found |= new
+            to_follow += new
+        return found
+
+    reach = {module: reached(module) for module in arrows}
+    return {frozenset(each for each in reach[m] if m in reach.get(each, ())) for m in arrows if m in reach[m]}
+
+
+def test_the_table_has_every_room_once_and_only_imports_what_is_below() -> None:
+    order = list(ROOMS)
+    assert {room_of(module) for module in MODULES} - TO_MOVE <= set(order)
+    for room, below in ROOMS.items():
+        assert below <= set(order[order.index(room) + 1 :]), room
+        assert not below & GROUND, f"{room}: the ground is everyone's"
+
+
+def test_the_picture_has_the_table_s_rooms() -> None:
+    (picture,) = re.findall(r"^```text\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    drawn = [word for line in picture.splitlines() for word in re.findall(r"\w+", line[25:].partition("(")[0])]
+    assert sorted(drawn) == sorted(set(ROOMS) - {"runtime"})
+
+
+def allowed(room: str) -> set[str]:
+    """What a room may import: itself, what the table says, and of the ground what is below it."""
+    if room in TO_MOVE:
+        return {*ROOMS, *TO_MOVE}
+    order = list(ROOMS)
+    ground = {each for each in GROUND if room not in GROUND or order.index(each) > order.index(room)}
+    return {room} | ROOMS[room] | ground | TO_MOVE
+
+
+def test_rooms_import_only_what_the_table_allows() -> None:
+    wrong: dict[tuple[str, str], list[str]] = {}
+    for module, targets in imports().items():
+        here = room_of(module)
+        for target in targets:
+            there = room_of(target)
+            if there not in allowed(here):
+                wrong.setdefault((here, there), []).append(f"{module} imports {target}")
+    new = [line for pair, lines in wrong.items() if pair not in EXCEPTIONS for line in sorted(lines)]
+    assert not new, "docs/architecture.md doesn't allow:\n" + "\n".join(new)
+    assert set(EXCEPTIONS) == set(wrong), "exceptions that nobody needs any more are to be taken out"
+
+
+def test_no_modules_of_a_room_import_each_other() -> None:
+    within = {m: frozenset(t for t in ts if room_of(t) == room_of(m)) for m, ts in imports().items()}
+    found = circles(within)
+    assert not found - CIRCLES, "these import each other"
+    assert not CIRCLES - found, "circles that are no more are to be taken out"
+
+
+@pytest.mark.parametrize(
+    ("arrows", "found"),
+    [
+        ({"a": {"b"}, "b": {"c"}, "c": set()}, set()),
+        ({"a": {"b"}, "b": {"a", "c"}, "c": set(), "d": {"d"}}, {frozenset("ab"), frozenset("d")}),
+        ({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}, {frozenset("abc")}),
+    ],
+)
+def test_circles_are_found(arrows: dict[str, set[str]], found: set[frozenset[str]]) -> None:
+    assert circles({module: frozenset(targets) for module, targets in arrows.items()}) == found
