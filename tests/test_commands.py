@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 
 import pytest
 from conftest import Answer, environment
+from rich.console import Console
 
 import ractd
 from ractd.commands import COMMANDS
+from ractd.stopping import stop_requests
 
 WITHOUT_TORCH = """
 import sys
@@ -46,19 +50,26 @@ def test_help_names_every_command_in_a_line(cli: Callable[..., Answer]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "begin", "end"),
     [
-        (["trian", "x.hdf5"], "there is no command 'trian'; did you mean 'train'? There are: train, eval, report"),
-        (["fly"], "there is no command 'fly'. There are: train"),
-        (["train", "x.hdf5", "--preset", "dmeo"], "there is no preset 'dmeo'; did you mean 'demo'? There are: cpu"),
+        (["trian", "x.hdf5"], "unknown command 'trian', expected one of train, eval", "data; did you mean 'train'?"),
+        (["fly"], "unknown command 'fly', expected one of train, eval", "sweep, reproduce, data"),
+        (
+            ["train", "x.hdf5", "--preset", "dmeo"],
+            "unknown preset 'dmeo', expected one of cpu, demo",
+            "; did you mean 'demo'?",
+        ),
     ],
 )
-def test_an_unknown_name_is_answered_with_the_nearest(words: list[str], said: str, cli: Callable[..., Answer]) -> None:
+def test_an_unknown_name_is_answered_with_the_nearest(
+    words: list[str], begin: str, end: str, cli: Callable[..., Answer]
+) -> None:
     answer = cli(*words)
     assert answer.code == 2
     assert answer.out == ""
     (line,) = answer.err.splitlines()
-    assert line.startswith(f"error: {said}")
+    assert line.startswith(f"error: {begin}")
+    assert line.endswith(end)
 
 
 def test_a_mistyped_option_is_answered_with_the_nearest_of_its_command(cli: Callable[..., Answer]) -> None:
@@ -84,3 +95,16 @@ def test_output_that_nobody_reads_ends_quietly(words: list[str]) -> None:
         os.close(write)
     assert done.returncode in (1, 141), "as others that are stopped by a closed pipe"
     assert done.stderr == b""
+
+
+def test_the_first_ctrl_c_asks_and_the_second_stops() -> None:
+    said = io.StringIO()
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with stop_requests(Console(file=said), "stopping") as should_stop:
+        assert not should_stop()
+        signal.raise_signal(signal.SIGTERM)
+        assert should_stop()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert said.getvalue() == "stopping\n"
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before

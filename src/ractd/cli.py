@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import ractd
 from ractd.commands import COMMANDS, Command
 from ractd.commands.consoles import err, say
-from ractd.commands.parsing import unknown
 from ractd.errors import RactdError
+from ractd.registry import unknown
 from ractd.stopping import Interrupted
 
 GOES_ON = ("train", "sweep", "reproduce")

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ractd.errors import RactdError
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> RactdError:
+    """Say that there is no such thing, which there are, and which was probably meant."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return RactdError(f"unknown {what} {name!r}, expected one of {', '.join(known)}{hint}")
 
 
 def find(registry: Mapping[str, str], name: str, what: str) -> Any:
@@ -16,8 +24,6 @@ def find(registry: Mapping[str, str], name: str, what: str) -> Any:
     Raises `RactdError` naming the known ones, and the nearest.
     """
     if name not in registry:
-        near = difflib.get_close_matches(name, registry, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise RactdError(f"unknown {what} {name!r}, expected one of {', '.join(registry)}{hint}")
+        raise unknown(what, name, registry)
     module, _, attribute = registry[name].partition(":")
     return getattr(importlib.import_module(module), attribute)

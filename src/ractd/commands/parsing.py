@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import tyro
-
-from ractd.errors import RactdError
 
 T = TypeVar("T")
 
@@ -27,11 +24,3 @@ def split_training(words: Sequence[str]) -> tuple[Sequence[str], tuple[str, ...]
     """Split the own words of a command that trains from those after '--', which are options of its trainings."""
     at = list(words).index("--") if "--" in words else len(words)
     return words[:at], tuple(words[at + 1 :])
-
-
-def unknown(what: str, name: str, known: Iterable[str]) -> RactdError:
-    """Say that there is no such thing, which one was probably meant, and which there are."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    meant = f"; did you mean {close[0]!r}?" if close else "."
-    return RactdError(f"there is no {what} {name!r}{meant} There are: {', '.join(known)}")

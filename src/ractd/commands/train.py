@@ -13,9 +13,10 @@ import tyro
 from tyro.conf import AvoidSubcommands, FlagCreatePairsOff, Positional, arg
 
 from ractd.commands.consoles import out, say
-from ractd.commands.parsing import read, unknown
+from ractd.commands.parsing import read
 from ractd.errors import RactdError
 from ractd.methods.ractd_settings import NETWORKS, PRESETS, Config
+from ractd.registry import unknown
 from ractd.settings import TerminalsMean, check
 
 PresetName = Literal[
