@@ -97,6 +97,17 @@ def test_output_that_nobody_reads_ends_quietly(words: list[str]) -> None:
     assert done.stderr == b""
 
 
+def test_a_terminal_without_a_character_shows_another() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ractd.cli", "±"],
+        capture_output=True,
+        env=environment() | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"},
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"error: unknown command '?', expected one of train")
+
+
 def test_the_first_ctrl_c_asks_and_the_second_stops() -> None:
     said = io.StringIO()
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
 import shlex
 import sys
@@ -72,6 +73,9 @@ def parse(words: Sequence[str]) -> Command:
 def main() -> None:
     """Run the command line: exit code 0, 2 for bad input, 130 after Ctrl-C."""
     words = sys.argv[1:]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that has no ± shows a question mark
     try:
         try:
             parse(words).run()
