@@ -6,24 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from ractd.errors import RactdError
 
-
-@dataclass(frozen=True)
-class Written:
-    """A report and what belongs to it."""
-
-    page: Path
-    """The HTML file."""
-    pictures: list[Path]
-    """The plots as PNG files."""
-    missing: list[str]
-    """What it doesn't show and why, a sentence each."""
+if TYPE_CHECKING:
+    from ractd.report.build import Written
 
 
 def write_report(

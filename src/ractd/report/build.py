@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import importlib.metadata
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -13,16 +15,27 @@ from typing import Any
 import jinja2
 from rich.console import Console
 
-import ractd
 from ractd.errors import RactdError
 from ractd.files import replacing
-from ractd.report import Written, tables
+from ractd.report import tables
 from ractd.report.contents import Contents, read_runs
 from ractd.report.figures import latency_figure, progress_figure, returns_figures, training_figures
 from ractd.report.interactive import figure_json, library
 from ractd.report.pictures import write_pictures
 from ractd.report.plots import SYMBOLS, Figure, by, unit_of
 from ractd.report.video import Clip, best_and_worst
+
+
+@dataclass(frozen=True)
+class Written:
+    """A report and what belongs to it."""
+
+    page: Path
+    """The HTML file."""
+    pictures: list[Path]
+    """The plots as PNG files."""
+    missing: list[str]
+    """What it doesn't show and why, a sentence each."""
 
 
 def build(directories: Sequence[Path], path: Path, video: bool, console: Console) -> Written:
@@ -79,7 +92,7 @@ def _page(runs: Sequence[Contents], figures: dict[str, list[Figure]], clips: dic
         script=files.joinpath("page.js").read_text(encoding="utf-8"),
         figures_json=_embedded([figure_json(figure) for group in figures.values() for figure in group]),
         plotly=library(),
-        version=ractd.__version__,
+        version=importlib.metadata.version("ractd"),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
 

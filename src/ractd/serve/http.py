@@ -7,19 +7,31 @@ import json
 import time
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
-if TYPE_CHECKING:
-    from ractd.serve.server import Server
+from ractd.serve.batching import Batcher
+from ractd.serve.metrics import Metrics
+from ractd.serve.session import Session
+from ractd.serve.settings import Settings
 
 STUCK_SECONDS = 30.0
 """A batch that runs for longer means that the policy hangs, and the server is not healthy."""
 
 
-def answer(server: Server, connection: ServerConnection, request: Request) -> Response | None:
+class Serving(Protocol):
+    """What the answers depend on."""
+
+    settings: Settings
+    metrics: Metrics
+    batcher: Batcher
+    sessions: set[Session]
+    draining: bool
+
+
+def answer(server: Serving, connection: ServerConnection, request: Request) -> Response | None:
     """Return the answer to a plain request or to a client that may not connect; `None` lets a WebSocket open."""
     path = request.path.partition("?")[0]
     if path in OPEN:
@@ -49,7 +61,7 @@ def allowed(authorization: list[str], key: bytes | None) -> bool:
     return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), b"Api-Key " + key)
 
 
-def health(server: Server, connection: ServerConnection) -> Response:
+def health(server: Serving, connection: ServerConnection) -> Response:
     """200 unless the policy hangs."""
     began = server.batcher.began
     if began is not None and time.monotonic() - began > STUCK_SECONDS:
@@ -59,20 +71,20 @@ def health(server: Server, connection: ServerConnection) -> Response:
     return connection.respond(HTTPStatus.OK, "OK\n")
 
 
-def readiness(server: Server, connection: ServerConnection) -> Response:
+def readiness(server: Serving, connection: ServerConnection) -> Response:
     """200 while new clients are welcome."""
     if server.draining:
         return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "draining\n")
     return connection.respond(HTTPStatus.OK, "ready\n")
 
 
-def metrics(server: Server, connection: ServerConnection) -> Response:
+def metrics(server: Serving, connection: ServerConnection) -> Response:
     """Everything that is counted."""
     text = server.metrics.text().decode()
     return _typed(connection.respond(HTTPStatus.OK, text), "text/plain; version=0.0.4; charset=utf-8")
 
 
-def contract(server: Server, connection: ServerConnection) -> Response:
+def contract(server: Serving, connection: ServerConnection) -> Response:
     """What the policy takes and gives."""
     text = json.dumps(server.batcher.policy.contract, indent=2) + "\n"
     return _typed(connection.respond(HTTPStatus.OK, text), "application/json")
@@ -84,7 +96,7 @@ def _typed(response: Response, content_type: str) -> Response:
     return response
 
 
-Page = Callable[["Server", ServerConnection], Response]
+Page = Callable[[Serving, ServerConnection], Response]
 OPEN: dict[str, Page] = {"/healthz": health, "/readyz": readiness}
 """For whoever watches over the process; they say nothing about the policy."""
 WITH_KEY: dict[str, Page] = {"/metrics": metrics, "/contract": contract}
