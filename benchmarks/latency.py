@@ -49,7 +49,7 @@ from ractd.networks.mlp import MLP
 from ractd.networks.unet import UNet
 from ractd.policy import Policy
 from ractd_runtime import Policy as Deployed
-from ractd_runtime.session import OnnxSession
+from ractd_runtime.engines import OnnxEngine
 
 BATCHES = (1, 32, 256)
 LEAST_CALLS, SLOW_SECONDS = 20, 20.0
@@ -228,7 +228,7 @@ def floors(seconds: float) -> dict[str, dict[str, float]]:
         tensors = [numpy_helper.from_array(value, key) for key, value in numbers.items() if key in used]
         graph = helper.make_graph(nodes, name, [observation, noise], [actions], tensors)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-        deployed = Deployed(contract, OnnxSession({"graph": model.SerializeToString()}, threads=1, spin=False))
+        deployed = Deployed(contract, OnnxEngine({"graph": model.SerializeToString()}, threads=1, spin=False))
         found[name] = quantiles(
             timed(deployed.act, np.zeros(contract.observation_shape, np.float32), seconds, LEAST_CALLS)
         )

@@ -212,7 +212,7 @@ def test_onnx_equals_pytorch_and_says_so(mlp: Path) -> None:
 
 def test_the_contract_says_what_the_policy_is(mlp: Path) -> None:
     contract, policy, file = json.loads((mlp / "policy.json").read_text()), make_policy(), mlp / "policy.onnx"
-    assert (contract["format"], contract["format_version"]) == ("ractd-deployed-policy", 1)
+    assert (contract["format"], contract["format_version"]) == ("ractd-deployed-policy", 2)
     observation, noise = contract["inputs"]["observation"], contract["inputs"]["noise"]
     assert (observation["shape"], observation["dtype"]) == (["batch", 1, OBSERVATIONS], "float32")
     assert (noise["shape"], noise["dtype"]) == (["batch", 1, 1, 4, ACTIONS], "float32")

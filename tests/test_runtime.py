@@ -145,8 +145,10 @@ def test_missing_files(mine: Path, tmp_path: Path) -> None:
 
 
 def test_a_newer_contract_asks_for_a_newer_runtime(mine: Path) -> None:
-    edit(mine, lambda contract: contract.update(format_version=2))
-    with pytest.raises(RactdError, match="contract version 2, this runtime reads 1; install a newer ractd-runtime"):
+    edit(mine, lambda contract: contract.update(format_version=3))
+    with pytest.raises(
+        RactdError, match="contract version 3, this runtime reads up to 2; install a newer ractd-runtime"
+    ):
         Policy.load(mine)
 
 
@@ -306,7 +308,9 @@ class Gated:
         self.calls: list[float] = []
         self.finished = threading.Semaphore(0)
 
-    def bind(self, observation: np.ndarray, noise: np.ndarray, actions: np.ndarray) -> Callable[[], None]:
+    def bind(self, inputs: dict[str, np.ndarray], actions: np.ndarray) -> Callable[[], None]:
+        observation = inputs["observation"]
+
         def run() -> None:
             self.calls.append(float(observation[0, 0, 0]))
             assert self.gate.wait(20)
@@ -324,7 +328,7 @@ def contract(**changes: Any) -> Contract:
         "graph": {},
         "history": 1,
         "observation_dim": 1,
-        "noise_shape": (1, 1, C, 1),
+        "inputs": {"observation": (1, 1), "noise": (1, 1, C, 1)},
         "horizon": C,
         "action_dim": 1,
         "execute": 1,
@@ -466,7 +470,9 @@ def test_reset_forgets_sequence_counts_and_what_is_under_way() -> None:
 @pytest.mark.parametrize("options", [{}, {"deadline_ms": 20_000}])
 def test_nan_from_the_model_is_an_error_and_the_next_call_goes_on(options: dict[str, float]) -> None:
     class Sick(Gated):
-        def bind(self, observation: np.ndarray, noise: np.ndarray, actions: np.ndarray) -> Callable[[], None]:
+        def bind(self, inputs: dict[str, np.ndarray], actions: np.ndarray) -> Callable[[], None]:
+            observation = inputs["observation"]
+
             def run() -> None:
                 np.copyto(actions, 10 * observation + np.arange(C, dtype=np.float32)[None, :, None])
                 if observation[0, 0, 0] == 1:

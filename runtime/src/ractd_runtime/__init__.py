@@ -6,12 +6,22 @@ import importlib
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["Contract", "History", "ObservationWarning", "Policy", "RactdError", "RecedingHorizon", "__version__"]
+__all__ = [
+    "Contract",
+    "History",
+    "ObservationWarning",
+    "Past",
+    "Policy",
+    "RactdError",
+    "RecedingHorizon",
+    "__version__",
+]
 
 _HOMES = {
     "Contract": "ractd_runtime.contract",
     "History": "ractd_runtime.horizon",
     "ObservationWarning": "ractd_runtime.observation",
+    "Past": "ractd_runtime.past",
     "Policy": "ractd_runtime.policy",
     "RactdError": "ractd_runtime.errors",
     "RecedingHorizon": "ractd_runtime.horizon",

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from ractd_runtime.errors import RactdError
 
-FORMAT, FORMAT_VERSION = "ractd-deployed-policy", 1
+FORMAT, FORMAT_VERSION = "ractd-deployed-policy", 2
+READS = (1, 2)
+"""Versions that this runtime reads; in the first every graph has noise, and none knows the past."""
 CONTRACT = "policy.json"
 GRAPH_FORMATS = ("onnx", "openvino")
 """Graphs that this package runs."""
@@ -22,6 +24,8 @@ EDITABLE = ("graph", "checks", "execution")
 LARGEST = 1e30
 """Of the numbers in a contract: their sums are float32 too."""
 ANSWERS = ("error", "warning", "ignore")
+RANKS = {"observation": 3, "noise": 5, "past_actions": 3, "past_rewards": 2, "steps": 1, "returns": 1}
+"""Inputs that a graph may have, with the dimensions of each, the batch included. Only `observation` is always there."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,8 @@ class Contract:
     history: int
     """Observations the policy sees (h)."""
     observation_dim: int
-    noise_shape: tuple[int, ...]
-    """Noise of one observation: draws, candidates, steps and entries of a sequence; those of its actions, but for planners."""
+    inputs: dict[str, tuple[int, ...]]
+    """Shapes of the graph's inputs for one observation, by name."""
     horizon: int
     """Actions of a sequence (c)."""
     action_dim: int
@@ -51,6 +55,24 @@ class Contract:
     """Above is far outside the data, [O]."""
     checks: dict[str, str]
     """What an observation of the wrong kind is: `error`, `warning` or `ignore`, for `not_finite` and `out_of_range`."""
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Noise of one observation: draws (0 without noise), candidates, steps and entries of a sequence.
+
+        The last two are those of the actions, but for planners.
+        """
+        return self.inputs.get("noise", (0, 1, self.horizon, self.action_dim))
+
+    @property
+    def needs_past(self) -> bool:
+        """True where the policy needs to know what has happened in its episode so far."""
+        return any(name not in ("observation", "noise") for name in self.inputs)
+
+    @property
+    def past_steps(self) -> int:
+        """Steps whose actions and rewards it needs (K)."""
+        return next((self.inputs[name][0] for name in ("past_actions", "past_rewards") if name in self.inputs), 0)
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
@@ -67,9 +89,10 @@ class Contract:
         content = _json(path)
         graph_format, graph = _graph(path, content)
         field = _Fields(path, content)
-        history, observation_dim = field.shape("inputs.observation", 3)
-        noise_shape, (horizon, action_dim) = field.shape("inputs.noise", 5), field.shape("outputs.actions", 3)
-        if "states" not in field.get("outputs") and noise_shape[2:] != [horizon, action_dim]:
+        inputs, (horizon, action_dim) = field.inputs(), field.shape("outputs.actions", 3)
+        history, observation_dim = inputs["observation"]
+        planner = "states" in field.get("outputs")
+        if "noise" in inputs and not planner and inputs["noise"][2:] != (horizon, action_dim):
             raise RactdError(
                 f"{path}: outputs.actions.shape doesn't fit inputs.noise.shape; the file is damaged, export again"
             )
@@ -83,7 +106,7 @@ class Contract:
             graph=graph,
             history=history,
             observation_dim=observation_dim,
-            noise_shape=tuple(noise_shape),
+            inputs=inputs,
             horizon=horizon,
             action_dim=action_dim,
             execute=int(field.number("execution.execute", 1, horizon)),
@@ -121,10 +144,10 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RactdError(f"{path}: not the contract of an exported policy (its 'format' is not {FORMAT!r})")
     version = content.get("format_version")
-    if version != FORMAT_VERSION:
+    if version not in READS:
         newer = isinstance(version, int) and version > FORMAT_VERSION
         hint = "install a newer ractd-runtime" if newer else "the file is damaged, export again"
-        raise RactdError(f"{path}: contract version {version!r}, this runtime reads {FORMAT_VERSION}; {hint}")
+        raise RactdError(f"{path}: contract version {version!r}, this runtime reads up to {FORMAT_VERSION}; {hint}")
     return content
 
 
@@ -186,6 +209,23 @@ class _Fields:
             if (np.abs(array) <= LARGEST).all():
                 return array
         raise RactdError(f"{self.path}: {where} is no list of {length} numbers up to {LARGEST:g}")
+
+    def inputs(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the graph's inputs after the batch, by name."""
+        inputs = self.get("inputs")
+        names = list(inputs) if isinstance(inputs, dict) else []
+        if unknown := [name for name in names if name not in RANKS]:
+            raise RactdError(
+                f"{self.path}: the policy needs the input {unknown[0]!r}, which this runtime doesn't know; "
+                "install a newer ractd-runtime"
+            )
+        shapes = {
+            name: tuple(self.shape(f"inputs.{name}", RANKS[name])) for name in dict.fromkeys(["observation", *names])
+        }
+        past = {shapes[name][0] for name in ("past_actions", "past_rewards") if name in shapes}
+        if len(past) > 1:
+            raise RactdError(f"{self.path}: inputs.past_actions and inputs.past_rewards are of different lengths")
+        return shapes
 
     def shape(self, where: str, rank: int) -> list[int]:
         """Return a tensor's dimensions after the batch."""

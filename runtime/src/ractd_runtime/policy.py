@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ractd_runtime.contract import Contract
+from ractd_runtime.engines import Buffers, Engine, make_buffers, open_engine
 from ractd_runtime.errors import RactdError
 from ractd_runtime.horizon import RecedingHorizon, Worker
 from ractd_runtime.observation import ObservationCheck
-from ractd_runtime.session import Bound, Session, bound, open_session
+from ractd_runtime.past import Past
 
 Floats = NDArray[np.float32]
 MAX_BUFFERS = 64
@@ -33,7 +34,7 @@ class Policy:
     """
 
     def __init__(
-        self, contract: Contract, session: Session, *, execute: int | None = None, background: bool = False
+        self, contract: Contract, engine: Engine, *, execute: int | None = None, background: bool = False
     ) -> None:
         execute = contract.execute if execute is None else execute
         if not 1 <= execute <= contract.horizon:
@@ -42,9 +43,10 @@ class Policy:
         self.late = 0
         """Calls of `act` since `reset` whose model missed the deadline."""
         self.queue = RecedingHorizon(execute)
-        self._session, self._background = session, background
-        self._buffers: dict[int, Bound] = {}
+        self._engine, self._background = engine, background
+        self._buffers: dict[int, Buffers] = {}
         self._check = ObservationCheck(contract)
+        self._needs_past = contract.needs_past
         self._worker: Worker | None = None
         self._origin, self._key = 0, (0, True)
         self._generator = np.random.default_rng(0)
@@ -70,8 +72,8 @@ class Policy:
         if threads < 1:
             raise RactdError(f"threads is {threads}, expected at least 1")
         contract = Contract.read(directory)
-        policy = cls(contract, open_session(contract, threads, spin), execute=execute, background=background)
-        buffers = policy._bound(1)
+        policy = cls(contract, open_engine(contract, threads, spin), execute=execute, background=background)
+        buffers = policy._buffers_of(1)
         try:
             for _ in range(WARM_UP):
                 buffers.run()
@@ -99,37 +101,48 @@ class Policy:
         return self
 
     def draw_noise(self, batch: int) -> Floats:
-        """Return the standard normal draws of one call, `[B, draws, N, c, A]`."""
+        """Return the standard normal draws of one call, [B, draws, N, c, A]; draws is 0 for a graph without noise."""
         return self._generator.standard_normal((batch, *self.contract.noise_shape), np.float32)
 
-    def sample(self, observations: Floats, noise: Floats) -> Floats:
-        """Return action sequences `[B, c, A]` for observations `[B, h, O]` and noise `[B, draws, N, c, A]`.
+    def sample(self, observations: Floats, noise: Floats, past: Past | None = None) -> Floats:
+        """Return action sequences [B, c, A] for observations [B, h, O] and noise [B, draws, N, c, A]: a pure function of them.
 
-        A pure function of both; raises `RactdError` for actions that are not finite.
+        Raises:
+            RactdError: The actions are not finite, or the policy needs to know the past and it isn't given.
         """
         self._settle()
-        buffers = self._bound(len(observations))
-        np.copyto(buffers.observation, observations)
-        np.copyto(buffers.noise, noise)
+        buffers = self._buffers_of(len(observations))
+        np.copyto(buffers.inputs["observation"], observations)
+        if "noise" in buffers.inputs:
+            np.copyto(buffers.inputs["noise"], noise)
+        self._tell_past(buffers, past)
         return _run(buffers)
 
-    def act_chunk(self, observation: Any) -> Floats:
-        """Return the next c actions, `[c, A]` or `[B, c, A]`, computed now.
+    def act_chunk(self, observation: Any, *, past_actions: Any = None, past_rewards: Any = None) -> Floats:
+        """Return the next c actions, [c, A] or [B, c, A], computed now.
 
-        Raises `RactdError` for a wrong observation and warns of a doubtful one, as the contract says.
+        `past_actions` [t, A] and `past_rewards` [t] ([B, t, A] and [B, t] for a batch) are those of all t steps of the
+        episode so far. Only a policy whose contract names them needs them; others ignore them.
+
+        Raises:
+            RactdError: The observation or the past is wrong or missing. Of a doubtful observation it warns, as the contract
+                says.
         """
         self._settle()
         array, single = self._check.array(observation)
-        actions = self._prepare(array)()
+        actions = self._prepare(array, self._past(array, single, past_actions, past_rewards))()
         return actions[0] if single else actions  # type: ignore[no-any-return]
 
-    def act(self, observation: Any, deadline_ms: float | None = None) -> Floats:
+    def act(
+        self, observation: Any, deadline_ms: float | None = None, *, past_actions: Any = None, past_rewards: Any = None
+    ) -> Floats:
         """Return the action to execute now, `[A]` or `[B, A]`.
 
         m actions of a sequence are executed before the next is computed. With a deadline, `act` returns by then: where the
         model is late, with the running sequence's next action (counted in `late`), or, where it has ended, with its last one
         (counted in `held`); the model's answer is used as soon as it is there, from the action that is due by then. Only the
-        first call waits however long it takes. Raises `RactdError` as `act_chunk` does.
+        first call waits however long it takes. `past_actions` and `past_rewards` as for `act_chunk`. Raises `RactdError` as
+        `act_chunk` does.
         """
         start = time.perf_counter()
         array, single = self._check.array(observation)
@@ -138,18 +151,19 @@ class Policy:
             self._settle()
             queue.clear()
             self._key = len(array), single
+        past = self._past(array, single, past_actions, past_rewards)
         if deadline_ms is None and not self._background:
             self._collect()
             if queue.due:
                 self._settle()
-                queue.adopt(self._prepare(array)(), queue.tick)
+                queue.adopt(self._prepare(array, past)(), queue.tick)
         else:
-            self._plan(array, math.inf if deadline_ms is None else start + deadline_ms / 1e3)
+            self._plan(array, past, math.inf if deadline_ms is None else start + deadline_ms / 1e3)
         action = queue.next()
         # A copy: callers keep actions, and a view would keep the whole sequence.
         return action[0].copy() if single else action.copy()
 
-    def _plan(self, array: NDArray[Any], deadline: float) -> None:
+    def _plan(self, array: NDArray[Any], past: Past | None, deadline: float) -> None:
         """Bring the queue up to date by the deadline, with the model in a thread of its own."""
         queue, background = self.queue, self._background
         worker = self._worker = self._worker or Worker()
@@ -157,7 +171,7 @@ class Policy:
         # The running sequence's last action is the last chance to have the next one when it ends.
         if (queue.due or (background and queue.last)) and not worker.busy:
             self._origin = queue.tick
-            worker.start(self._prepare(array))
+            worker.start(self._prepare(array, past))
         if worker.busy and (queue.dry or not background):
             remaining = None if deadline == math.inf else max(0.0, deadline - time.perf_counter())
             if not worker.wait(remaining):
@@ -176,23 +190,43 @@ class Policy:
         if self._worker is not None:
             self._worker.drop()
 
-    def _prepare(self, array: NDArray[Any]) -> Callable[[], Floats]:
-        """Check observations `[B, h, O]`, fill the buffers, and return what computes their sequences."""
-        buffers = self._bound(len(array))
-        np.copyto(buffers.observation, array, casting="same_kind")
-        self._check(buffers.observation)
-        self._generator.standard_normal(dtype=np.float32, out=buffers.noise)
+    def _past(self, array: NDArray[Any], single: bool, past_actions: Any, past_rewards: Any) -> Past | None:
+        """Return the past as a policy that needs it takes it, None for any other."""
+        if not self._needs_past:
+            return None
+        steps, action_dim = self.contract.past_steps, self.contract.action_dim
+        return Past.of(past_actions, past_rewards, steps, action_dim, None if single else len(array))
+
+    def _prepare(self, array: NDArray[Any], past: Past | None) -> Callable[[], Floats]:
+        """Check observations [B, h, O], fill the buffers, and return what computes their sequences."""
+        buffers = self._buffers_of(len(array))
+        observation = buffers.inputs["observation"]
+        np.copyto(observation, array, casting="same_kind")
+        self._check(observation)
+        self._tell_past(buffers, past)
+        if "noise" in buffers.inputs:
+            self._generator.standard_normal(dtype=np.float32, out=buffers.inputs["noise"])
         return lambda: _run(buffers)
 
-    def _bound(self, batch: int) -> Bound:
-        buffers = self._buffers.pop(batch, None) or bound(self._session, self.contract, batch)
+    def _tell_past(self, buffers: Buffers, past: Past | None) -> None:
+        """Fill the inputs of a graph that knows the past."""
+        if not self._needs_past:
+            return
+        if past is None:
+            raise RactdError("the policy needs to know the past of its episodes, and it was not given")
+        for name, values in past.inputs().items():
+            if name in buffers.inputs:
+                np.copyto(buffers.inputs[name], values)
+
+    def _buffers_of(self, batch: int) -> Buffers:
+        buffers = self._buffers.pop(batch, None) or make_buffers(self._engine, self.contract, batch)
         if len(self._buffers) >= MAX_BUFFERS:
             self._buffers.pop(next(iter(self._buffers)))
         self._buffers[batch] = buffers  # the last is the one that was used last
         return buffers
 
 
-def _run(buffers: Bound) -> Floats:
+def _run(buffers: Buffers) -> Floats:
     buffers.run()
     # A sum is finite if and only if everything in it is: actions are clipped, so it can't overflow.
     if not math.isfinite(np.add.reduce(buffers.actions, axis=None)):

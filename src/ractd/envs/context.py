@@ -10,27 +10,9 @@ from numpy.typing import NDArray
 
 from ractd.envs.vector import Rows, VectorEnv
 from ractd.errors import RactdError
+from ractd_runtime.past import Past
 
-
-@dataclass(frozen=True)
-class Past:
-    """The last K steps of each of B episodes, oldest first. Before an episode's first step, actions and rewards are 0."""
-
-    actions: NDArray[np.float32]
-    """As they were executed, clipped to the environment's bounds, [B, K, A]."""
-    rewards: NDArray[np.float32]
-    """[B, K]."""
-    steps: NDArray[np.int64]
-    """Steps of the whole episode so far, [B]."""
-    returns: NDArray[np.float64]
-    """Sum of the rewards of the whole episode so far, [B]."""
-
-    @property
-    def mask(self) -> NDArray[np.bool_]:
-        """True where there was a step, False before the episode's first, [B, K]."""
-        K = self.rewards.shape[1]
-        mask: NDArray[np.bool_] = np.arange(K) >= K - self.steps[:, None]
-        return mask
+__all__ = ["Context", "EpisodeMemory", "EpisodePolicy", "Past", "past_steps_of"]
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,6 @@ def contract(source: Source) -> dict[str, Any]:
     low, high = _bounds(source.policy)
     shape = [spec.history, spec.observation_dim]
     execute = _execute(source.run)
-    draws = spec.sampling.draws(spec.steps)
     seen = "the last observations, oldest first"
     if spec.plans:
         seen = "a state and after it the goal, which is a state too: where to be, and zero for its velocities"
@@ -92,12 +91,7 @@ def contract(source: Source) -> dict[str, Any]:
                 "meaning": f"{seen}, in the environment's units; normalised inside the graph",
                 **_observation_range(source),
             },
-            "noise": {
-                "shape": ["batch", draws, spec.candidates, *spec.sequence_shape],
-                "dtype": "float32",
-                "distribution": "independent standard normal",
-                "meaning": "one draw for each sampling step and candidate; the caller owns the seed",
-            },
+            **_noise(spec),
         },
         "outputs": {
             "actions": {
@@ -129,6 +123,17 @@ def contract(source: Source) -> dict[str, Any]:
         "score": score(source),
         "versions": _versions(provenance),
     }
+
+
+def _noise(spec: PolicySpec) -> dict[str, Any]:
+    """Return the noise that a policy takes, if it takes any."""
+    meaning = "one draw for each sampling step and candidate; the caller owns the seed"
+    about = {"dtype": "float32", "distribution": "independent standard normal", "meaning": meaning}
+    return (
+        {"noise": {"shape": ["batch", spec.draws, spec.candidates, *spec.sequence_shape], **about}}
+        if spec.draws
+        else {}
+    )
 
 
 def _states(spec: PolicySpec) -> dict[str, Any]:

@@ -112,8 +112,9 @@ def export_policy(
 
 def _examples(policy: Policy) -> dict[str, Tensor]:
     spec = policy.spec
+    observation = torch.zeros(2, spec.history, spec.observation_dim)
     noise = batch_first(policy.draw_noise(2), spec.candidates).contiguous()
-    return {"observation": torch.zeros(2, spec.history, spec.observation_dim), "noise": noise}
+    return {"observation": observation, "noise": noise} if noise.numel() else {"observation": observation}
 
 
 def export_graph(
@@ -166,7 +167,8 @@ def _open_pt2(directory: Path) -> verify.Sample:
     module = torch.export.load(directory / "policy.pt2").module()
 
     def sample(observations: verify.Floats, noise: verify.Floats) -> verify.Floats:
-        found = module(torch.from_numpy(observations), torch.from_numpy(noise))
+        inputs = (observations, noise) if noise.size else (observations,)  # none where a policy draws nothing
+        found = module(*map(torch.from_numpy, inputs))
         actions: torch.Tensor = found[0] if isinstance(found, tuple) else found  # a planner's states come after
         return actions.numpy()
 

@@ -15,52 +15,48 @@ from ractd_runtime.errors import RactdError
 Floats = NDArray[np.float32]
 
 
-class Bound(NamedTuple):
-    """Buffers of one batch size and the call that reads two and writes the third. Not for two threads at once."""
+class Buffers(NamedTuple):
+    """Arrays of one batch size, and the call that reads the inputs and writes the actions. Not for two threads at once."""
 
-    observation: Floats
-    """[B, h, O]."""
-    noise: Floats
-    """[B, draws, N, c, D]."""
+    inputs: dict[str, Floats]
+    """By name: `observation` [B, h, O], `noise` [B, draws, N, c, D] and what else the contract names."""
     actions: Floats
     """[B, c, A]."""
     run: Callable[[], Any]
 
 
-class Session(Protocol):
+class Engine(Protocol):
     """A graph that is ready to run."""
 
     embedded: str | None
     """The graph's own copy of the contract, as JSON."""
 
-    def bind(self, observation: Floats, noise: Floats, actions: Floats) -> Callable[[], Any]:
-        """Return a call that runs the graph from the first two arrays into the third, all in place."""
+    def bind(self, inputs: dict[str, Floats], actions: Floats) -> Callable[[], Any]:
+        """Return a call that runs the graph from the inputs into the actions, all in place."""
 
 
-def bound(session: Session, contract: Contract, batch: int) -> Bound:
+def make_buffers(engine: Engine, contract: Contract, batch: int) -> Buffers:
     """Make the buffers of one batch size."""
-    c = contract
-    observation = np.zeros((batch, c.history, c.observation_dim), np.float32)
-    noise = np.zeros((batch, *c.noise_shape), np.float32)
-    actions = np.zeros((batch, c.horizon, c.action_dim), np.float32)
-    return Bound(observation, noise, actions, session.bind(observation, noise, actions))
+    inputs = {name: np.zeros((batch, *shape), np.float32) for name, shape in contract.inputs.items()}
+    actions = np.zeros((batch, contract.horizon, contract.action_dim), np.float32)
+    return Buffers(inputs, actions, engine.bind(inputs, actions))
 
 
-def open_session(contract: Contract, threads: int, spin: bool) -> Session:
+def open_engine(contract: Contract, threads: int, spin: bool) -> Engine:
     """Open the contract's graph on `threads` threads; raises `RactdError` where the engine is missing or refuses it."""
     try:
-        session = ENGINES[contract.graph_format](contract.graph, threads, spin)
+        engine = ENGINES[contract.graph_format](contract.graph, threads, spin)
     except ImportError as error:
         raise RactdError(
             f"{contract.path.parent}: needs {contract.graph_format}: pip install 'ractd-runtime[openvino]' ({error})"
         ) from None
     except Exception as error:  # both engines have a dozen of their own
         raise RactdError(f"{contract.path.parent}: the graph can't be opened ({str(error).strip()[:300]})") from None
-    contract.check_graph(session.embedded)
-    return session
+    contract.check_graph(engine.embedded)
+    return engine
 
 
-class OnnxSession:
+class OnnxEngine:
     """ONNX Runtime on the CPU."""
 
     def __init__(self, graph: dict[str, bytes], threads: int, spin: bool) -> None:
@@ -79,15 +75,16 @@ class OnnxSession:
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self.embedded: str | None = self._session.get_modelmeta().custom_metadata_map.get("ractd")
 
-    def bind(self, observation: Floats, noise: Floats, actions: Floats) -> Callable[[], Any]:
+    def bind(self, inputs: dict[str, Floats], actions: Floats) -> Callable[[], Any]:
+        """See `Engine.bind`."""
         value, binding = self._onnxruntime.OrtValue.ortvalue_from_numpy, self._session.io_binding()
-        binding.bind_ortvalue_input("observation", value(observation))
-        binding.bind_ortvalue_input("noise", value(noise))
+        for name, array in inputs.items():
+            binding.bind_ortvalue_input(name, value(array))
         binding.bind_ortvalue_output("actions", value(actions))
         return partial(self._session.run_with_iobinding, binding)
 
 
-class OpenVINOSession:
+class OpenVINOEngine:
     """OpenVINO on the CPU; its threads know no spinning."""
 
     def __init__(self, graph: dict[str, bytes], threads: int, spin: bool) -> None:
@@ -111,16 +108,15 @@ class OpenVINOSession:
         )
         self.embedded: str | None = model.get_rt_info(["ractd"]).astype(str) if model.has_rt_info(["ractd"]) else None
 
-    def bind(self, observation: Floats, noise: Floats, actions: Floats) -> Callable[[], Any]:
+    def bind(self, inputs: dict[str, Floats], actions: Floats) -> Callable[[], Any]:
+        """See `Engine.bind`."""
         request = self._model.create_infer_request()
-        tensor = partial(self._openvino.Tensor, shared_memory=True)
-        request.set_tensor("observation", tensor(observation))
-        request.set_tensor("noise", tensor(noise))
-        request.set_tensor("actions", tensor(actions))
+        for name, array in (*inputs.items(), ("actions", actions)):
+            request.set_tensor(name, self._openvino.Tensor(array, shared_memory=True))
         return request.infer  # type: ignore[no-any-return]
 
 
-ENGINES: dict[str, Callable[[dict[str, bytes], int, bool], Session]] = {
-    "onnx": OnnxSession,
-    "openvino": OpenVINOSession,
+ENGINES: dict[str, Callable[[dict[str, bytes], int, bool], Engine]] = {
+    "onnx": OnnxEngine,
+    "openvino": OpenVINOEngine,
 }
