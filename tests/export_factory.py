@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,16 @@ from ractd.data import OfflineDataset
 from ractd.data.dataset import describe
 from ractd.diffusion.samplers import SAMPLERS
 from ractd.diffusion.settings import DDPM
+from ractd.export import export_policy
+from ractd.export.exporter import Exported
+from ractd.export.graph import batch_first
 from ractd.models import ReturnNetwork, build_network
 from ractd.models.normalizer import Normalizer
 from ractd.networks import Network
 from ractd.networks.mlp import MLP
 from ractd.networks.unet import UNet
 from ractd.policy import Policy, PolicySpec
+from ractd_runtime import Policy as Deployed
 
 OBSERVATIONS, ACTIONS = 3, 2
 TINY_MLP, TINY_UNET = MLP(width=16, blocks=2, embed_dim=8), UNet(down_dims=(8, 16), embed_dim=8, groups=4)
@@ -84,3 +89,33 @@ def observations(policy: Policy, batch: int, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     normal = torch.randn(shape, generator=generator)
     return policy.normalizer.observation_mean + policy.normalizer.observation_std * normal
+
+
+def held(policy: Policy, value: float = 0.04) -> Policy:
+    """The policy with a constant second action."""
+    policy.normalizer.action_low[1] = policy.normalizer.action_high[1] = value
+    return policy
+
+
+def limited(policy: Policy) -> Policy:
+    """The policy with limits of its first observation, as one of data with outliers has them."""
+    low, high = torch.full((OBSERVATIONS,), -3e38), torch.full((OBSERVATIONS,), 3e38)
+    low[0], high[0] = -0.5, 2.5
+    policy.normalizer.limit(low, high)
+    return policy
+
+
+def exported(policy: Policy, directory: Path, **options: Any) -> Exported:
+    """Save a policy and export it to `directory / "out"`."""
+    return export_policy(policy.save(directory / "policy"), directory / "out", **options)
+
+
+def assert_equal(policy: Policy, deployed: Deployed, limit: float = 1e-5) -> None:
+    """Same observations and noise, same actions, at several batch sizes."""
+    policy.reset(1)
+    for batch in (1, 2, 7):
+        seen = observations(policy, batch, seed=batch)
+        noise = policy.draw_noise(batch)
+        mine = deployed.sample(seen.numpy(), batch_first(noise, policy.spec.candidates).numpy())
+        with torch.inference_mode():
+            np.testing.assert_allclose(mine, policy.sample(seen, noise).numpy(), rtol=0, atol=limit)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from dataset_factory import make
-from export_factory import OBSERVATIONS, TINY_MLP, TINY_UNET, make_policy, observations
+from export_factory import TINY_UNET, held, limited, make_policy, observations
 from rich.console import Console
 
 import ractd
@@ -24,7 +24,6 @@ from ractd.errors import RactdError
 from ractd.export import export_policy
 from ractd.methods.ractd_settings import PRESETS, Config
 from ractd.models.normalizer import Normalizer, PlanNormalizer
-from ractd.networks import Network
 from ractd.networks.mlp import MLP
 from ractd.policy import WEIGHTS, Policy
 from ractd.settings import Optimization
@@ -34,20 +33,6 @@ from ractd_runtime import Policy as Deployed
 
 pytestmark = pytest.mark.usefixtures("short_latency")
 CONSTANT = np.float32(0.04)
-
-
-def held(policy: Policy, value: float = 0.04) -> Policy:
-    """The policy with a constant second action."""
-    policy.normalizer.action_low[1] = policy.normalizer.action_high[1] = value
-    return policy
-
-
-def limited(policy: Policy) -> Policy:
-    """The policy with limits of its first observation, as one of data with outliers has them."""
-    low, high = torch.full((OBSERVATIONS,), -3e38), torch.full((OBSERVATIONS,), 3e38)
-    low[0], high[0] = -0.5, 2.5
-    policy.normalizer.limit(low, high)
-    return policy
 
 
 # --- constant actions ---------------------------------------------------------------------------------------------
@@ -70,31 +55,6 @@ def test_a_constant_action_comes_out_to_the_bit(kind: str, value: float, tmp_pat
     actions = again.reset(1).act_chunk(observations(policy, 64).squeeze(1).numpy())
     assert (actions[..., 1] == np.float32(value)).all()
     assert np.unique(actions[..., 0]).size > 30
-
-
-@pytest.mark.parametrize(
-    ("network", "steps", "format", "precision"),
-    [
-        (TINY_MLP, 1, "onnx", "fp32"),
-        (TINY_MLP, 2, "onnx", "fp32"),
-        (TINY_UNET, 1, "onnx", "fp32"),
-        (TINY_MLP, 1, "openvino", "fp32"),
-        (TINY_UNET, 1, "openvino", "fp32"),
-        (TINY_MLP, 1, "onnx", "fp16"),
-        (MLP(width=128, blocks=1), 1, "onnx", "int8"),
-    ],
-)
-def test_a_constant_action_of_an_exported_policy_is_that_to_the_bit(
-    network: Network, steps: int, format: Any, precision: Any, tmp_path: Path
-) -> None:
-    policy = held(make_policy(network, steps=steps))
-    export_policy(policy.save(tmp_path / "policy"), tmp_path / "out", format=format, precision=precision)
-    deployed = Deployed.load(tmp_path / "out")
-    actions = deployed.sample(observations(policy, 64).numpy(), deployed.draw_noise(64))
-    assert (actions[..., 1] == CONSTANT).all()
-    assert np.unique(actions[..., 0]).size > 30
-    bounds = deployed.contract.content["outputs"]["actions"]
-    assert bounds["low"][1] == bounds["high"][1] == CONSTANT
 
 
 def test_scaled_constants_are_zero_and_other_actions_are_what_they_were() -> None:
@@ -154,18 +114,6 @@ def test_an_outlying_observation_is_seen_as_the_end_of_the_range(tmp_path: Path)
     policy.normalizer.limit(None, None)
     without = policy.reset(0).act_chunk(seen)
     assert (limited(policy).reset(0).act_chunk(seen) == without).all()
-
-
-@pytest.mark.parametrize(("network", "format"), [(TINY_MLP, "onnx"), (TINY_UNET, "onnx"), (TINY_MLP, "openvino")])
-def test_an_exported_policy_limits_observations_too(network: Network, format: Any, tmp_path: Path) -> None:
-    policy = limited(make_policy(network, history=2))
-    export_policy(policy.save(tmp_path / "policy"), tmp_path / "out", format=format)
-    deployed = Deployed.load(tmp_path / "out")
-    seen, noise = observations(policy, 8).numpy(), deployed.draw_noise(8)
-    seen[:, 0, 0] = 1e9
-    ends = seen.copy()
-    ends[:, 0, 0] = 2.5
-    assert (deployed.sample(seen, noise) == deployed.sample(ends, noise)).all()
 
 
 def test_training_sees_outliers_at_the_ends_of_the_ranges() -> None:

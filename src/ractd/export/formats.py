@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from ractd.errors import RactdError
-from ractd.models import mish
 
 Format = Literal["onnx", "openvino", "pt2"]
 Precision = Literal["fp32", "fp16", "int8"]
@@ -49,9 +48,7 @@ def write_onnx(
     """Write `policy.onnx` into the directory `to`; return the files. `names` are those of inputs and outputs."""
     path = to / "policy.onnx"
     # ONNX Runtime has neither mish nor a fast softplus; OpenVINO has mish.
-    with _quiet():
-        program = program.run_decompositions({torch.ops.aten.mish.default: mish.closed_form})
-    model = onnx_model(program, names, contract, precision)
+    model = onnx_model(program, names, contract, precision, {torch.ops.aten.mish.default: _mish})
     if model.ByteSize() > MAX_PROTOBUF:
         raise RactdError(f"the ONNX graph has {model.ByteSize() / 1e9:.1f} GB, more than its format can hold (2 GB)")
     path.write_bytes(model.SerializeToString())
@@ -95,10 +92,25 @@ def write_pt2(
 WRITERS: dict[Format, Callable[..., list[Path]]] = {"onnx": write_onnx, "openvino": write_openvino, "pt2": write_pt2}
 
 
+def _mish(x: Any) -> Any:
+    """Mish of `x` in ONNX, by the closed form of `ractd.models.mish`: `2 x / (1 + s^2) - x` with `s = 1/(1 + e^x)`."""
+    from onnxscript import opset18 as op
+
+    s = op.Sigmoid(op.Neg(x))
+    return op.Sub(op.Div(op.Mul(x, 2.0), op.Add(op.Mul(s, s), 1.0)), x)
+
+
 def onnx_model(
-    program: torch.export.ExportedProgram, names: tuple[list[str], list[str]], contract: str, precision: Precision
+    program: torch.export.ExportedProgram,
+    names: tuple[list[str], list[str]],
+    contract: str,
+    precision: Precision,
+    translations: Mapping[Callable[..., Any], Callable[..., Any]] | None = None,
 ) -> Any:
-    """Return a traced graph as a checked ONNX model with the contract among its metadata."""
+    """Return a traced graph as a checked ONNX model with the contract among its metadata.
+
+    `translations` are operators of PyTorch that are written otherwise than `torch.onnx` would.
+    """
     onnx = _import("onnx", "export")
     _import("onnxscript", "export")
     with _quiet():
@@ -110,6 +122,7 @@ def onnx_model(
             opset_version=OPSET,
             optimize=True,
             verbose=False,
+            custom_translation_table=dict(translations or {}),
         )
     assert exported is not None
     model = exported.model_proto
