@@ -163,9 +163,9 @@ def show(result: dict[str, Any]) -> None:
             rows.append([f"{name}, {key}", *times, "" if ratio is None else f"{ratio:.1f}"])
     print_table("ms a call", ["engine", "median", "p99", "teacher / it"], rows)
     for name, row in result["policy"].items():
-        if isinstance(row, dict) and "evaluation" in row:
-            of = row["evaluation"]
-            print(f"{name}: return {of['mean_return']:.1f}, score {of['mean_score']}, {of['episodes']} episodes")
+        if isinstance(row, dict) and "protocol" in row:
+            episodes = row["protocol"]["episodes"]
+            print(f"{name}: return {row['mean_return']:.1f}, score {row['mean_score']}, {episodes} episodes")
     for name in ("card", "training", "action", "policy"):
         sentences = {key: text for key, text in result[name].items() if key in ("failed", "stopped")}
         sentences |= {k: row["failed"] for k, row in result[name].items() if isinstance(row, dict) and "failed" in row}

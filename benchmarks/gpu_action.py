@@ -24,7 +24,7 @@ from ractd.diffusion.edm import sigma_schedule
 from ractd.diffusion.samplers import few_step, heun, to_clean
 from ractd.export.graph import PolicyGraph
 from ractd.policy import Policy
-from ractd.training.latency import time_in_turns
+from ractd.runs.latency import time_in_turns
 
 GOAL = 142.0
 """The paper's ratio of the 80-bin teacher to one step, on the same network."""

@@ -28,6 +28,7 @@ from ractd.envs.vector import environments_of
 from ractd.methods.ractd_settings import PRESETS, Config
 from ractd.networks.unet import UNet
 from ractd.policy import Policy
+from ractd.runs.scoring import row_of, score
 from ractd.settings import Optimization
 from ractd.stopping import Interrupted
 from ractd.training.checkpoint import load_weights, read_tensors, unprefixed
@@ -35,7 +36,6 @@ from ractd.training.log import Log
 from ractd.training.loop import run_stage
 from ractd.training.metrics import Metrics
 from ractd.training.pipeline import resolve
-from ractd.training.results import score
 from ractd.training.run import Models, Run, prepare
 from ractd.training.stages import train_return, train_student, train_teacher
 
@@ -285,10 +285,10 @@ def policy(work: Work, keep: Keep, seconds: float) -> None:
             train_student(run, "student", learning, teacher, models)
         keep("memory", memory.peak())
         keep("protocol", protocol(run))
-        attempt(keep, "student, last checkpoint", lambda: scored(run, student_of(run, models, "last")))
-        attempt(keep, "student, best checkpoint", lambda: scored(run, student_of(run, models, "best")))
+        attempt(keep, "student, last checkpoint", lambda: scored(run, "student", student_of(run, models, "last")))
+        attempt(keep, "student, best checkpoint", lambda: scored(run, "student", student_of(run, models, "best")))
         few = run.policy(teacher, models, False, {}).configured(steps=TEACHER_BINS)
-        attempt(keep, f"teacher, {TEACHER_BINS} bins", lambda: scored(run, few))
+        attempt(keep, f"teacher, {TEACHER_BINS} bins", lambda: scored(run, "teacher", few))
 
 
 def protocol(run: Run) -> dict[str, Any]:
@@ -323,10 +323,12 @@ def student_of(run: Run, models: Models, which: str) -> Policy:
     return run.policy(network.to(run.accelerator.device), models, True, origin).folded()
 
 
-def scored(run: Run, policy: Policy) -> dict[str, Any]:
+def scored(run: Run, name: str, policy: Policy) -> dict[str, Any]:
     """Play a policy by the protocol of every result."""
     evaluation, env_id = run.config.evaluation, run.dataset.env_id
     if env_id is None:
         raise RuntimeError("the data names no environment, so that nothing can be scored")
     quiet, make = Console(quiet=True), environments_of(run.dataset, run.dataset.source)
-    return score(policy, env_id, evaluation.episodes, evaluation.execute or 1, run.config.seed, quiet, "", make)
+    row = row_of(policy, name, name, run.config.seed)
+    execute = evaluation.execute or 1
+    return score(row, policy, env_id, evaluation.episodes, execute, run.config.seed, quiet, make).to_json()

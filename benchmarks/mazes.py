@@ -10,7 +10,6 @@ pictures of plans to docs/figures.
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -21,13 +20,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tyro
 from common import write_result
 
 from ractd.data.registry import built_names
+from ractd.data.scores import standard_error
 from ractd.reproduce.paper import TABLE_2
-from ractd.training.results import VARIANTS, read_result
+from ractd.runs.rows import Row, labels, read_file, read_result
 
 POLICIES = {"teacher": "teacher", "plain": "plain student", "student": "RACTD"}
 """Those that are also evaluated closed loop, and the rows of a result that they are."""
@@ -99,25 +98,22 @@ def compared(out: Path, execute: int) -> dict[str, Any] | None:
     paths = [played(out, name, EPISODES, execute) for name in COMPARED]
     if not all(path.exists() for path in paths):
         return None
-    plain, student = (json.loads(path.read_text())["evaluation"] for path in paths)
-    reference = student["reference"]
-    scale = 100 / (reference["max"] - reference["min"])
-    differences = scale * (np.array(student["returns"]) - np.array(plain["returns"]))
-    error = differences.std(ddof=1) / math.sqrt(len(differences))
-    scores = {"plain": plain["mean_score"], "student": student["mean_score"]}
-    return {"episodes": EPISODES, "difference": float(differences.mean()), "error": float(error), **scores}
-
-
-def row_of(row: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return what the tables need of one row of a result."""
-    if row is None:
+    plain, student = (read_file(path, out).rows[0] for path in paths)
+    if student.scores is None or plain.scores is None:
         return None
-    e = row["evaluation"]
-    kept = {
-        key: e[key] for key in ("mean_score", "score_se", "mean_return", "return_se", "episodes", "execute", "returns")
-    }
-    keys = ("success_rate", "nfe", "ms_per_action", "threads", "selection", "selected_step")
-    return kept | {key: row[key] for key in keys}
+    differences = student.scores - plain.scores
+    scores = {"plain": plain.mean_score, "student": student.mean_score}
+    found = {"difference": float(differences.mean()), "error": standard_error(differences)}
+    return {"episodes": EPISODES, **found, **scores}
+
+
+def row_of(row: Row) -> dict[str, Any]:
+    """Return what the tables need of one row of a result."""
+    found = row.to_json()
+    of_episodes = ("mean_score", "score_se", "mean_return", "return_se", "returns", "success_rate")
+    keys = (*of_episodes, "nfe", "ms_per_action", "threads", "selection", "step")
+    played = {} if row.protocol is None else {"episodes": row.protocol.episodes, "execute": row.protocol.execute}
+    return {key: found[key] for key in keys} | played
 
 
 def collect(options: Options) -> dict[str, Any]:
@@ -136,9 +132,9 @@ def collect(options: Options) -> dict[str, Any]:
             "complete": result.complete,
             "dataset": result.content["dataset"],
             "stages": result.content["stages"],
-            "open": {label: row_of(result.content["rows"].get(label)) for label in VARIANTS},
+            "open": {label: row_of(row) for label, row in zip(labels(result.rows), result.rows, strict=True)},
             "closed": {
-                POLICIES[name]: row_of(json.loads(path.read_text())) for name, path in closed.items() if path.exists()
+                POLICIES[name]: row_of(read_file(path, out).rows[0]) for name, path in closed.items() if path.exists()
             },
             "compared": {"open": compared(out, horizon(out)), "closed": compared(out, options.replan)},
             "paper": PAPER.get(maze),

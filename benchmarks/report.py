@@ -21,7 +21,7 @@ import tyro
 from common import print_table, summary, write_result
 
 from ractd.errors import RactdError
-from ractd.training.results import read_result
+from ractd.runs.rows import read_result
 
 
 @dataclass
@@ -56,7 +56,8 @@ def main() -> None:
     result = read_result(options.run)
     if result is None:
         raise RactdError(f"{options.run}: has no result yet")
-    episodes = result.row("RACTD")["evaluation"]["episodes"]
+    played = result.rows[0].protocol
+    episodes = 0 if played is None else played.episodes
     measured: dict[str, Any] = {}
     for name, words in (("with video", []), ("without video", ["--no-video"])):
         runs = [report(options.run, *words) for _ in range(options.repeats)]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,14 @@ from tyro.conf import Positional
 from ractd.diffusion.samplers import SAMPLERS
 from ractd.envs.vector import environments_of
 from ractd.policy import WEIGHTS, Policy
-from ractd.training.latency import time_policies
-from ractd.training.results import score, timed
+from ractd.runs.latency import time_policies
+from ractd.runs.scoring import row_of, score
 
-KEPT = ("mean_score", "score_se", "mean_return", "return_se", "mean_length", "episodes", "seed", "env_id", "backend")
+KEPT = (
+    *("nfe", "sampler", "steps", "candidates", "selection", "step", "threads", "ms_per_action", "ms_low", "ms_high"),
+    *("mean_score", "score_se", "mean_return", "return_se", "mean_length", "success_rate"),
+)
+PLAYED = ("episodes", "seed", "env_id", "backend")
 
 
 @dataclass
@@ -109,20 +113,14 @@ def main() -> None:
             if measured(rows.get(label), weights[place], options):
                 continue
             execute = spec.horizon if spec.plans else 1
+            row = row_of(policy, place.name, label, None)
             row = score(
-                policy,
-                spec.env_id,
-                options.episodes,
-                execute,
-                options.seed,
-                console,
-                label,
-                environments_of(spec, place),
+                row, policy, spec.env_id, options.episodes, execute, options.seed, console, environments_of(spec, place)
             )
-            row = timed(row, time_policies({label: policy})[0][label])
-            evaluation = row.pop("evaluation")
+            found = replace(row, **time_policies({label: policy})[0][label]).to_json()
             kind = {"policy": place.name if spec.kind != "DDPM teacher" else spec.kind, "sha256": weights[place]}
-            rows[label] = kind | row | {key: evaluation[key] for key in KEPT}
+            columns = {key: found[key] for key in KEPT} | {key: found["protocol"][key] for key in PLAYED}
+            rows[label] = kind | columns
             order = sorted(rows.items(), key=lambda item: (item[1]["policy"], item[1]["sampler"], item[1]["steps"]))
             runs[run.resolve().name] = rows = dict(order)
             write_result("samplers", {"runs": runs})

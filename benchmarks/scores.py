@@ -25,7 +25,7 @@ import tyro
 from common import RESULTS, machine, write_result
 
 from ractd.methods.ractd_settings import PRESETS
-from ractd.training.results import VARIANTS, read_result
+from ractd.runs.rows import Row, labels, read_file, read_result
 
 SEEDS = {
     "hopper-medium-replay": (0, 1, 2, 3),
@@ -115,22 +115,20 @@ def run(arguments: list[str]) -> int:
     return code
 
 
-def row_of(row: dict[str, Any] | None) -> dict[str, Any] | None:
+def row_of(row: Row) -> dict[str, Any] | None:
     """Return what the tables need of one row of a result."""
-    if row is None or "evaluation" not in row:
+    if row.protocol is None:
         return None
-    e = row["evaluation"]
-    kept = {
-        k: e[k] for k in ("mean_score", "score_se", "mean_return", "return_se", "mean_length", "episodes", "returns")
-    }
-    keys = ("nfe", "ms_per_action", "selection", "selected_step", "reward_weight")
-    return kept | {k: row[k] for k in keys}
+    found = row.to_json()
+    of_episodes = ("mean_score", "score_se", "mean_return", "return_se", "mean_length", "returns")
+    keys = (*of_episodes, "nfe", "ms_per_action", "selection", "step")
+    return {key: found[key] for key in keys} | {"episodes": row.protocol.episodes}
 
 
 def note(scores: dict[str, Any], key: str, out: Path, seed: int) -> None:
     """Put the score of a run's student among `scores` if the run is there."""
     path = evaluation(out, seed)
-    if path.exists() and (row := row_of(json.loads(path.read_text()))) is not None:
+    if path.exists() and (row := row_of(read_file(path, out).rows[0])) is not None:
         scores[key] = {"commit": machine()["commit"], **row}
 
 
@@ -148,7 +146,7 @@ def collect(options: Options) -> dict[str, Any]:
                 continue
             entry |= {"dataset": result.content["dataset"], "behavior": result.content["behavior"]}
             entry["dataset"].pop("source", None)
-            rows = {label: row_of(result.content["rows"].get(label)) for label in VARIANTS}
+            rows = {label: row_of(row) for label, row in zip(labels(result.rows), result.rows, strict=True)}
             entry["runs"][str(seed)] = {
                 **commit,
                 "stages": result.content["stages"],
@@ -184,7 +182,9 @@ def table(content: dict[str, Any], columns: list[tuple[str, tuple[str, ...]]]) -
     lines = ["| policy | NFE | ms | " + " | ".join(titles) + " |", "| --- | --- | --- |" + " --- |" * len(columns)]
     data = " | ".join(f"{content[name]['behavior']['mean_score']:.1f}" for name, _ in columns)
     lines.append(f"| behaviour data | | | {data} |")
-    for label in VARIANTS:
+    for label in dict.fromkeys(
+        label for name, seeds in columns for s in seeds for label in content[name]["runs"][s]["rows"]
+    ):
         found = [[content[name]["runs"][seed]["rows"].get(label) for seed in seeds] for name, seeds in columns]
         rows = [[row for row in column if row] for column in found]
         nfe = next((str(column[0]["nfe"]) for column in rows if column), "")

@@ -59,9 +59,7 @@ def main() -> None:
     result = ractd.train(load_dataset(path), out=arguments.out, config=config, console=Console())
     for label in ("teacher", "plain student", "RACTD"):
         row = result.row(label)
-        print(
-            f"{label}: came to the goal in {row['success_rate']:.0%} of the episodes, {row['ms_per_action']:.2f} ms a plan"
-        )
+        print(f"{label}: came to the goal in {row.success_rate:.0%} of the episodes, {row.ms_per_action:.2f} ms a plan")
 
     planner = ractd.Policy.load(arguments.out)
     assert isinstance(planner, Planner)

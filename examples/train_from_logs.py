@@ -83,7 +83,7 @@ def main() -> None:
     config = shortened(PRESETS[arguments.preset], arguments.share)
     result = ractd.train(data, out=arguments.out, config=config, console=Console())
     for label in ("teacher", "plain student", "RACTD"):
-        offline = result.row(label)["offline"]
+        offline = result.row(label).offline
         print(
             f"{label}: estimated return-to-go {offline['estimated_return']:.2f} "
             f"(logged actions: {offline['estimated_return_of_data']:.2f}), "

@@ -18,6 +18,7 @@ import torch
 
 from ractd.data import write_hdf5
 from ractd.data.dataset import OfflineDataset
+from ractd.runs.rows import Row, labels, read_file
 
 STEPS = 150
 TINY = {
@@ -76,6 +77,13 @@ def run_command(*arguments: str | Path, timeout: float = 900, env: dict[str, str
     return Answer(done.returncode, done.stdout, done.stderr)
 
 
+def rows_of(file: Path) -> dict[str, Row]:
+    """The rows of a result's file, or of a run's `result.json`, by what tables call them."""
+    path = file / "result.json" if file.is_dir() else file
+    rows = read_file(path, path.parent).rows
+    return dict(zip(labels(rows), rows, strict=True))
+
+
 @contextmanager
 def started(*words: str | Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A running `ractd` in a process group of its own, its output in a file, gone when the block is left."""
@@ -103,8 +111,8 @@ def command() -> Callable[..., Answer]:
 @pytest.fixture
 def short_latency(monkeypatch: pytest.MonkeyPatch) -> None:
     """Results time each policy for half a second, which no test looks at: here it is a blink."""
-    monkeypatch.setattr("ractd.training.latency.SECONDS", 0.01)
-    monkeypatch.setattr("ractd.training.latency.TURN", 0.001)
+    monkeypatch.setattr("ractd.runs.latency.SECONDS", 0.01)
+    monkeypatch.setattr("ractd.runs.latency.TURN", 0.001)
 
 
 @pytest.fixture

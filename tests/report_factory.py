@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,23 @@ import numpy as np
 
 from ractd.data import write_hdf5
 from ractd.data.dataset import OfflineDataset, describe
-from ractd.data.scores import normalized_score
+from ractd.data.scores import REFERENCES, normalized_score
 from ractd.methods.ractd_settings import PRESETS
+from ractd.runs.rows import Protocol, Result, Row, read_result
 from ractd.settings import to_json
-from ractd.training.results import VARIANTS
 
 EPISODES = 100
-MEANS = {label: 300.0 * (index + 1) for index, label in enumerate(VARIANTS)}
+VARIANTS = {
+    "RACTD": ("student", 1, 0.42, 1200.0),
+    "RACTD, 32 candidates": ("student", 1, 1.4, 1500.0),
+    "RACTD, 2 steps": ("student", 2, 1.09, 1800.0),
+    "RACTD, 4 steps": ("student", 4, 1.49, 2100.0),
+    "plain student": ("plain", 1, 0.44, 600.0),
+    "plain student, 32 candidates": ("plain", 1, 1.39, 900.0),
+    "teacher": ("teacher", 157, 77.5, 300.0),
+}
+"""Policy, network evaluations, milliseconds and mean return of each row."""
+MEANS = {label: mean for label, (*_, mean) in VARIANTS.items()}
 """Mean return of each row, all different."""
 
 
@@ -40,39 +52,32 @@ def hopper_data(path: Path, name: str, env_id: str | None, episodes: int = 40) -
     return data
 
 
-def row(label: str, env_id: str | None, index: int) -> dict[str, Any]:
-    """One row of a result; returns are spread evenly around the row's mean."""
-    offline = {"estimated_return": 50.0 + index, "estimated_return_of_data": 49.0, "distance_to_data": 0.5}
-    content: dict[str, Any] = {
-        "nfe": [157, 1, 1, 1, 1, 2, 4][index],
-        "sampler": "consistency",
+def measured(variant: str, policy: str, env_id: str | None, returns: Sequence[float], **columns: Any) -> Row:
+    """A row of hopper's results with these returns."""
+    found: dict[str, Any] = {"checkpoint": "best", "selection": "online", "step": 1000, "sampler": "consistency"}
+    found |= {
+        "method": "ractd",
+        "dataset": "hopper-mixed",
+        "seed": 0,
         "steps": 1,
         "candidates": 1,
-        "selection": "online",
-        "selected_step": 1000,
-        "reward_weight": "auto",
-        "ms_per_action": [77.5, 0.44, 1.39, 0.42, 1.4, 1.09, 1.49][index],
-        "threads": 1,
-        "offline": offline,
+        "nfe": 1,
+        "plans": False,
     }
-    if env_id is None:
-        return content
-    returns = MEANS[label] + np.linspace(-100, 100, EPISODES)
-    scores = normalized_score(env_id, returns)
-    spread = 1 / np.sqrt(EPISODES)
-    content["evaluation"] = {
-        "env_id": env_id,
-        "backend": "envpool",
-        "episodes": EPISODES,
-        "execute": 1,
-        "mean_return": returns.mean(),
-        "return_se": returns.std(ddof=1) * spread,
-        "mean_score": None if scores is None else scores.mean(),
-        "score_se": None if scores is None else scores.std(ddof=1) * spread,
-        "returns": returns.tolist(),
-        "lengths": [10] * EPISODES,
-    }
-    return content
+    if env_id is not None:
+        protocol = Protocol(env_id, "envpool", len(returns), 1, 1, 0, 1000)
+        episodes = {"returns": tuple(returns), "lengths": (10,) * len(returns), "terminated": (True,) * len(returns)}
+        found |= {"protocol": protocol, **episodes}
+    return Row(**(found | {"variant": variant, "policy": policy} | columns))
+
+
+def row(label: str, env_id: str | None) -> Row:
+    """One row of a result; returns are spread evenly around the row's mean."""
+    policy, nfe, milliseconds, mean = VARIANTS[label]
+    offline = {"estimated_return": 49.0 + mean / 300, "estimated_return_of_data": 49.0, "distance_to_data": 0.5}
+    columns = {"nfe": nfe, "ms_per_action": milliseconds, "threads": 1, "offline": offline}
+    returns = (mean + np.linspace(-100, 100, EPISODES)).tolist()
+    return measured(label, policy, env_id, returns, **columns)
 
 
 def metrics(steps: int = 2000) -> list[dict[str, Any]]:
@@ -112,11 +117,9 @@ def make_run(directory: Path, name: str = "hopper-mixed", env_id: str | None = "
     }
     returns = data.episode_returns()
     scores = None if env_id is None else normalized_score(env_id, returns)
-    result = {
-        "format": "ractd-result",
-        "format_version": 1,
+    rows = tuple(row(label, env_id) for label in VARIANTS)
+    content = {
         "complete": True,
-        "rows": {label: row(label, env_id, index) for index, label in enumerate(VARIANTS)},
         "dataset": describe(data),
         "behavior": {
             "mean_return": float(returns.mean()),
@@ -133,6 +136,21 @@ def make_run(directory: Path, name: str = "hopper-mixed", env_id: str | None = "
         "versions": versions,
     }
     (directory / "config.json").write_text(json.dumps(config))
-    (directory / "result.json").write_text(json.dumps(result))
+    Result(directory, content, rows).write(directory / "result.json")
     (directory / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics()))
     return directory
+
+
+def change_rows(directory: Path, change: Callable[[Row], Row | None]) -> None:
+    """Write a run's result again with what `change` makes of each row; a row of which it makes None is left out."""
+    result = read_result(directory)
+    assert result is not None
+    rows = tuple(row for row in map(change, result.rows) if row is not None)
+    replace(result, rows=rows).write(directory / "result.json")
+
+
+def with_score(row: Row, score: float) -> Row:
+    """A row whose returns are shifted to a mean score."""
+    low, high = REFERENCES["hopper"]
+    returns = np.array(row.returns)
+    return replace(row, returns=tuple((returns - returns.mean() + low + score / 100 * (high - low)).tolist()))

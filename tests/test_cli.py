@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ENV_ID, STEPS, Answer, Trained, assert_same_tensors, options, pendulum_data
+from conftest import ENV_ID, STEPS, Answer, Trained, assert_same_tensors, options, pendulum_data, rows_of
 from dataset_factory import save_npz
 
 from ractd.commands.data import List
@@ -21,6 +21,7 @@ from ractd.commands.train import Train
 from ractd.data import load_dataset
 from ractd.data.windows import Windows
 from ractd.methods.ractd_settings import PRESETS
+from ractd.policy import Policy
 
 Command = Callable[..., Answer]
 POLICIES = ("teacher", "plain", "student")
@@ -100,10 +101,8 @@ def test_a_best_checkpoint_counts_by_the_episodes_that_confirm_it(trained: Train
     for line in scored:
         assert ("confirmed_return" in line) == (line["episode_return"] > best)
         best = max(best, line.get("confirmed_return", -math.inf))
-    row = json.loads((trained.directory / "result.json").read_text())["rows"]["RACTD"]
-    assert best == pytest.approx(
-        next(line["confirmed_return"] for line in scored if line["step"] == row["selected_step"])
-    )
+    step = rows_of(trained.directory)["RACTD"].step
+    assert best == pytest.approx(next(line["confirmed_return"] for line in scored if line["step"] == step))
 
 
 def test_the_result_says_how_it_was_measured(trained: Trained) -> None:
@@ -113,15 +112,25 @@ def test_the_result_says_how_it_was_measured(trained: Trained) -> None:
     returns = load_dataset(str(trained.dataset)).episode_returns()
     assert result["behavior"]["episodes"] == len(returns) > 100
     np.testing.assert_allclose(result["behavior"]["returns"], returns, rtol=1e-5)
-    teacher, student = result["rows"]["teacher"], result["rows"]["RACTD"]
-    assert teacher["nfe"] == 17, "10 bins of Heun, the last step Euler's"
-    assert student["nfe"] == 1
-    assert (student["selection"], teacher["selection"]) == ("online", "last")
-    assert student["evaluation"]["episodes"] == len(student["evaluation"]["returns"]) == 4
-    assert student["evaluation"]["env_id"] == ENV_ID
-    for row in result["rows"].values():
-        assert row["ms_per_action"] > 0
-        assert row["evaluation"]["return_se"] is not None
+    rows = rows_of(trained.directory)
+    assert [row["variant"] for row in result["rows"]] == list(rows), "the one that it is about first"
+    teacher, student = rows["teacher"], rows["RACTD"]
+    processor = {name: stage["processor_seconds"] for name, stage in result["stages"].items()}
+    assert teacher.processor_seconds == processor["teacher"] > 0
+    assert student.processor_seconds == pytest.approx(sum(processor[name] for name in ("return", "teacher", "student")))
+    assert teacher.nfe == 17, "10 bins of Heun, the last step Euler's"
+    assert student.nfe == 1
+    assert (student.selection, student.checkpoint) == ("online", "best")
+    assert (teacher.selection, teacher.checkpoint) == ("last", "last")
+    assert student.protocol is not None
+    assert student.protocol.episodes == len(student.returns) == len(student.lengths) == len(student.terminated) == 4
+    assert student.protocol.env_id == ENV_ID
+    assert (student.method, student.policy, student.dataset, student.seed) == ("ractd", "student", "pendulum", 0)
+    for row, content in zip(rows.values(), result["rows"], strict=True):
+        assert row.ms_per_action is not None
+        assert row.ms_per_action > 0
+        error = np.std(content["returns"], ddof=1) / 2
+        assert (content["mean_return"], content["return_se"]) == pytest.approx((np.mean(content["returns"]), error))
 
 
 def test_policy_files_can_be_read_by_whoever_may_read_the_run(trained: Trained) -> None:
@@ -186,11 +195,11 @@ def test_a_new_student_from_the_teacher_of_another_run(trained: Trained, cli: Co
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["student"], "nothing else is trained"
     for name in ("teacher", "plain"):
         assert_same_tensors(*(run / "policy" / name / "policy.safetensors" for run in (out, trained.directory)))
-    rows = json.loads((out / "result.json").read_text())["rows"]
-    assert rows["RACTD"]["reward_weight"] == 0.5
-    assert rows["RACTD"]["selection"] == "last"
-    returns = json.loads((trained.directory / "result.json").read_text())["rows"]["teacher"]["evaluation"]["returns"]
-    assert rows["teacher"]["evaluation"]["returns"] == returns
+    rows = rows_of(out)
+    assert Policy.load(out).spec.provenance["reward_weight"] == 0.5
+    assert (rows["RACTD"].selection, rows["RACTD"].checkpoint) == ("last", "last")
+    assert rows["teacher"].returns == rows_of(trained.directory)["teacher"].returns
+    assert rows["RACTD"].processor_seconds is None, "its teacher was trained elsewhere"
 
 
 def test_eval_scores_a_policy_as_asked_and_keeps_the_numbers(trained: Trained, command: Command) -> None:
@@ -199,9 +208,10 @@ def test_eval_scores_a_policy_as_asked_and_keeps_the_numbers(trained: Trained, c
         *("--candidates", "5", "--steps", "3", "--seed", "1"),
     )
     assert answer.code == 0, answer.err
-    row = json.loads((trained.directory / "evaluations" / "student-e3-x2-n5-consistency-k3-s1.json").read_text())
-    assert (row["candidates"], row["steps"], row["nfe"]) == (5, 3, 3)
-    assert (row["evaluation"]["episodes"], row["evaluation"]["execute"]) == (3, 2)
+    row = rows_of(trained.directory / "evaluations" / "student-e3-x2-n5-consistency-k3-s1.json")["student"]
+    assert (row.candidates, row.steps, row.nfe) == (5, 3, 3)
+    assert row.protocol is not None
+    assert (row.protocol.episodes, row.protocol.execute) == (3, 2)
     assert "3 steps, 5 candidates, 3 network evaluations" in answer.out
     assert "first 2 actions of each sequence" in answer.out
 
@@ -213,7 +223,7 @@ def test_eval_repeats_its_numbers_and_knows_the_teacher(trained: Trained, cli: C
     for _ in range(2):
         assert cli("eval", run, "--policy", "teacher", "--episodes", "2", "--steps", "4").code == 0
         (path,) = (run / "evaluations").glob("teacher-*.json")
-        returns.append(json.loads(path.read_text())["evaluation"]["returns"])
+        returns.append(rows_of(path)["teacher"].returns)
         path.unlink()
     assert returns[0] == returns[1]
 
@@ -227,9 +237,9 @@ def test_eval_elsewhere_does_not_replace_the_numbers_of_the_policys_own_environm
         answer = cli("eval", run, "--episodes", "1", *words)
         assert answer.code == 0, answer.err
         assert "±" not in answer.out, "one episode has no standard error"
-    measured = {path.name: json.loads(path.read_text()) for path in (run / "evaluations").iterdir()}
+    protocols = {path.name: rows_of(path)["student"].protocol for path in (run / "evaluations").iterdir()}
     name = "student-e1-x1-n1-consistency-k1-s0"
-    assert {key: row["evaluation"]["env_id"] for key, row in measured.items()} == {
+    assert {key: protocol.env_id for key, protocol in protocols.items() if protocol} == {
         f"{name}.json": ENV_ID,
         f"{name}-InvertedPendulum-v4.json": "InvertedPendulum-v4",
     }
@@ -243,12 +253,12 @@ def test_a_dataset_without_environment_trains_to_offline_estimates(cli: Command,
     assert answer.code == 0, answer.err
     assert "estimated return" in table(answer.out)[0]
     assert "No environment was given" in answer.out
-    rows = json.loads((tmp_path / "run" / "result.json").read_text())["rows"]
+    rows = rows_of(tmp_path / "run")
     assert "plain student" not in rows
     for row in rows.values():
-        assert "evaluation" not in row
-        assert row["offline"].keys() == {"estimated_return", "estimated_return_of_data", "distance_to_data"}
-    assert rows["RACTD"]["selection"] == "last", "there is nothing to select by"
+        assert (row.protocol, row.returns) == (None, ())
+        assert row.offline.keys() == {"estimated_return", "estimated_return_of_data", "distance_to_data"}
+    assert rows["RACTD"].selection == "last", "there is nothing to select by"
 
 
 def test_data_commands(trained: Trained, command: Command, cli: Command, tmp_path: Path) -> None:

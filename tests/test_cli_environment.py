@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ENV_ID, Answer, options, pendulum_data
+from conftest import ENV_ID, Answer, options, pendulum_data, rows_of
 
 from ractd import validate
 from ractd.data import write_hdf5
@@ -100,9 +100,8 @@ def test_an_environment_of_a_module_breaks_is_repaired_and_goes_on(
     done = cli(*train)
     assert done.code == 0, done.err
     assert "teacher: training" not in done.out, "it is trained already"
-    rows = json.loads((pole / "run" / "result.json").read_text())["rows"]
-    assert rows["RACTD"]["evaluation"]["lengths"] == [25, 25]
-    assert rows["RACTD"]["evaluation"]["returns"] == [25, 25]
+    row = rows_of(pole / "run")["RACTD"]
+    assert (row.lengths, row.returns) == ((25, 25), (25, 25))
     policy = json.loads((pole / "run" / "policy" / "student" / "config.json").read_text())
     assert policy["env_id"] == "pole_robot:Pole-v0"
     assert policy["env_settings"]["max_episode_steps"] == 25
@@ -176,9 +175,9 @@ def test_without_an_environment_nothing_is_scored_and_no_simulator_imported(
         assert answer.code == 0, answer.err
         assert "can't be used" not in answer.out + answer.err
         assert "estimates of the" in answer.out
-    rows = json.loads((tmp_path / "run" / "result.json").read_text())["rows"]
+    rows = rows_of(tmp_path / "run").values()
     assert rows
-    assert not any("evaluation" in row for row in rows.values())
+    assert not any(row.protocol for row in rows)
 
 
 class Odd(gymnasium.Env):  # type: ignore[misc]

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import STEPS, Answer, run_command
+from conftest import STEPS, Answer, rows_of, run_command
 from dataset_factory import make
 
 import ractd
@@ -179,14 +179,14 @@ def test_options_of_another_preset(
 def test_the_result_has_what_a_planner_is_judged_by(run: Path) -> None:
     result = json.loads((run / "result.json").read_text())
     assert result["complete"]
-    row = result["rows"]["RACTD"]
-    returns = np.array(row["evaluation"]["returns"])
-    assert row["success_rate"] == (returns > 0).mean()
-    plans = int(np.ceil(max(row["evaluation"]["lengths"]) / 16))
-    assert row["plan_ms_per_episode"] == pytest.approx(row["ms_per_action"] * plans)
-    assert row["evaluation"]["execute"] == 16, "open loop"
-    assert row["nfe"] == 1
-    assert row["evaluation"]["mean_score"] is None, "nobody knows the reference returns of this maze"
+    row = rows_of(run)["RACTD"]
+    assert row.protocol is not None
+    assert row.success_rate == (np.array(row.returns) > 0).mean()
+    plans = int(np.ceil(max(row.lengths) / 16))
+    assert row.plan_ms_per_episode == pytest.approx(row.ms_per_action * plans)
+    assert row.protocol.execute == 16, "open loop"
+    assert row.nfe == 1
+    assert row.mean_score is None, "nobody knows the reference returns of this maze"
     assert result["stages"].keys() >= {"return", "dynamics", "teacher", "plain", "student"}
     assert (run / "plans.png").stat().st_size > 10_000
 

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import STEPS, Answer, Trained, options
+from conftest import STEPS, Answer, Trained, options, rows_of
 
 from ractd.diffusion.samplers import SAMPLERS
+from ractd.policy import Policy
+from ractd.runs.rows import Row
 
 Cli = Callable[..., Answer]
 
@@ -23,31 +25,31 @@ def assert_refused(answer: Answer, *named: str) -> None:
         assert name in lines[0]
 
 
-def evaluate(cli: Cli, run: Path, policy: str, sampler: str, steps: int) -> dict[str, object]:
+def evaluate(cli: Cli, run: Path, policy: str, sampler: str, steps: int) -> Row:
     """Two episodes with a sampler: the row that is kept."""
     answer = cli(
         *("eval", run, "--policy", policy, "--episodes", "2", "--sampler", sampler, "--steps", str(steps)),
     )
     assert answer.code == 0, answer.err
     assert f"{sampler}, {steps} steps, 1 candidates" in answer.out
-    row = json.loads((run / "evaluations" / f"{policy}-e2-x1-n1-{sampler}-k{steps}-s0.json").read_text())
-    assert (row["sampler"], row["steps"]) == (sampler, steps)
+    row = rows_of(run / "evaluations" / f"{policy}-e2-x1-n1-{sampler}-k{steps}-s0.json")[policy]
+    assert (row.sampler, row.steps) == (sampler, steps)
     return row
 
 
 def test_eval_takes_every_sampler_of_the_policy(trained: Trained, cli: Cli, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained.directory, run)
-    evaluations = {name: evaluate(cli, run, "teacher", name, 5)["nfe"] for name in SAMPLERS["teacher"]}
+    evaluations = {name: evaluate(cli, run, "teacher", name, 5).nfe for name in SAMPLERS["teacher"]}
     assert evaluations == {"heun": 7, "euler": 4, "euler-ancestral": 4, "dpmpp-2m": 4, "ddim": 4}
-    evaluations = {name: evaluate(cli, run, "student", name, 3)["nfe"] for name in SAMPLERS["student"]}
+    evaluations = {name: evaluate(cli, run, "student", name, 3).nfe for name in SAMPLERS["student"]}
     assert evaluations == {"consistency": 3, "jumps": 3}
 
 
 def test_the_result_says_how_each_row_sampled(trained: Trained) -> None:
-    rows = json.loads((trained.directory / "result.json").read_text())["rows"]
-    assert (rows["teacher"]["sampler"], rows["teacher"]["steps"]) == ("heun", 10)
-    assert (rows["RACTD, 4 steps"]["sampler"], rows["RACTD, 4 steps"]["steps"]) == ("consistency", 4)
+    rows = rows_of(trained.directory)
+    assert (rows["teacher"].sampler, rows["teacher"].steps) == ("heun", 10)
+    assert (rows["RACTD, 4 steps"].sampler, rows["RACTD, 4 steps"].steps) == ("consistency", 4)
 
 
 @pytest.mark.parametrize(
@@ -85,14 +87,13 @@ def test_a_ddpm_teacher_is_trained_scored_and_has_no_student(
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["return", "teacher"]
     result = json.loads((run / "result.json").read_text())
     assert result["complete"]
-    assert list(result["rows"]) == ["teacher"]
-    row = result["rows"]["teacher"]
-    assert (row["sampler"], row["steps"], row["nfe"]) == ("ddpm", 12, 12)
-    assert row["evaluation"]["episodes"] == 4
+    ((name, row),) = rows_of(run).items()
+    assert (name, row.sampler, row.steps, row.nfe) == ("teacher", "ddpm", 12, 12)
+    assert len(row.returns) == 4
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert {line["stage"] for line in lines if "noise" in line} == {"teacher"}
 
-    assert evaluate(cli, run, "teacher", "ddim", 4)["nfe"] == 4
+    assert evaluate(cli, run, "teacher", "ddim", 4).nfe == 4
     assert_refused(
         cli("eval", run, "--policy", "teacher", "--sampler", "heun"), "heun", "ddpm, ddim for a DDPM teacher"
     )
@@ -161,9 +162,11 @@ def test_a_reward_aware_teacher_is_trained_after_the_return_model(
 
     answer = cli(*arguments)
     assert answer.code == 0, answer.err
-    rows = json.loads((run / "result.json").read_text())["rows"]
-    assert rows["teacher"]["reward_weight"] == "auto"
-    assert rows["plain student"]["reward_weight"] == 0
+    weights = {
+        name: Policy.load(run / "policy" / name).spec.provenance["reward_weight"] for name in ("teacher", "plain")
+    }
+    assert weights == {"teacher": "auto", "plain": 0}
+    rows = rows_of(run)
     assert {"RACTD", "plain student", "teacher"} <= rows.keys(), "the two cells of the reward-aware teacher and itself"
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Trained
+from conftest import Trained, rows_of
 from dataset_factory import make
 from rich.console import Console
 from safetensors.numpy import load_file, save_file
@@ -57,7 +57,7 @@ def test_train_from_logs(script: Script, tmp_path: Path) -> None:
     for label in ("teacher", "plain student", "RACTD"):
         assert re.search(rf"^{label}: estimated return-to-go -?\d", said, re.MULTILINE)
     assert re.search(r"it pushes with [+-]\d", said)
-    assert "evaluation" not in json.loads((tmp_path / "run" / "result.json").read_text())["rows"]["RACTD"]
+    assert rows_of(tmp_path / "run")["RACTD"].protocol is None
 
 
 def test_control_loop(script: Script, trained: Trained, tmp_path: Path) -> None:
@@ -148,9 +148,9 @@ def test_the_gpu_benchmark_has_every_section_on_a_cpu(script: Script, tmp_path: 
     policy = result["policy"]
     assert min(policy["steps"].values()) >= 20
     for name in ("student, last checkpoint", "student, best checkpoint", "teacher, 8 bins"):
-        assert policy[name]["evaluation"]["env_id"] == "InvertedPendulum-v5"
-        assert finite(policy[name]["evaluation"]["returns"])
-    assert policy["student, last checkpoint"]["selected_step"] == policy["steps"]["student"]
+        assert policy[name]["protocol"]["env_id"] == "InvertedPendulum-v5"
+        assert finite(policy[name]["returns"])
+    assert policy["student, last checkpoint"]["step"] == policy["steps"]["student"]
 
 
 def test_the_gpu_benchmark_keeps_what_it_has(

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import Trained, environment
+from conftest import Trained, environment, rows_of
 from export_factory import (
     ACTIONS,
     OBSERVATIONS,
@@ -394,8 +394,7 @@ def test_export_of_a_run_with_scores(trained: Trained, tmp_path: Path) -> None:
     assert contract["environment"] == "InvertedPendulum-v5"
     assert contract["environment_settings"] == {"arguments": {}, "max_episode_steps": None, "wrappers": [], "fault": ""}
     assert contract["execution"]["control_hz"] == 25, "two frames of 0.02 s"
-    result = json.loads((trained.directory / "result.json").read_text())["rows"]["RACTD"]
-    assert contract["score"]["mean_return"] == result["evaluation"]["mean_return"]
+    assert contract["score"]["mean_return"] == rows_of(trained.directory)["RACTD"].mean_return
     assert (contract["score"]["episodes"], contract["score"]["selection"]) == (4, "online")
     assert done.scores is not None
     # The same seeds and noise: in fp32 the two play the same episodes.

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,10 @@ from ractd.policy import Policy
 from ractd.processors import cores
 from ractd.report.contents import read_contents
 from ractd.report.tables import protocol
-from ractd.training import latency
-from ractd.training.latency import FEWEST, Load, busy_sentence, time_in_turns, time_policies
-from ractd.training.result_tables import evaluation_table, result_table
-from ractd.training.results import VARIANTS, Result
+from ractd.results.tables import evaluation_table, result_table
+from ractd.runs import latency
+from ractd.runs.latency import FEWEST, Load, busy_sentence, time_in_turns, time_policies
+from ractd.runs.rows import Result, read_result
 
 Command = Callable[..., Answer]
 BUSY = {"waiting": 7.9, "others": 1.94, "cores": 2, "busy": True}
@@ -142,18 +143,15 @@ def test_a_run_times_its_policies_at_its_end_and_again_where_it_ended_before(
     trained: Trained, tmp_path: Path, cli: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = shutil.copytree(trained.directory, tmp_path / "run")
-    finished = json.loads((run / "result.json").read_text())
-    assert finished["load"].keys() == BUSY.keys()
-    for row in finished["rows"].values():
-        assert 0 < row["ms_low"] <= row["ms_per_action"] <= row["ms_high"]
-    killed = finished | {"complete": False}
-    del killed["load"]
-    killed["rows"] = {
-        label: {key: value for key, value in row.items() if not key.startswith("ms_")}
-        for label, row in finished["rows"].items()
-    }
-    (run / "result.json").write_text(json.dumps(killed))
-    timed: list[list[str]] = []
+    finished = read_result(run)
+    assert finished is not None
+    assert finished.content["load"].keys() == BUSY.keys()
+    for row in finished.rows:
+        assert 0 < (row.ms_low or 0) <= (row.ms_per_action or 0) <= (row.ms_high or 0)
+    untimed = tuple(replace(row, ms_per_action=None, ms_low=None, ms_high=None) for row in finished.rows)
+    content = {key: value for key, value in finished.content.items() if key != "load"}
+    Result(run, content | {"complete": False}, untimed).write(run / "result.json")
+    timed: list[list[tuple[str, str]]] = []
     real = latency.time_in_turns
 
     def busy(calls: Any, seconds: float) -> Any:
@@ -163,12 +161,14 @@ def test_a_run_times_its_policies_at_its_end_and_again_where_it_ended_before(
     monkeypatch.setattr(latency, "time_in_turns", busy)
     answer = cli("train", trained.dataset, "--out", run, *options())
     assert answer.code == 0, answer.err
-    assert [sorted(each) for each in timed] == [sorted(VARIANTS)], "all of them in one go"
-    again = json.loads((run / "result.json").read_text())
-    for label, row in finished["rows"].items():
-        assert again["rows"][label]["evaluation"] == row["evaluation"], "nothing was played again"
-        assert again["rows"][label].keys() == row.keys()
-    assert again["load"] == BUSY
+    assert [set(each) for each in timed] == [{(row.variant, row.policy) for row in finished.rows}], "all in one go"
+    again = read_result(run)
+    assert again is not None
+    for before, row in zip(finished.rows, again.rows, strict=True):
+        assert None not in (row.ms_low, row.ms_per_action, row.ms_high)
+        times = {name: getattr(before, name) for name in ("ms_low", "ms_per_action", "ms_high")}
+        assert replace(row, **times) == before, "nothing was played again"
+    assert again.content["load"] == BUSY
     assert SAID in " ".join(answer.out.split())
 
 
@@ -179,9 +179,10 @@ def test_an_evaluation_is_timed_beside_the_run_s_student(trained: Trained, tmp_p
         answer = cli("eval", run, "--episodes", "1", *words)
         assert answer.code == 0, answer.err
         (path,) = (run / "evaluations").iterdir()
-        row = json.loads(path.read_text())
-        assert row.keys() >= {"ms_per_action", "ms_low", "ms_high", "load"}
-        assert ("student_ms_per_action" in row) is beside
+        content = json.loads(path.read_text())
+        assert content["load"].keys() == BUSY.keys()
+        assert content["rows"][0]["ms_per_action"] > 0
+        assert ("student_ms_per_action" in content) is beside
         assert ("times the student's, timed in turns with it" in answer.out) is beside
 
 
@@ -193,32 +194,32 @@ def shown(table: Any) -> str:
 
 
 def test_tables_show_the_spread_and_say_that_the_machine_was_busy(trained: Trained) -> None:
-    content = json.loads((trained.directory / "result.json").read_text())
-    for row in content["rows"].values():
-        row |= {"ms_per_action": 1.0, "ms_low": 0.5, "ms_high": 2.0}
-    content["rows"]["teacher"] |= {"ms_per_action": 47.0, "ms_low": 46.5, "ms_high": 371.25}
-    busy, idle = (shown(result_table(Result(trained.directory, content | {"load": load}))) for load in (BUSY, None))
+    result = read_result(trained.directory)
+    assert result is not None
+    rows = [replace(row, ms_per_action=1.0, ms_low=0.5, ms_high=2.0) for row in result.rows]
+    (at,) = (index for index, row in enumerate(rows) if row.variant == "teacher")
+    rows[at] = replace(rows[at], ms_per_action=47.0, ms_low=46.5, ms_high=371.25)
+    results = [Result(trained.directory, result.content | {"load": load}, tuple(rows)) for load in (BUSY, None)]
+    busy, idle = (shown(result_table(each)) for each in results)
     for said in (busy, idle):
         assert " 47.00 " in said
         assert "80% of calls within 0.5 to 7.9 times these" in said
     assert SAID in busy
     assert "busy" not in idle
-    row = content["rows"]["teacher"] | {"label": "teacher", "student_ms_per_action": 0.25}
-    said = shown(evaluation_table(row | {"load": BUSY}))
+    said = shown(evaluation_table(Result(Path(), {"student_ms_per_action": 0.25, "load": BUSY}, (rows[at],))))
     assert "47.00 [46.50, 371.25] ms" in said
     assert "188 times the student's" in said
     assert SAID in said
-    assert "busy" not in shown(evaluation_table(row))
+    assert "busy" not in shown(evaluation_table(Result(Path(), {}, (rows[at],))))
 
 
-def test_rows_of_before_have_no_spread_and_are_shown(trained: Trained) -> None:
-    content = json.loads((trained.directory / "result.json").read_text())
-    for row in content["rows"].values():
-        row["ms_per_action"] = 1.5
-        del row["ms_low"], row["ms_high"]
-    del content["load"]
-    said = shown(result_table(Result(trained.directory, content)))
-    assert " 1.50 " in said
+def test_rows_that_were_not_timed_are_shown(trained: Trained) -> None:
+    result = read_result(trained.directory)
+    assert result is not None
+    untimed = tuple(replace(row, ms_per_action=None, ms_low=None, ms_high=None) for row in result.rows)
+    content = {key: value for key, value in result.content.items() if key != "load"}
+    said = shown(result_table(Result(trained.directory, content, untimed)))
+    assert "RACTD, 2 steps" in said
     assert "80% of calls" not in said
 
 

@@ -59,7 +59,7 @@ def test_load_train_act(tmp_path: Path, pendulum: Path) -> None:
         replace(dataset, env_id=None), out=tmp_path / "run", config=small(), plain=False, checkpoint_seconds=1e9
     )
     assert result.complete
-    assert result.row("RACTD")["nfe"] == 1
+    assert result.row("RACTD").nfe == 1
     policy = ractd.Policy.load(tmp_path / "run")
     assert policy.spec == result.policy("student").spec
     assert policy.act(dataset.observations[0]).shape == (1,)
@@ -80,7 +80,7 @@ def test_arrays_of_ones_own(tmp_path: Path) -> None:
     assert not result.complete
     finished = ractd.train(again, out=tmp_path / "run", config=small())
     assert finished.complete
-    assert set(finished.content["rows"]) >= {"teacher", "plain student", "RACTD", "RACTD, 4 steps"}
+    assert {row.variant for row in finished.rows} >= {"teacher", "plain student", "RACTD", "RACTD, 4 steps"}
 
 
 def test_rewards_all_alike_are_no_collapse(tmp_path: Path) -> None:

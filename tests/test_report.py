@@ -9,16 +9,16 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import Answer, Trained, options
-from report_factory import EPISODES, MEANS, make_run, metrics
+from report_factory import EPISODES, MEANS, VARIANTS, change_rows, make_run, metrics, with_score
 
 from ractd.data import load_dataset
 from ractd.errors import RactdError
-from ractd.training.results import VARIANTS
 
 pytest.importorskip("plotly")
 pytest.importorskip("av")
@@ -34,6 +34,7 @@ from ractd.report.figures import (
     training_figures,
 )
 from ractd.report.tables import comparison_table, protocol, result_table, settings_table
+from ractd.runs.rows import Row
 
 
 @pytest.fixture
@@ -155,16 +156,17 @@ def test_different_environments_share_scores_but_no_histogram(tmp_path: Path, no
 
 
 def test_a_planner_is_timed_by_the_plan_and_says_how_often_it_reached_the_goal(run: Path, no_pictures: None) -> None:
-    result = json.loads((run / "result.json").read_text())
-    for content in result["rows"].values():
-        content |= {"success_rate": 0.75, "plan_ms_per_episode": 3.0}
-        content["evaluation"]["execute"] = 128
-    (run / "result.json").write_text(json.dumps(result))
+    def planner(row: Row) -> Row:
+        assert row.protocol is not None
+        protocol = replace(row.protocol, execute=128)
+        return replace(row, plans=True, returns=(1.0, 2.0, 0.0, 5.0) * 25, protocol=protocol)
+
+    change_rows(run, planner)
     (run / "plans.png").write_bytes(PNG)
     runs = read_runs([run])
     table = result_table(runs)
     assert table.columns[-3:] == ["reached", "NFE", "ms/plan"]
-    assert cells(table)[-1][-3:] == ["75%", "4", "1.49"]
+    assert cells(table)[-1][-3:] == ["75%", "157", "77.50"]
     assert "128 actions of each sequence before the next plan; reached: came to the goal" in protocol(runs[0])
     latency = latency_figure(runs)
     assert latency is not None
@@ -197,9 +199,9 @@ def cut_result(run: Path) -> None:
 
 def damage_row(run: Path) -> None:
     content = json.loads((run / "result.json").read_text())
-    content["rows"]["teacher"] = "lost"
-    content["rows"]["RACTD"]["evaluation"]["returns"][3] = "NaN"
-    content["rows"]["RACTD"]["ms_per_action"] = None
+    content["rows"][6] = "lost"
+    content["rows"][1]["returns"][3] = "NaN"
+    content["rows"][0]["ms_per_action"] = None
     (run / "result.json").write_text(json.dumps(content))
 
 
@@ -223,7 +225,7 @@ def stop_early(run: Path) -> None:
 def leave_rows_out(run: Path) -> None:
     content = json.loads((run / "result.json").read_text())
     content |= {"complete": False}
-    del content["rows"]["teacher"]
+    del content["rows"][6]
     (run / "result.json").write_text(json.dumps(content))
     (run / "policy" / "teacher").mkdir(parents=True)
 
@@ -253,11 +255,11 @@ def break_plans(run: Path) -> None:
     [
         (remove_result, "result.json: not there"),
         (cut_result, "result.json: not valid JSON"),
-        (damage_row, "result.json: the row 'teacher' is damaged"),
+        (damage_row, "result.json: rows[1]: Expected `float`, got `str` - at `$.returns[3]`; not shown."),
         (cut_metrics, "metrics.jsonl: its last line is cut off"),
         (damage_metrics, "metrics.jsonl: 2 damaged lines left out, the first is line 8"),
         (stop_early, "teacher: unfinished, its metrics end at step 2,000 of 8,000"),
-        (leave_rows_out, "result.json: teacher is not measured yet"),
+        (leave_rows_out, "result.json: policy teacher is not measured yet"),
         (damage_config, "config.json: not a ractd run"),
         (leave_data_out, "result.json: has no returns of the data"),
         (damage_data, "result.json: has no returns of the data"),
@@ -424,11 +426,7 @@ def test_labels_of_points_that_are_close_go_to_different_sides(run: Path) -> Non
         "plain student, 32 candidates": (5.96, 120.8, "right"),
         "teacher": (115.7, 116.6, "top"),
     }
-    result = json.loads((run / "result.json").read_text())
-    for label, (milliseconds, score, _) in places.items():
-        result["rows"][label]["ms_per_action"] = milliseconds
-        result["rows"][label]["evaluation"]["mean_score"] = score
-    (run / "result.json").write_text(json.dumps(result))
+    change_rows(run, lambda row: with_score(replace(row, ms_per_action=places[row.variant][0]), places[row.variant][1]))
     figure = latency_figure(read_runs([run]))
     assert figure is not None
     sides = {series.name: series.side for series in figure.panels[0].series if series.label}
@@ -441,10 +439,8 @@ def test_labels_of_points_that_are_close_go_to_different_sides(run: Path) -> Non
 def test_the_picture_names_every_point_and_no_name_hides_another(run: Path) -> None:
     from ractd.report import pictures
 
-    result = json.loads((run / "result.json").read_text())
-    for label, score in zip(VARIANTS, (17, 20, 96, 96.3, 98.7, 81, 29), strict=True):
-        result["rows"][label]["evaluation"]["mean_score"] = score
-    (run / "result.json").write_text(json.dumps(result))
+    scores = dict(zip(VARIANTS, (96.3, 98.7, 81, 29, 20, 96, 17), strict=True))
+    change_rows(run, lambda row: with_score(row, scores[row.variant]))
     figure = latency_figure(read_runs([run]))
     assert figure is not None
     canvas = pictures._canvas(figure)

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, Answer, Trained, pendulum_data
+from conftest import TINY, Answer, Trained, pendulum_data, rows_of
 from report_factory import hopper_data
 from scipy.stats import ttest_rel
 
@@ -331,7 +331,6 @@ def test_every_table_and_figure_is_read_from_what_is_there(runs: Path, pendulum:
     answer = make(cli, runs, *EXPERIMENTS, "--no-train", "--datasets", pendulum)
     assert answer.code == 0, answer.out + answer.err
     assert [path.name for path in runs.iterdir()] == ["pendulum-s0"], "nothing was begun"
-    result = json.loads((runs / "pendulum-s0" / "result.json").read_text())
     for name in EXPERIMENTS:
         table = content(runs, name)
         text = (runs.parent / "results" / f"{name}.md").read_text()
@@ -342,12 +341,12 @@ def test_every_table_and_figure_is_read_from_what_is_there(runs: Path, pendulum:
         assert "not D4RL's own data; recipe: random actions" in text
         assert "source" not in table["datasets"][0], "a table is passed on, paths of this machine are not"
         assert table["unit"] == "return"
-    ractd = result["rows"]["RACTD"]
+    ractd = rows_of(runs / "pendulum-s0")["RACTD"]
     for name, method in (("table1", "RACTD"), ("table4", paper.REWARD_IN_STUDENT), ("table5", "RACTD, 1 step")):
         read = by_method(content(runs, name))[method]
-        assert read["score"] == pytest.approx(ractd["evaluation"]["mean_return"])
-        assert read["score_se"] == pytest.approx(ractd["evaluation"]["return_se"])
-        assert (read["ms"], read["nfe"]) == (ractd["ms_per_action"], 1)
+        assert read["score"] == pytest.approx(ractd.mean_return)
+        assert read["score_se"] == pytest.approx(ractd.return_se)
+        assert (read["ms"], read["nfe"]) == (ractd.ms_per_action, 1)
     four = by_method(content(runs, "table4"))
     assert four[paper.REWARD_IN_BOTH]["note"] == "not run"
     states = {each["claim"]: each["state"] for each in content(runs, "table4")["comparisons"]}

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import STEPS, Answer, Trained, assert_same_tensors, environment, options, run_command, started
+from conftest import STEPS, Answer, Trained, assert_same_tensors, environment, options, rows_of, run_command, started
 
 from ractd.errors import RactdError
 from ractd.training.checkpoint import read_header
@@ -82,9 +82,9 @@ def test_killed_at_three_random_moments(trained: Trained, tmp_path: Path) -> Non
     assert final.code == 0, final.err
     assert f"student: going on at step {reached['student']}" in final.out
     assert_same_run(out, trained)
-    rows = [json.loads((run / "result.json").read_text())["rows"] for run in (out, trained.directory)]
-    for label, row in rows[1].items():
-        assert rows[0][label]["evaluation"]["returns"] == row["evaluation"]["returns"], label
+    rows = rows_of(out)
+    for label, row in rows_of(trained.directory).items():
+        assert rows[label].returns == row.returns, label
     commands = json.loads((out / "config.json").read_text())["invocations"]
     assert len(commands) == 4, "every invocation is on record"
 

@@ -173,7 +173,7 @@ def test_a_policy_trained_on_a_constant_and_outliers(tmp_path: Path) -> None:
     broken.actions[[301, 1400], 0] = 1e4, -1e4
     write_hdf5(tmp_path / "logs.hdf5", broken)
     result = ractd.train(str(tmp_path / "logs.hdf5"), out=tmp_path / "run", config=small(), plain=False)
-    estimate = result.row("RACTD")["offline"]
+    estimate = result.row("RACTD").offline
     assert all(np.isfinite(value) and abs(value) < 1e3 for value in estimate.values())
     policy = result.policy()
     actions = policy.act_chunk(np.repeat(data.observations[:500], 2, 0))

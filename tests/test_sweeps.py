@@ -12,16 +12,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Answer, environment, pendulum_data, started
+from conftest import Answer, environment, pendulum_data, rows_of, started
 from filelock import FileLock
+from report_factory import measured
 from rich.console import Console
 
 from ractd.data import write_hdf5
+from ractd.data.scores import REFERENCES
 from ractd.errors import RactdError
+from ractd.runs.rows import Result
 from ractd.sweeps import Outcome, Trial, run_trials
 from ractd.sweeps import workers as places
 from ractd.sweeps.grid import Run, label, runs_of
@@ -283,11 +287,11 @@ def test_a_killed_sweep_goes_on_to_the_table_of_one_that_was_not(cli: Callable[.
     for name in ("sweep.md", "sweep.csv", "sweep.json"):
         assert (out / name).read_text() == (whole / name).read_text()
     content = json.loads((out / "sweep.json").read_text())
-    rows = [json.loads((run / "result.json").read_text())["rows"]["teacher"] for run in (first, second)]
+    rows = [rows_of(run)["teacher"] for run in (first, second)]
     assert [line["values"] for line in content["policies"]["teacher"]] == [
-        {"pendulum": {"0": row["offline"]["estimated_return"]}} for row in rows
+        {"pendulum": {"0": row.estimated_return}} for row in rows
     ]
-    assert {row["threads"] for row in rows} == {1}, "its one CPU, whatever the environment says"
+    assert {row.threads for row in rows} == {1}, "its one CPU, whatever the environment says"
     assert (out / "profiles.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -412,9 +416,14 @@ def test_scores_without_an_interval(scores: np.ndarray) -> None:
 
 
 def write_result(out: Path, run: Run, score: float | None, mean_return: float = 1.0) -> None:
-    row = {"evaluation": {"mean_score": score, "mean_return": mean_return}, "offline": {"estimated_return": 5.0}}
-    (out / run.name).mkdir(parents=True)
-    (out / run.name / "result.json").write_text(json.dumps({"rows": {"RACTD": row}, "complete": True}))
+    """A run whose one row has a score in hopper, or where it is None a return without a reference."""
+    low, high = REFERENCES["hopper"]
+    env_id = "Hopper-v5" if score is not None else "InvertedPendulum-v5"
+    returned = mean_return if score is None else low + score / 100 * (high - low)
+    row = measured("RACTD", "student", env_id, [returned])
+    Result(out, {"complete": True}, (replace(row, offline={"estimated_return": 5.0}),)).write(
+        out / run.name / "result.json"
+    )
 
 
 def test_statistics_are_of_the_seeds_that_every_dataset_has(tmp_path: Path) -> None:
@@ -458,7 +467,7 @@ def test_datasets_without_a_common_scale_have_no_common_mean(tmp_path: Path) -> 
     assert summary.profiles is None
     assert [line.iqm for line in summary.policies["RACTD"]] == [None]
     write_summary(summary, tmp_path, [])
-    assert "| as given | 7.0 ± 0.0 | 7.0 ± 0.0 | - | 2 |" in (tmp_path / "sweep.md").read_text()
+    assert "| as given | 2908.8 ± 0.0 | 7.0 ± 0.0 | - | 2 |" in (tmp_path / "sweep.md").read_text()
     assert not (tmp_path / "profiles.png").exists()
 
 

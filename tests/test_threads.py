@@ -14,8 +14,8 @@ from rich.console import Console
 from ractd.networks import Network
 from ractd.networks.mlp import MLP
 from ractd.networks.unet import UNet
+from ractd.runs.evaluation import evaluate_policy
 from ractd.threads import WIDE, threads_for
-from ractd.training.results import evaluate_policy
 
 GIVEN = 3
 
@@ -46,7 +46,7 @@ def test_threads_are_those_that_pay(networks: tuple[Network | None, ...], thread
 @pytest.mark.usefixtures("short_latency")
 def test_an_mlp_is_scored_on_one(trained: Trained, tmp_path: Path) -> None:
     run = shutil.copytree(trained.directory, tmp_path / "run")
-    row = evaluate_policy(
+    result = evaluate_policy(
         run,
         "student",
         episodes=1,
@@ -58,5 +58,5 @@ def test_an_mlp_is_scored_on_one(trained: Trained, tmp_path: Path) -> None:
         seed=0,
         console=Console(quiet=True),
     )
-    assert row["threads"] == 1
+    assert result.rows[0].threads == 1
     assert torch.get_num_threads() == GIVEN

@@ -12,6 +12,7 @@ from accelerate import PartialState
 from conftest import STEPS, Trained, options, run_command
 
 from ractd.errors import RactdError
+from ractd.runs.rows import read_result
 from ractd.training.pipeline import train
 from ractd.training.tracking import tracking
 
@@ -45,12 +46,13 @@ def test_a_run_that_goes_on_is_one_run_in_trackio_with_the_metrics_of_its_file(t
 def test_scores_are_there_in_the_end(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
     PartialState()  # as in a training
-    rows = json.loads((trained.directory / "result.json").read_text())["rows"]
+    result = read_result(trained.directory)
+    assert result is not None
     with tracking("trackio", trained.directory) as tracked:
-        tracked.scores(rows)
+        tracked.scores(result.scores())
     (entries,) = logged(tmp_path).values()
     found = {key: value for entry in entries for key, value in entry.items()}
-    assert found["mean_return/RACTD"] == rows["RACTD"]["evaluation"]["mean_return"]
+    assert found["mean_return/RACTD"] == result.row("RACTD").mean_return
     assert not any(key.startswith("mean_score/") for key in found), "Pendulum has no reference scores"
 
 

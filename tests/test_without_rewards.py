@@ -9,12 +9,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import Answer, options, pendulum_data, run_command
+from conftest import Answer, options, pendulum_data, rows_of, run_command
 from test_bad_input import assert_refused
 
 from ractd import Policy, RactdError
 from ractd.data import write_hdf5
-from ractd.training.results import WITHOUT_RETURNS
 
 Cli = Callable[..., Answer]
 
@@ -37,9 +36,9 @@ def test_a_run_without_rewards_has_a_plain_student_and_no_returns(imitated: tupl
     assert "return" not in answer.out[answer.out.index("┏") : answer.out.index("└")]
     assert sorted(path.name for path in (folder / "run" / "checkpoints").iterdir()) == ["student", "teacher"]
     content = json.loads((folder / "run" / "result.json").read_text())
-    assert set(content["rows"]) == set(WITHOUT_RETURNS)
+    assert list(rows_of(folder / "run")) == ["plain student", "teacher"]
     assert set(content["behavior"]) == {"episodes"}
-    for row in content["rows"].values():
+    for row in content["rows"]:
         assert set(row["offline"]) == {"distance_to_data"}
     metrics = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     student = {name for entry in metrics if entry["stage"] == "student" for name in entry}
@@ -114,7 +113,7 @@ def test_a_student_of_another_runs_teacher_needs_its_return_model(
     words = ["train", tmp_path / "paid.hdf5", "--out", tmp_path / "run", "--teacher", folder / "run", *options()]
     answer = cli(*words)
     assert answer.code == 0, answer.err
-    assert set(json.loads((tmp_path / "run" / "result.json").read_text())["rows"]) == set(WITHOUT_RETURNS)
+    assert list(rows_of(tmp_path / "run")) == ["plain student", "teacher"]
 
 
 def test_what_ends_mean_stands_in_result_report_and_policy(cli: Cli, tmp_path: Path) -> None:

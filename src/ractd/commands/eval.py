@@ -43,11 +43,11 @@ class Eval:
 
     def run(self) -> None:
         from ractd.envs.modules import import_environment
-        from ractd.training.result_tables import evaluation_table
-        from ractd.training.results import evaluate_policy
+        from ractd.results.tables import evaluation_table
+        from ractd.runs.evaluation import evaluate_policy
 
         import_environment(self.env)
-        row = evaluate_policy(
+        result = evaluate_policy(
             self.run_directory,
             self.policy,
             episodes=self.episodes,
@@ -60,7 +60,7 @@ class Eval:
             seed=self.seed,
             console=out,
         )
-        out.print(evaluation_table(row))
+        out.print(evaluation_table(result))
 
 
 def parse(words: Sequence[str]) -> Eval:

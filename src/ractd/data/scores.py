@@ -59,3 +59,9 @@ def normalized_score(env_id: str, returns: ArrayLike) -> NDArray[np.float64] | N
         return None
     low, high = bounds
     return np.asarray(100.0 * (np.asarray(returns, dtype=np.float64) - low) / (high - low))
+
+
+def standard_error(values: ArrayLike) -> float:
+    """Return the standard error of the mean of values [N], NaN for fewer than two."""
+    array = np.asarray(values, dtype=np.float64)
+    return float(array.std(ddof=1) / np.sqrt(array.size)) if array.size > 1 else float("nan")

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ractd.data.scores import SOURCE, normalized_score, reference
+from ractd.data.scores import SOURCE, normalized_score, reference, standard_error
 from ractd.envs.context import Context, EpisodeMemory, EpisodePolicy, past_steps_of
 from ractd.envs.vector import MakeVector, Rows, VectorEnv, make_vector
 from ractd.errors import RactdError
@@ -74,7 +74,7 @@ class EvaluationResult:
     @property
     def return_se(self) -> float:
         """Standard error of the mean return; NaN for one episode."""
-        return _standard_error(self.returns)
+        return standard_error(self.returns)
 
     @property
     def mean_score(self) -> float | None:
@@ -84,7 +84,7 @@ class EvaluationResult:
     @property
     def score_se(self) -> float | None:
         """Standard error of the mean score, None without a reference."""
-        return None if self.scores is None else _standard_error(self.scores)
+        return None if self.scores is None else standard_error(self.scores)
 
     @property
     def mean_length(self) -> float:
@@ -292,10 +292,6 @@ def check_plan(plan: NDArray[Any], batch: int, action_dim: int, execute: int, st
     if not np.isfinite(plan).all():
         rows = int((~np.isfinite(plan).all(axis=(1, 2))).sum())
         raise RactdError(f"the policy gave NaN or infinite actions at step {step}, in {rows} of {batch} episodes")
-
-
-def _standard_error(values: NDArray[np.float64]) -> float:
-    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
 
 
 def _finite(value: float | None) -> float | None:

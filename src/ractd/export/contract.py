@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ from ractd.data import OfflineDataset, load_dataset
 from ractd.data.registry import dataset_dir
 from ractd.envs.vector import make_gymnasium
 from ractd.errors import RactdError
-from ractd.files import read_json
 from ractd.policy import Policy, PolicySpec
+from ractd.runs.evaluation import policy_directory
+from ractd.runs.rows import DERIVED, read_evaluations, read_result, select
 from ractd.settings import to_json
-from ractd.training.results import VARIANTS, WITHOUT_RETURNS, policy_directory
 from ractd.training.rundir import read_run, versions
 from ractd_runtime.contract import FORMAT, FORMAT_VERSION
 
@@ -204,30 +204,21 @@ def score(source: Source) -> dict[str, Any] | None:
     """Return what the run measured of this policy, sampled this way: the score, or the estimate without a simulator."""
     if source.run is None:
         return None
-    rows = _measured(source.run, source.name)
     spec = source.policy.spec
+    result = read_result(source.run)
+    results = [*([] if result is None else [result]), *read_evaluations(source.run)]
     how = {"sampler": spec.sampler, "steps": spec.steps, "candidates": spec.candidates}
-    # Rows of earlier versions don't name their sampler: it was the policy's own.
-    same = [row for row in rows if {name: row.get(name, value) for name, value in how.items()} == how]
-    if not same:
+    rows = select((row for each in results for row in each.rows), policy=source.name, **how)
+    if not rows:
         return None
-    row = max(same, key=lambda row: row.get("evaluation", {}).get("episodes", 0))
-    of = {"of": "the PyTorch policy in fp32", "selection": row["selection"], "selected_step": row["selected_step"]}
-    if "evaluation" not in row and "estimated_return" not in row["offline"]:
-        return of | {"kind": "not measured: only how far it is from the data, which had no rewards", **row["offline"]}
-    if "evaluation" not in row:
-        return of | {"kind": "the return model's estimate", **row["offline"]}
-    evaluation = {k: v for k, v in row["evaluation"].items() if k not in ("returns", "lengths")}
-    return of | {"kind": "measured in the environment", **evaluation}
-
-
-def _measured(run: Path, name: str) -> list[dict[str, Any]]:
-    variants = [*VARIANTS.items(), *WITHOUT_RETURNS.items()]
-    labels = {label for label, (policy, _) in variants if policy == name}
-    result = run / "result.json"
-    rows = read_json(result)["rows"] if result.exists() else {}
-    rows = [row for label, row in rows.items() if label in labels]
-    return rows + [read_json(path) for path in sorted((run / "evaluations").glob(f"{name}-e*.json"))]
+    row = max(rows, key=lambda row: 0 if row.protocol is None else row.protocol.episodes)
+    of = {"of": "the PyTorch policy in fp32", "selection": row.selection, "selected_step": row.step}
+    if row.protocol is not None:
+        derived = {name: getattr(row, name) for name in DERIVED}
+        return of | {"kind": "measured in the environment", **asdict(row.protocol), **derived}
+    if row.estimated_return is None:
+        return of | {"kind": "not measured: only how far it is from the data, which had no rewards", **row.offline}
+    return of | {"kind": "the return model's estimate", **row.offline}
 
 
 def _versions(provenance: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ractd.errors import RactdError
 from ractd.export.formats import Precision
 from ractd.export.graph import batch_first
 from ractd.policy import Policy
-from ractd.training.results import samples_of
+from ractd.runs.scoring import samples_of
 
 Floats = NDArray[np.float32]
 Sample = Callable[[Floats, Floats], Floats]

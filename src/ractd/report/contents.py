@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ractd.errors import RactdError
 from ractd.files import read_json
-from ractd.training.results import VARIANTS
+from ractd.runs import rows as results
 from ractd.training.rundir import read_run
 
 PLANS = "plans.png"
@@ -26,6 +26,7 @@ class Row:
     """One row of a result; what it doesn't say, or says as something that is no number, is None."""
 
     label: str
+    policy: str
     score: float | None
     score_se: float | None
     mean_return: float | None
@@ -181,43 +182,40 @@ def _read_result(directory: Path, missing: list[str]) -> dict[str, Any]:
         missing.append("result.json: not there, the run has not been scored; the result table is empty.")
         return {}
     content = _tolerated(lambda: read_json(path), missing, "there are no scores to show")
-    if content is not None and not (isinstance(content, dict) and isinstance(content.get("rows"), dict)):
-        missing.append("result.json: is no result of a run; there are no scores to show.")
+    if content is None:
         return {}
+    results.check_format(content, path)
     return mapping(content)
 
 
 def _rows(result: dict[str, Any], missing: list[str]) -> list[Row]:
-    """The rows in the order in which results are shown, those of other kinds of runs after them."""
-    found = mapping(result.get("rows"))
-    order = [label for label in VARIANTS if label in found] + [label for label in found if label not in VARIANTS]
+    """The rows that can be read, in their order."""
     rows = []
-    for label in order:
-        if isinstance(found[label], dict):
-            rows.append(_row(label, found[label]))
-        else:
-            missing.append(f"result.json: the row {label!r} is damaged and not shown.")
-    return rows
+    for index, content in enumerate(result.get("rows", [])):
+        row = _tolerated(
+            lambda i=index, c=content: results.read_row(c, f"result.json: rows[{i}]"), missing, "not shown"
+        )
+        rows += [] if row is None else [row]
+    return [_row(*pair) for pair in zip(results.labels(rows), rows, strict=True)]
 
 
-def _row(label: str, content: dict[str, Any]) -> Row:
-    e, offline = mapping(content.get("evaluation")), mapping(content.get("offline"))
-    returns = e.get("returns")
+def _row(label: str, row: results.Row) -> Row:
     return Row(
         label=label,
-        score=number(e.get("mean_score")),
-        score_se=number(e.get("score_se")),
-        mean_return=number(e.get("mean_return")),
-        return_se=number(e.get("return_se")),
-        returns=[v for v in returns if number(v) is not None] if isinstance(returns, list) else [],
-        estimated_return=number(offline.get("estimated_return")),
-        distance=number(offline.get("distance_to_data")),
-        nfe=number(content.get("nfe")),
-        milliseconds=number(content.get("ms_per_action")),
-        reached=number(content.get("success_rate")),
-        selection=str(content.get("selection", "")),
-        selected_step=number(content.get("selected_step")),
-        protocol={key: e[key] for key in ("episodes", "env_id", "backend", "execute") if key in e},
+        policy=row.policy,
+        score=row.mean_score,
+        score_se=row.score_se,
+        mean_return=row.mean_return,
+        return_se=row.return_se,
+        returns=list(row.returns),
+        estimated_return=row.estimated_return,
+        distance=row.offline.get("distance_to_data"),
+        nfe=row.nfe,
+        milliseconds=row.ms_per_action,
+        reached=row.success_rate,
+        selection=row.selection,
+        selected_step=row.step,
+        protocol={} if row.protocol is None else asdict(row.protocol),
     )
 
 
@@ -284,9 +282,10 @@ def _name_unfinished(run: Contents) -> None:
         reached = max(curve.steps[-1] for curve in metrics.values())
         if planned is not None and reached < planned:
             run.missing.append(f"{stage}: unfinished, its metrics end at step {reached:,.0f} of {planned:,.0f}.")
-    for label, (policy, _) in VARIANTS.items():
-        if run.result and run.row(label) is None and (run.directory / "policy" / policy).is_dir():
-            run.missing.append(f"result.json: {label} is not measured yet.")
+    measured = {row.policy for row in run.rows}
+    for path in sorted((run.directory / "policy").glob("[!.]*")) if run.result else ():
+        if path.name not in measured:
+            run.missing.append(f"result.json: policy {path.name} is not measured yet.")
 
 
 def _data_returns(result: dict[str, Any], missing: list[str]) -> NDArray[np.float64] | None:
@@ -294,6 +293,6 @@ def _data_returns(result: dict[str, Any], missing: list[str]) -> NDArray[np.floa
     returns = mapping(result.get("behavior")).get("returns")
     if isinstance(returns, list) and returns and all(number(value) is not None for value in returns):
         return np.array(returns, np.float64)
-    if mapping(result.get("rows")):
+    if result.get("rows"):
         missing.append("result.json: has no returns of the data, so they are not shown beside the policies'.")
     return None

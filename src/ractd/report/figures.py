@@ -31,7 +31,6 @@ from ractd.report.plots import (
     unit_of,
     value_of,
 )
-from ractd.training.results import VARIANTS
 
 BINS = 40
 MAX_POINTS = 500
@@ -56,7 +55,7 @@ def latency_figure(runs: Sequence[Contents]) -> Figure | None:
                         name=f"{row.label} · {run.label}" if several else row.label,
                         x=[row.milliseconds],
                         y=[value],
-                        color=run_color(index) if several else row_color(row.label),
+                        color=run_color(index) if several else row_color(row),
                         tags=(run.label, row.label) if several else (row.label,),
                         line=False,
                         marker=labels.index(row.label),
@@ -76,9 +75,10 @@ def latency_figure(runs: Sequence[Contents]) -> Figure | None:
         return None
     legend = [Entry(run.label, run_color(i)) for i, run in enumerate(runs)] if several else []
     for marker, label in enumerate(labels):
+        color = next(row_color(row) for run in runs for row in run.rows if row.label == label)
         nfes = unique(nfe_of(row) for run in runs for row in run.rows if row.label == label)
         note = " or ".join(nfes) if several else ""
-        legend.append(Entry(label, None if several else row_color(label), marker, note=note))
+        legend.append(Entry(label, None if several else color, marker, note=note))
     if any(one.tags[-1] == DATA for panel in panels for one in panel.series):
         legend.append(Entry(DATA, None if several else GREY, dashed=True))
     what = "" if several else f": {runs[0].dataset.get('name', runs[0].label)}"
@@ -296,7 +296,7 @@ def _progress(run: Contents, index: int, stage: str, number_of_stage: int, sever
         dashed=stage != "student",
         **style,
     )
-    row = next((row for row in run.rows if VARIANTS.get(row.label, ("", {}))[0] == stage), None)
+    row = next((row for row in run.rows if row.policy == stage), None)
     chosen = [] if row is None else [i for i, step in enumerate(curve.steps) if step == row.selected_step]
     name = f"{line.name}, chosen checkpoint"
     marks = [

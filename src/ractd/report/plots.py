@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike
 
 from ractd.data.scores import reference
 from ractd.report.contents import Contents, Row
-from ractd.training.results import VARIANTS
 
 GREY = "#7f7f7f"
 POLICY_COLORS = {"teacher": "#4a7cc4", "plain": "#cf7417", "student": "#2a9d62", "return": "#9467bd"}
@@ -155,9 +154,9 @@ def color_of(name: str) -> str:
     return POLICY_COLORS.get(name, POLICY_COLORS["student"])
 
 
-def row_color(label: str) -> str:
+def row_color(row: Row) -> str:
     """Return the colour of a row of the result: its policy's."""
-    return color_of(VARIANTS[label][0] if label in VARIANTS else label)
+    return color_of(row.policy.removesuffix("-last"))
 
 
 def unique(names: Iterable[str]) -> list[str]:

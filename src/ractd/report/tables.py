@@ -13,7 +13,7 @@ import numpy as np
 
 from ractd.report.contents import Contents, Row, mapping, number
 from ractd.report.plots import DATA, DIAGNOSTICS, HISTOGRAM_COLORS, by, timed_of, unique, unit_of, value_of
-from ractd.training.latency import busy_sentence
+from ractd.runs.latency import busy_sentence
 
 NOTHING = "\u2013"
 
@@ -274,11 +274,12 @@ def _data_row(run: Contents) -> Row | None:
     if not run.behavior:
         return None
     e = run.behavior
-    offline = [mapping(mapping(row).get("offline")) for row in mapping(run.result.get("rows")).values()]
+    offline = [mapping(mapping(row).get("offline")) for row in run.result.get("rows", [])]
     estimate = number(offline[0].get("estimated_return_of_data")) if offline and run.env_id is None else None
     simulated = run.env_id is not None
     return Row(
         label=DATA,
+        policy="",
         score=number(e.get("mean_score")),
         score_se=None,
         mean_return=number(e.get("mean_return")) if simulated else None,

@@ -23,8 +23,8 @@ from ractd.envs.vector import Rows, Step, VectorEnv, gymnasium_vector, gymnasium
 from ractd.errors import RactdError
 from ractd.policy import Policy
 from ractd.report.contents import Contents, mapping, number
+from ractd.runs.evaluation import policy_directory
 from ractd.settings import to_json
-from ractd.training.results import policy_directory
 
 EPISODES = 10
 """Played to choose from. Scored episodes ran in EnvPool, whose random numbers Gymnasium can't repeat."""

@@ -13,7 +13,7 @@ from ractd.data import OfflineDataset
 from ractd.errors import RactdError
 from ractd.policy import Policy
 from ractd.reproduce.lines import Floats
-from ractd.training.results import samples_of
+from ractd.runs.scoring import samples_of
 
 STATES = 64
 """Logged states at which policies are sampled."""

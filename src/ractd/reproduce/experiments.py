@@ -13,7 +13,7 @@ from ractd.reproduce.diversity import kept, sequences, spread
 from ractd.reproduce.lines import Floats, Measured
 from ractd.reproduce.paper import BOTH_PLAIN, NOTHING, REWARD_IN_BOTH, REWARD_IN_STUDENT, REWARD_IN_TEACHER, Published
 from ractd.reproduce.runs import Place, Reading, Run, base, ddpm, evaluation, reward_aware, row, weighted, with_curve
-from ractd.training.results import policy_directory
+from ractd.runs.evaluation import policy_directory
 
 BINS_OF_15, HEUN_BINS_OF_15 = 16, 9
 """Of a teacher's schedule: 15 evaluations, as many as Table 3's DDPM and DDIM take."""
@@ -58,9 +58,9 @@ def table1(place: Place) -> list[Wanted]:
         place,
         paper.TABLE_1,
         {
-            "RACTD": lambda seed: row(base(place, seed), "RACTD"),
+            "RACTD": lambda seed: row(base(place, seed), "student"),
             "EDM teacher": lambda seed: row(base(place, seed), "teacher"),
-            "plain student": lambda seed: row(base(place, seed), "plain student"),
+            "plain student": lambda seed: row(base(place, seed), "plain"),
         },
     )
 
@@ -71,8 +71,8 @@ def table2(place: Place) -> list[Wanted]:
         place,
         paper.TABLE_2,
         {
-            "CTD (plain student)": lambda seed: row(base(place, seed), "plain student"),
-            "RACTD": lambda seed: row(base(place, seed), "RACTD"),
+            "CTD (plain student)": lambda seed: row(base(place, seed), "plain"),
+            "RACTD": lambda seed: row(base(place, seed), "student"),
             "EDM teacher": lambda seed: row(base(place, seed), "teacher"),
         },
     )
@@ -89,8 +89,8 @@ def table3(place: Place) -> list[Wanted]:
         "DDPM": lambda seed: evaluation(ddpm(place, seed), "teacher", "ddpm", DDPM_STEPS),
         "DDIM": lambda seed: evaluation(ddpm(place, seed), "teacher", "ddim", DDIM_STEPS),
         "EDM teacher": lambda seed: row(base(place, seed), "teacher"),
-        "RACTD": lambda seed: row(base(place, seed), "RACTD"),
-        "plain student": lambda seed: row(base(place, seed), "plain student"),
+        "RACTD": lambda seed: row(base(place, seed), "student"),
+        "plain student": lambda seed: row(base(place, seed), "plain"),
     }
     others = {f"teacher, {name}, {count} bins": of_teacher(name, count) for name, count in bins.items()}
     return _rows(place, paper.TABLE_3, ours | others)
@@ -101,10 +101,10 @@ def _four_cells(place: Place, table: paper.Numbers) -> list[Wanted]:
         place,
         table,
         {
-            BOTH_PLAIN: lambda seed: row(base(place, seed), "plain student"),
-            REWARD_IN_STUDENT: lambda seed: row(base(place, seed), "RACTD"),
-            REWARD_IN_TEACHER: lambda seed: row(reward_aware(place, seed), "plain student"),
-            REWARD_IN_BOTH: lambda seed: row(reward_aware(place, seed), "RACTD"),
+            BOTH_PLAIN: lambda seed: row(base(place, seed), "plain"),
+            REWARD_IN_STUDENT: lambda seed: row(base(place, seed), "student"),
+            REWARD_IN_TEACHER: lambda seed: row(reward_aware(place, seed), "plain"),
+            REWARD_IN_BOTH: lambda seed: row(reward_aware(place, seed), "student"),
             "the unconditioned teacher itself": lambda seed: row(base(place, seed), "teacher"),
             "the reward-aware teacher itself": lambda seed: row(reward_aware(place, seed), "teacher"),
         },
@@ -124,10 +124,10 @@ def table10(place: Place) -> list[Wanted]:
 def table5(place: Place) -> list[Wanted]:
     """One to four steps of the student: denoise and add noise again, as in the paper; and jumps along the PF-ODE."""
     ours: dict[str, Callable[[int], Reading]] = {
-        "RACTD, 1 step": lambda seed: row(base(place, seed), "RACTD"),
-        "RACTD, 2 steps": lambda seed: row(base(place, seed), "RACTD, 2 steps"),
+        "RACTD, 1 step": lambda seed: row(base(place, seed), "student"),
+        "RACTD, 2 steps": lambda seed: row(base(place, seed), "student", steps=2),
         "RACTD, 3 steps": lambda seed: evaluation(base(place, seed), "student", steps=3),
-        "RACTD, 4 steps": lambda seed: row(base(place, seed), "RACTD, 4 steps"),
+        "RACTD, 4 steps": lambda seed: row(base(place, seed), "student", steps=4),
     }
 
     def jumping(steps: int) -> Callable[[int], Reading]:
@@ -146,8 +146,8 @@ def table11(place: Place) -> list[Wanted]:
             "DDIM, 10 steps": lambda seed: evaluation(ddpm(place, seed), "teacher", "ddim", 10),
             "DDIM, 1 step": lambda seed: evaluation(ddpm(place, seed), "teacher", "ddim", 1),
             "EDM teacher": lambda seed: row(base(place, seed), "teacher"),
-            "CTD (plain student)": lambda seed: row(base(place, seed), "plain student"),
-            "RACTD": lambda seed: row(base(place, seed), "RACTD"),
+            "CTD (plain student)": lambda seed: row(base(place, seed), "plain"),
+            "RACTD": lambda seed: row(base(place, seed), "student"),
         },
     )
 
@@ -158,15 +158,17 @@ AGNOSTIC_STUDENT = "reward-agnostic consistency distillation (plain student)"
 AWARE_STUDENT = "reward-aware consistency distillation (RACTD)"
 
 
-def _diverse(run: Run, label: str, policy: str, teacher: Run) -> Reading:
+def _diverse(run: Run, policy: str, teacher: Run) -> Reading:
     """Add to a row how diverse the policy is, beside the teacher of another run."""
-    reading = row(run, label)
+    reading = row(run, policy)
 
     def read() -> Measured:
         measured, dataset = reading.read(), run.place.dataset
         teacher.check()
         # Other noise than the reference's, so that the teacher's own line says what two draws have in common.
-        x = sequences(policy_directory(run.directory, policy), dataset, run.seed, 1)
+        x = sequences(
+            policy_directory(run.directory, run.plain() if policy == "plain" else policy), dataset, run.seed, 1
+        )
         reference = sequences(policy_directory(teacher.directory, "teacher"), dataset, run.seed, 0)
         return replace(measured, samples=measured.samples | {"spread": spread(x), "kept": kept(reference, x)})
 
@@ -176,16 +178,14 @@ def _diverse(run: Run, label: str, policy: str, teacher: Run) -> Reading:
 def table12(place: Place) -> list[Wanted]:
     """Mode selection against diversity: spread and share of the teacher's modes at the same states, return distribution."""
 
-    def of(run: Callable[[Place, int], Run], label: str, policy: Callable[[Run], str]) -> dict[int, Reading]:
-        return _each_seed(
-            place, lambda seed: _diverse(run(place, seed), label, policy(run(place, seed)), base(place, seed))
-        )
+    def of(run: Callable[[Place, int], Run], policy: str) -> dict[int, Reading]:
+        return _each_seed(place, lambda seed: _diverse(run(place, seed), policy, base(place, seed)))
 
     return [
-        Wanted(AGNOSTIC_DIFFUSION, readings=of(base, "teacher", lambda run: "teacher")),
-        Wanted(AWARE_DIFFUSION, readings=of(reward_aware, "teacher", lambda run: "teacher")),
-        Wanted(AGNOSTIC_STUDENT, readings=of(base, "plain student", Run.plain)),
-        Wanted(AWARE_STUDENT, readings=of(base, "RACTD", lambda run: "student")),
+        Wanted(AGNOSTIC_DIFFUSION, readings=of(base, "teacher")),
+        Wanted(AWARE_DIFFUSION, readings=of(reward_aware, "teacher")),
+        Wanted(AGNOSTIC_STUDENT, readings=of(base, "plain")),
+        Wanted(AWARE_STUDENT, readings=of(base, "student")),
     ]
 
 
@@ -219,8 +219,8 @@ def figure3(place: Place) -> list[Wanted]:
 
     data = Measured({"score": place.score(returns), "return": returns}, "", fixed=True)
     lines = [Wanted(DATA, readings=_each_seed(place, lambda seed: with_mode(Reading((), lambda: data))))]
-    for label in ("teacher", "plain student", "RACTD"):
-        by_seed = {seed: with_mode(row(base(place, seed), label)) for seed in place.seeds}
+    for label, policy in (("teacher", "teacher"), ("plain student", "plain"), ("RACTD", "student")):
+        by_seed = {seed: with_mode(row(base(place, seed), policy)) for seed in place.seeds}
         lines.append(Wanted(label, readings=by_seed))
     return lines
 
@@ -240,16 +240,16 @@ def figure4(place: Place) -> list[Wanted]:
 
         return _each_seed(place, reading)
 
-    def of_base(label: str, stage: Callable[[Run], str]) -> dict[int, Reading]:
+    def of_base(policy: str) -> dict[int, Reading]:
         def reading(seed: int) -> Reading:
             run = base(place, seed)
-            return with_curve(row(run, label), run, stage(run))
+            return with_curve(row(run, policy), run, run.plain() if policy == "plain" else policy)
 
         return _each_seed(place, reading)
 
     own = "auto" if place.preset == "cpu" else "Table 9's"
     return [
-        Wanted(weight_name(0), readings=of_base("plain student", Run.plain)),
+        Wanted(weight_name(0), readings=of_base("plain")),
         *(Wanted(weight_name(weight), readings=of(weight)) for weight in paper.FIGURE_4_WEIGHTS),
-        Wanted(f"reward weight {own}", readings=of_base("RACTD", lambda run: "student")),
+        Wanted(f"reward weight {own}", readings=of_base("student")),
     ]

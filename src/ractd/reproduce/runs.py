@@ -18,16 +18,16 @@ from ractd.data import OfflineDataset
 from ractd.data.scores import normalized_score, reference
 from ractd.envs.maze import maze_of
 from ractd.errors import RactdError
-from ractd.files import read_json
 from ractd.methods.ractd_settings import Config
 from ractd.policy import CONTRACT, Policy
 from ractd.report.contents import read_curves
 from ractd.reproduce.lines import NOT_RUN, Floats, Measured
+from ractd.runs.evaluation import evaluation_path, executed, policy_directory
+from ractd.runs.rows import Row, read_file, read_result, select
 from ractd.settings import to_json
 from ractd.sweeps.trials import Trial
 from ractd.training.pipeline import resolve
 from ractd.training.presets import planner_preset_of
-from ractd.training.results import evaluation_path, executed, policy_directory, read_result
 from ractd.training.rundir import differences, read_run
 
 Preset = Literal["cpu", "paper"]
@@ -118,16 +118,16 @@ class Run:
         if why is not None:
             raise RactdError(why)
 
-    def measured(self, evaluated: dict[str, Any], load: dict[str, Any] | None) -> Measured:
-        """Return a row of a result, or an evaluation, as samples; `load` is the machine's when it was timed."""
-        if "evaluation" not in evaluated:
+    def measured(self, row: Row, load: dict[str, Any] | None) -> Measured:
+        """Return a row as samples; `load` is the machine's when it was timed."""
+        if row.protocol is None:
             raise RactdError(f"{self.directory.name} has no environment to be scored in")
-        returns = np.asarray(evaluated["evaluation"]["returns"], np.float64)
+        returns = np.asarray(row.returns, np.float64)
         samples = {
             "score": self.place.score(returns),
             "return": returns,
-            "nfe": np.array([evaluated["nfe"]], np.float64),
-            "ms": np.array([evaluated["ms_per_action"]], np.float64),
+            "nfe": np.array([row.nfe], np.float64),
+            "ms": np.array([row.ms_per_action], np.float64),
         }
         return Measured(samples, self.directory.name, busy=bool(load and load["busy"]))
 
@@ -182,25 +182,20 @@ def ddpm(place: Place, seed: int) -> Run:
     return _train(place, seed, "-ddpm", "--teacher.parametrization", "ddpm")
 
 
-def row(run: Run, label: str) -> Reading:
-    """Read a row of a run's result, by its label in `VARIANTS`."""
+def row(run: Run, policy: str, **sampling: Any) -> Reading:
+    """Read the row of a policy in a run's result, with one candidate and its own steps where `sampling` says nothing else."""
 
     def read() -> Measured:
-        content = _finished(run)
-        rows = content["rows"]
-        found = "RACTD" if label == "plain student" and run.plain() == "student" else label
-        if found not in rows:
-            raise RactdError(f"{run.directory.name} has no row {found!r}")
-        return run.measured(rows[found], content.get("load"))
+        run.check()
+        result = read_result(run.directory)
+        name = run.plain() if policy == "plain" else policy
+        found = [] if result is None else select(result.rows, policy=name, **{"candidates": 1, **sampling})
+        if result is None or not found:
+            how = "".join(f", {key} {value}" for key, value in sampling.items())
+            raise RactdError(f"{run.directory.name} has no row of its {name}{how}")
+        return run.measured(min(found, key=lambda row: row.nfe), result.content.get("load"))
 
     return Reading((run.trial(),), read)
-
-
-def _finished(run: Run) -> dict[str, Any]:
-    """Return a run's result; raises `RactdError` where it isn't the one that is wanted, or not to its end."""
-    run.check()
-    result = read_result(run.directory)
-    return {"rows": {}} if result is None else result.content
 
 
 def evaluation(run: Run, policy: str = "student", sampler: str | None = None, steps: int | None = None) -> Reading:
@@ -224,8 +219,8 @@ def evaluation(run: Run, policy: str = "student", sampler: str | None = None, st
         run.check()
         if not path().exists():
             raise RactdError(NOT_RUN)
-        evaluated = read_json(path())
-        return run.measured(evaluated, evaluated.get("load"))
+        result = read_file(path(), run.directory)
+        return run.measured(result.rows[0], result.content.get("load"))
 
     return Reading((run.trial(), Trial(name, (*command, *how), done, (run.directory.name,))), read)
 

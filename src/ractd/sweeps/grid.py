@@ -90,7 +90,7 @@ def runs_of(
 
 def trial(run: Run, out: Path, train_options: Sequence[str]) -> Trial:
     """Return a run as a trial that is done when its result is complete."""
-    from ractd.training.results import read_result
+    from ractd.runs.rows import read_result
 
     directory = out / run.name
 

@@ -13,16 +13,12 @@ import numpy as np
 from rich.table import Table
 
 from ractd.files import replacing, write_json
+from ractd.runs.rows import Row, labels, read_result
 from ractd.sweeps.grid import Run, label
 from ractd.sweeps.statistics import FEWEST_SEEDS, Array, installed, interquartile_mean, intervals, performance_profile
-from ractd.training.results import VARIANTS, read_result
 
 FORMAT_VERSION = 1
-UNITS = {
-    "score": ("evaluation", "mean_score"),
-    "return": ("evaluation", "mean_return"),
-    "estimated return": ("offline", "estimated_return"),
-}
+UNITS = {"score": "mean_score", "return": "mean_return", "estimated return": "estimated_return"}
 """What runs are compared by: the first that all of them have. Only scores mean the same on several datasets."""
 THRESHOLDS = 101
 
@@ -62,35 +58,31 @@ class Summary:
 
     @property
     def main(self) -> str:
-        """The policy that a sweep is about: RACTD, or the teacher of runs that have no student."""
-        return "RACTD" if "RACTD" in self.policies else next(iter(self.policies))
+        """The policy that a sweep is about: the first row of its results."""
+        return next(iter(self.policies))
 
 
 def summarize(runs: Sequence[Run], out: Path) -> Summary | None:
     """Compare the finished runs of a sweep; None where there is none."""
-    rows: dict[Run, dict[str, Any]] = {}
+    rows: dict[Run, dict[str, Row]] = {}
     for run in runs:
         result = read_result(out / run.name)
         if result is not None and result.complete:
-            rows[run] = result.content["rows"]
+            rows[run] = dict(zip(labels(result.rows), result.rows, strict=True))
     if not rows:
         return None
     found = [row for each in rows.values() for row in each.values()]
-    unit = next(unit for unit, path in UNITS.items() if all(_value(row, path) is not None for row in found))
+    unit = next(unit for unit, column in UNITS.items() if all(getattr(row, column) is not None for row in found))
     tasks = list(dict.fromkeys(run.task for run in runs))
     comparable = installed() and (unit == "score" or len(tasks) == 1)
     policies = {}
-    for policy in VARIANTS:
-        values = {run: _value(each[policy], UNITS[unit]) for run, each in rows.items() if policy in each}
+    for policy in dict.fromkeys(name for each in rows.values() for name in each):
+        values = {run: getattr(each[policy], UNITS[unit]) for run, each in rows.items() if policy in each}
         if values:
             lines = _lines(runs, values, tasks)
             policies[policy] = _with_statistics(lines) if comparable else lines
     summary = Summary(unit, tasks, policies, None)
     return replace(summary, profiles=_profiles(policies[summary.main])) if comparable else summary
-
-
-def _value(row: dict[str, Any], path: tuple[str, str]) -> Any:
-    return row.get(path[0], {}).get(path[1])
 
 
 def _lines(runs: Sequence[Run], values: dict[Run, Any], tasks: list[str]) -> list[Line]:

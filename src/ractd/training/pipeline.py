@@ -30,13 +30,14 @@ from ractd.methods.ractd_settings import DEFAULT_GAMMA, GAMMA, PRESETS, TABLE_9,
 from ractd.models import build_network
 from ractd.planner import Planner
 from ractd.policy import WEIGHTS, Policy
+from ractd.runs.rows import Result, read_result
+from ractd.runs.scoring import evaluate_run
 from ractd.settings import TerminalsMean, check, to_json
 from ractd.stopping import Interrupted, stop_requests
 from ractd.threads import threads_for
 from ractd.training.log import Log
 from ractd.training.metrics import Metrics
 from ractd.training.presets import preset_for
-from ractd.training.results import Result, evaluate_run, read_result
 from ractd.training.run import Models, Run, prepare
 from ractd.training.rundir import locked, open_run
 from ractd.training.stages import (
@@ -152,7 +153,7 @@ def train(
             if only is None and main:
                 result = evaluate_run(directory, data, config, console, log)
                 if tracked is not None:
-                    tracked.scores(result.content["rows"])
+                    tracked.scores(result.scores())
                 return result
     return Result(directory, {})
 

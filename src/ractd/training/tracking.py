@@ -35,16 +35,9 @@ class Tracking:
         """Record the metrics of a step."""
         self._tracker.log({f"{stage}/{name}": value for name, value in {"step": step, **values}.items()})
 
-    def scores(self, rows: dict[str, dict[str, Any]]) -> None:
-        """Record the mean return and score of every row of a result."""
-        self._tracker.log(
-            {
-                f"{name}/{label}": row["evaluation"][name]
-                for label, row in rows.items()
-                for name in ("mean_return", "mean_score")
-                if row.get("evaluation", {}).get(name) is not None
-            }
-        )
+    def scores(self, scores: dict[str, float]) -> None:
+        """Record what a run's policies are worth, by name."""
+        self._tracker.log(scores)
 
 
 def require(name: TrackerName) -> None:

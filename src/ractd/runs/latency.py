@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,8 @@ WAITING = 1.1
 """Wall time over processor time from which a machine is called busy."""
 CROWDED = 0.25
 """Share of the cores in use by others from which a machine is called busy: what shares caches and clocks slows down, too."""
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Load:
         return asdict(self) | {"busy": self.busy}
 
 
-def time_policies(policies: Mapping[str, Policy]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+def time_policies(policies: Mapping[Key, Policy]) -> tuple[dict[Key, dict[str, Any]], dict[str, Any]]:
     """Time `act` of policies in turns; return what a result's rows say of each, and the load meanwhile (`Load.to_dict`).
 
     Of each: `ms_per_action`, the median wall time of a call in milliseconds, and `ms_low` and `ms_high`, between which 80% of
@@ -68,14 +70,14 @@ def _call(policy: Policy) -> Callable[[], object]:
     return lambda: policy.act(observation)
 
 
-def time_in_turns(calls: Mapping[str, Callable[[], object]], seconds: float) -> tuple[dict[str, list[float]], Load]:
+def time_in_turns(calls: Mapping[Key, Callable[[], object]], seconds: float) -> tuple[dict[Key, list[float]], Load]:
     """Return the wall seconds of each call and the load, after one call of each that isn't counted.
 
     Each has its turns, of about `TURN` seconds, until `seconds` are over and each has had `FEWEST` calls.
     """
     for call in calls.values():
         call()
-    times: dict[str, list[float]] = {label: [] for label in calls}
+    times: dict[Key, list[float]] = {label: [] for label in calls}
     processor = dict.fromkeys(calls, 0.0)
     before = time.perf_counter(), _used_by_others()
     while time.perf_counter() < before[0] + seconds or any(len(each) < FEWEST for each in times.values()):

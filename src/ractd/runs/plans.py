@@ -1,7 +1,8 @@
-"""A planner's run as a picture: its data, and what its teacher and its students plan and do from the same starts."""
+"""A planner's run as a picture: its data, and what its policies plan and do from the same starts."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -18,19 +19,16 @@ PAIRS = 6
 """Starts that are drawn."""
 POINTS = 200_000
 """States of the data that are drawn."""
-PANELS = {"teacher": "teacher", "plain": "plain student, one step", "student": "RACTD, one step"}
 
 
-def draw_plans(directory: Path, dataset: OfflineDataset, maze: Maze, seed: int) -> Path:
+def draw_plans(directory: Path, dataset: OfflineDataset, maze: Maze, names: Mapping[str, str], seed: int) -> Path:
     """Draw `plans.png` of a run: plans dashed, what came of one plan's actions as lines.
 
-    Raises `RactdError` without Matplotlib.
+    `names` has the policies to draw, by what they are called. Raises `RactdError` without Matplotlib.
     """
     states = dataset.observations[:: max(1, dataset.num_transitions // POINTS)]
     panels = [Panel("data", data=states)]
-    for name, title in PANELS.items():
-        if not (directory / "policy" / name).is_dir():
-            continue
+    for title, name in names.items():
         policy = cast(Planner, Policy.load(directory / "policy" / name)).reset(seed)
         env = MazeVector(maze, PAIRS, environment_seed(seed))
         try:

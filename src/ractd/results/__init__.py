@@ -1,0 +1,1 @@
+"""Tables of results: for people, as Markdown and as CSV."""
