@@ -157,7 +157,14 @@ def evaluate_run(directory: Path, dataset: OfflineDataset, config: Config, conso
         if dataset.env_id is not None:
             e = config.evaluation
             row = score(
-                row, policy, dataset.env_id, e.episodes, e.execute or 1, config.seed, console, environments_of(dataset, dataset.source)
+                row,
+                policy,
+                dataset.env_id,
+                e.episodes,
+                e.execute or 1,
+                config.seed,
+                console,
+                environments_of(dataset, dataset.source),
             )
         rows[key] = replace(
             row,

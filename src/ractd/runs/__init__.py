@@ -1,0 +1,1 @@
+"""Run directories: what is measured in them and kept."""

@@ -1,0 +1,133 @@
+"""One policy of a run, scored again or in another way: `ractd eval`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ractd.data.environment import EnvironmentSettings, settings_for
+from ractd.envs.probe import probe
+from ractd.envs.vector import MakeVector, environments_of
+from ractd.errors import RactdError
+from ractd.policy import Policy
+from ractd.runs.latency import time_policies
+from ractd.runs.rows import Result
+from ractd.runs.scoring import row_of, score
+from ractd.threads import threads_for
+from ractd.training.rundir import read_run
+
+
+def policy_directory(directory: Path, name: str) -> Path:
+    """Return where a run keeps one of its policies; raises `RactdError` naming those it has."""
+    path = directory / "policy" / name
+    if not path.is_dir():
+        there = sorted(item.name for item in (directory / "policy").glob("*") if not item.name.startswith("."))
+        found = f"it has {', '.join(there)}" if there else "it has no policy yet: 'ractd train' makes them"
+        raise RactdError(f"{directory}: no policy {name!r}; {found}")
+    return path
+
+
+def evaluate_policy(
+    directory: Path,
+    name: str,
+    *,
+    episodes: int,
+    execute: int | None,
+    candidates: int | None,
+    sampler: str | None,
+    steps: int | None,
+    env_id: str | None,
+    env_steps: int | None = None,
+    seed: int,
+    console: Console,
+) -> Result:
+    """Score one policy of a run and write `evaluations/<what>.json`; raises `RactdError` for an unknown policy or setting.
+
+    It is timed in turns with the run's student, where that is another: `student_ms_per_action` is what to compare with.
+    """
+    path = policy_directory(directory, name)
+    policy = Policy.load(path).configured(sampler=sampler, steps=steps, candidates=candidates)
+    env_id = env_id or policy.spec.env_id
+    if env_id is None:
+        raise RactdError(f"{directory}: its data names no environment; give one with --env")
+    spec = policy.spec
+    if spec.plans and env_id != spec.env_id:
+        raise RactdError(f"{path}: plans in {spec.env_id!r}, whose goal and walls it knows, and not in {env_id!r}")
+    settings = settings_for(spec.env_id, spec.env_settings, env_id, env_steps)
+    make = environments_of(replace(spec, env_id=env_id, env_settings=settings), path)
+    _check_spaces(policy, env_id, path, make)
+    execute = executed(policy) if execute is None else execute
+    if not 1 <= execute <= spec.horizon:
+        raise RactdError(
+            f"--execute is {execute}, expected 1 to {spec.horizon}: the policy predicts {spec.horizon} actions"
+        )
+    if not 0 <= seed < 2**31:
+        raise RactdError(f"--seed is {seed}, expected 0 to {2**31 - 1}")
+    console.print(f"evaluating {name} for {episodes} episodes in {env_id} ...", highlight=False)
+    timing = {"measured": policy}
+    student = directory / "policy" / "student"
+    if student.is_dir():
+        beside = Policy.load(student)
+        if name != "student" or beside.spec != spec:
+            timing["student"] = beside
+    with threads_for(*(each.spec.network for each in timing.values())):
+        row = row_of(policy, name, name, _seed_of(directory))
+        row = score(row, policy, env_id, episodes, execute, seed, console, make)
+        times, load = time_policies(timing)
+    content: dict[str, Any] = {"complete": True, "load": load}
+    if "student" in times:
+        content["student_ms_per_action"] = times["student"]["ms_per_action"]
+    result = Result(directory, content, (replace(row, **times["measured"]),))
+    result.write(evaluation_path(directory, name, policy, episodes, execute, seed, env_id, settings))
+    return result
+
+
+def _seed_of(directory: Path) -> int | None:
+    """Return the seed that a run was trained with, None where its settings are not there."""
+    return read_run(directory)["config"]["seed"] if (directory / "config.json").exists() else None
+
+
+def executed(policy: Policy) -> int:
+    """Return how many actions of each sequence are executed by default: the first, or all of a plan's (paper, 4.1 and 4.2)."""
+    return policy.spec.horizon if policy.spec.plans else 1
+
+
+def evaluation_path(
+    directory: Path,
+    name: str,
+    policy: Policy,
+    episodes: int,
+    execute: int,
+    seed: int,
+    env_id: str | None = None,
+    settings: EnvironmentSettings | None = None,
+) -> Path:
+    """Return where a run keeps what `evaluate_policy` measured of one of its policies, configured as it is.
+
+    `env_id` and `settings` are where it was measured, by default the policy's own environment.
+    """
+    spec = policy.spec
+    key = f"{name}-e{episodes}-x{execute}-n{spec.candidates}-{spec.sampler}-k{spec.steps}-s{seed}"
+    if env_id not in (None, spec.env_id):
+        key += f"-{str(env_id).replace('/', '-').replace(':', '-')}"
+    if settings not in (None, spec.env_settings) and settings.max_episode_steps is not None:
+        key += f"-l{settings.max_episode_steps}"
+    return directory / "evaluations" / f"{key}.json"
+
+
+def _check_spaces(policy: Policy, env_id: str, path: Path, make: MakeVector) -> None:
+    env, spec = make(env_id, 1, 0), policy.spec
+    try:
+        dims = env.observation_dim, len(env.action_low)
+        probe(env, env_id)
+    finally:
+        env.close()
+    observation_dim = spec.state_dim or spec.observation_dim
+    if dims != (observation_dim, spec.action_dim):
+        raise RactdError(
+            f"{path}: maps {observation_dim} observations to {spec.action_dim} actions, "
+            f"environment {env_id!r} has {dims[0]} and {dims[1]}"
+        )
