@@ -2,7 +2,8 @@
 
     python serve_factory.py POLICY.json '{"batch_wait": 0.002}'
 
-actions[b, i, a] = gain * observations[b, -1, 0] + noise[b, 0, 0, i, a], after `delay` seconds a batch. An observation that
+actions[b, i, a] = gain * observations[b, -1, 0] + noise[b, 0, 0, i, a], after `delay` seconds a batch; without noise for
+`draws` 0. With `past_steps` there is `told` of it in addition. An observation that
 begins with `NAN` gets NaN, a batch with one that begins with `CRASH` raises.
 """
 
@@ -23,6 +24,8 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 
+from ractd_runtime.past import Past
+
 NAN, CRASH = 666.0, 667.0
 OBSERVATION, HORIZON, ACTION = 3, 4, 2
 
@@ -36,26 +39,38 @@ class LinearPolicy:
     observation_dim: int = OBSERVATION
     broken: bool = False
     chunk: int = HORIZON
+    draws: int = 1
+    past_steps: int = 0
 
     def __post_init__(self) -> None:
         from ractd.serve.served import served_contract
 
         self.observation_shape = (1, self.observation_dim)
         self.action_shape = (self.chunk, ACTION)
-        self.noise_shape = (1, 1, self.chunk, ACTION)
+        self.noise_shape = (self.draws, 1, self.chunk, ACTION)
         self.identity = f"gain {self.gain:g}"
         self.contract = served_contract(self, [-1e9] * ACTION, [1e9] * ACTION)
 
     def check(self, observation: np.ndarray) -> str | None:
         return "far out" if observation[0, 1] > 1e6 else None
 
-    def sample(self, observations: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    def sample(self, observations: np.ndarray, noise: np.ndarray, past: Past | None) -> np.ndarray:
         time.sleep(self.delay)
         first = observations[:, -1, 0]
         if self.broken or (first == CRASH).any():
             raise FloatingPointError("as asked")
         first = np.where(first == NAN, np.nan, first)
-        return (np.float32(self.gain) * first[:, None, None] + noise[:, 0, 0]).astype(np.float32)
+        actions = np.float32(self.gain) * first[:, None, None] + noise.sum(axis=(1, 2))
+        if past is not None:
+            actions = actions + [
+                told(*row) for row in zip(past.actions, past.rewards, past.steps, past.returns, strict=True)
+            ]
+        return actions.astype(np.float32)
+
+
+def told(actions: np.ndarray, rewards: np.ndarray, steps: int, returns: float) -> np.ndarray:
+    """What the last K actions [K, A] and rewards [K], the steps and the return of an episode add to each action, [1, A]."""
+    return (np.arange(len(actions)) @ actions + 10 * rewards.sum() + 100 * steps + 1000 * returns)[None]
 
 
 def noise(seed: int | list[int], calls: int = 1) -> list[np.ndarray]:
@@ -142,7 +157,7 @@ def main() -> None:
     from ractd.errors import RactdError
     from ractd.serve.logs import json_logger
     from ractd.serve.server import run
-    from ractd.serve.settings import Settings
+    from ractd.serve.settings import ServerSettings
 
     def load() -> LinearPolicy:
         try:
@@ -152,7 +167,7 @@ def main() -> None:
 
     options = json.loads(sys.argv[2])
     key, tls = options.pop("api_key", None), options.pop("tls", None)
-    settings = Settings(**options)
+    settings = ServerSettings(**options)
     if tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*tls)

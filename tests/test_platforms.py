@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import environment
 
-from ractd.serve.server import handle
+from ractd.serve.server import on_signal
 from ractd.serve.settings import reserve_files
 
 ROOT = Path(__file__).parent.parent
@@ -102,8 +102,8 @@ def test_signals_of_a_loop_that_takes_none(monkeypatch: pytest.MonkeyPatch) -> N
     async def raised() -> list[str]:
         loop, seen = asyncio.get_running_loop(), list[str]()
         monkeypatch.setattr(loop, "add_signal_handler", refuse)
-        handle(loop, "SIGTERM", lambda: seen.append("SIGTERM"))
-        handle(loop, "SIGNOTHING", lambda: seen.append("never"))
+        on_signal(loop, "SIGTERM", lambda: seen.append("SIGTERM"))
+        on_signal(loop, "SIGNOTHING", lambda: seen.append("never"))
         signal.raise_signal(signal.SIGTERM)
         await asyncio.sleep(0.01)
         return seen

@@ -134,5 +134,11 @@ def test_an_input_that_the_runtime_does_not_know_asks_for_a_newer_one(noiseless:
 
 def test_pasts_of_different_lengths_are_refused(knowing: Path, tmp_path: Path) -> None:
     changed = edited(knowing, tmp_path / "a", past_rewards={"shape": ["batch", K + 1], "dtype": "float32"})
-    with pytest.raises(RactdError, match="are of different lengths"):
+    with pytest.raises(RactdError, match="of one length"):
+        Contract.read(changed)
+
+
+def test_a_number_of_steps_alone_is_no_past(noiseless: Path, tmp_path: Path) -> None:
+    changed = edited(noiseless, tmp_path / "a", steps={"shape": ["batch"], "dtype": "float32"})
+    with pytest.raises(RactdError, match="inputs of the past are past_actions or past_rewards"):
         Contract.read(changed)

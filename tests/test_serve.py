@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Answer
-from serve_factory import ACTION, CRASH, HORIZON, NAN, OBSERVATION, LinearPolicy, Running, noise, start
+from serve_factory import ACTION, CRASH, HORIZON, NAN, OBSERVATION, LinearPolicy, Running, noise, start, told
 
 from ractd.errors import RactdError
 from ractd.serve.batching import QUICK, Batcher
-from ractd.serve.metrics import Metrics
-from ractd.serve.settings import Settings, exposure, read_api_key, tls_context
+from ractd.serve.metrics import ServerMetrics
+from ractd.serve.settings import ServerSettings, exposure_warning, read_api_key, tls_context
+from ractd_runtime.past import Past
 
 pytest.importorskip("openpi_client")
 from openpi_client.action_chunk_broker import ActionChunkBroker
@@ -131,6 +132,103 @@ def test_a_bad_request_is_answered_with_its_reason_and_the_next_one_is_served(
     client._ws.close()
 
 
+K = 3
+
+
+@pytest.fixture(scope="module")
+def knowing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server whose policy needs to know the last K steps and draws nothing."""
+    running = start(tmp_path_factory.mktemp("knowing"), {"past_steps": K, "draws": 0}, batch_wait=0.2, largest_batch=8)
+    yield running
+    assert running.end() == 0
+
+
+def past(t: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """The past of an episode after t steps, in eighths, so that sums are exact."""
+    rng = np.random.default_rng(seed)
+    return {"past_actions": rng.integers(-8, 9, (t, ACTION)) / 8, "past_rewards": rng.integers(-8, 9, t) / 8}
+
+
+def closed_form(x: float, past_actions: np.ndarray, past_rewards: np.ndarray) -> np.ndarray:
+    t = len(past_actions)
+    actions, rewards = np.zeros((K, ACTION)), np.zeros(K)
+    actions[K - min(t, K) :], rewards[K - min(t, K) :] = past_actions[-K:], past_rewards[-K:]
+    return np.broadcast_to(x + told(actions, rewards, t, past_rewards.sum()), (HORIZON, ACTION)).astype(np.float32)
+
+
+@pytest.mark.parametrize("t", [0, 1, 2, 3, 4, 300])
+def test_a_policy_is_told_the_past_that_the_client_sends(knowing: Running, t: int) -> None:
+    client = connect(knowing)
+    metadata = client.get_server_metadata()
+    assert metadata["past_actions"] == {"shape": ["t", ACTION]}
+    assert metadata["past_rewards"] == {"shape": ["t"]}
+    for _ in range(2):
+        actions = client.infer({**observation(5), **past(t)})["actions"]
+        np.testing.assert_array_equal(actions, closed_form(5, **past(t)))
+    client._ws.close()
+
+
+def test_clients_of_one_batch_may_be_at_different_steps(knowing: Running) -> None:
+    clients = [connect(knowing) for _ in range(8)]
+    answers: dict[int, dict[str, object]] = {}
+    pasts = [past(t, seed=t) for t in range(8)]
+
+    def infer(i: int) -> None:
+        answers[i] = clients[i].infer({**observation(i), **pasts[i]})
+
+    threads = [threading.Thread(target=infer, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    for i in range(8):
+        np.testing.assert_array_equal(answers[i]["actions"], closed_form(i, **pasts[i]))
+        clients[i]._ws.close()
+    assert max(answer["server_timing"]["batch"] for answer in answers.values()) > 1
+
+
+@pytest.mark.parametrize(
+    ("told_", "reason"),
+    [
+        ({}, r"the policy needs past_actions, the actions .* so far, of shape \['t', 2\], and there is none"),
+        ({"past_actions": np.zeros((2, 2))}, "the policy needs past_rewards, the rewards of the episode so far"),
+        ({"past_rewards": np.zeros(2)}, "the policy needs past_actions"),
+        (past(2) | {"past_actions": np.zeros((2, 3))}, r"past_actions has shape \[2, 3\], expected \['t', 2\]"),
+        (past(2) | {"past_actions": np.zeros(2)}, r"past_actions has shape \[2\]"),
+        (past(2) | {"past_rewards": np.zeros(3)}, r"past_rewards has shape \[3\], expected \[2\]"),
+        (past(2) | {"past_rewards": [0.0, 0.0]}, "past_rewards is list, expected a numeric array"),
+        (past(2) | {"past_rewards": np.array([0, np.nan])}, "past_rewards holds NaN or infinite values"),
+        (past(2) | {"past_actions": np.full((2, 2), np.inf)}, "past_actions holds NaN or infinite values"),
+        (past(2) | {"past_actions": "none"}, "past_actions is str, expected a numeric array"),
+    ],
+)
+def test_a_missing_or_wrong_past_is_refused_by_name_and_the_next_request_is_served(
+    knowing: Running, told_: dict[str, object], reason: str
+) -> None:
+    client = connect(knowing)
+    with pytest.raises(RuntimeError, match=reason):
+        client.infer({**observation(0), **told_})
+    np.testing.assert_array_equal(client.infer({**observation(1), **past(2)})["actions"], closed_form(1, **past(2)))
+    client._ws.close()
+
+
+def test_a_policy_that_needs_no_past_ignores_it(server: Running) -> None:
+    client = connect(server)
+    assert "past_actions" not in client.get_server_metadata()
+    request = {**observation(1), "seed": 2, "past_actions": "anything", "past_rewards": np.array([np.nan])}
+    np.testing.assert_array_equal(client.infer(request)["actions"], 1 + noise(2)[0])
+    client._ws.close()
+
+
+def test_clients_that_send_no_past_get_no_policy_that_needs_it(tmp_path: Path) -> None:
+    server = start(tmp_path)
+    server.write(past_steps=K)
+    server.signal(signal.SIGHUP)
+    refused = server.wait_for("policy not swapped, the old one stays")
+    assert "the new policy's past steps is 3, the connected clients' is 0; start another server" in refused["error"]
+    assert server.end() == 0
+
+
 def ask(client: WebsocketClientPolicy, x: float, results: list[object]) -> None:
     try:
         results.append(client.infer(observation(x)))
@@ -177,9 +275,9 @@ def test_a_lone_client_does_not_wait_for_others(tmp_path: Path) -> None:
 class Noting(LinearPolicy):
     """Notes in which thread each batch is sampled."""
 
-    def sample(self, observations: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    def sample(self, observations: np.ndarray, noise: np.ndarray, past: Past | None) -> np.ndarray:
         self.threads = [*getattr(self, "threads", []), threading.current_thread()]
-        return super().sample(observations, noise)
+        return super().sample(observations, noise, past)
 
 
 def test_a_quick_policy_is_sampled_in_the_event_loop_and_a_slow_or_new_one_elsewhere() -> None:
@@ -187,10 +285,10 @@ def test_a_quick_policy_is_sampled_in_the_event_loop_and_a_slow_or_new_one_elsew
     quick, slow = Noting(), Noting(delay=2 * QUICK)
 
     async def ask(batcher: Batcher) -> None:
-        await batcher.answer(np.zeros((1, OBSERVATION), np.float32), np.random.default_rng(0))
+        await batcher.answer(np.zeros((1, OBSERVATION), np.float32), None, np.random.default_rng(0))
 
     async def work() -> None:
-        metrics = Metrics(logging.getLogger(__name__))
+        metrics = ServerMetrics(logging.getLogger(__name__))
         batcher = Batcher(slow, metrics, wait=0.0, largest=4, clients=lambda: 1)
         running = asyncio.create_task(batcher.run())
         for policy, times in ((slow, 3), (quick, 20), (slow, 3)):
@@ -300,11 +398,11 @@ def test_bad_keys_and_certificates_are_named(tmp_path: Path, certificate: tuple[
 def test_only_an_open_door_is_warned_of(certificate: tuple[Path, Path]) -> None:
     tls = tls_context(*certificate)
     for host in ("127.0.0.1", "::1", "localhost", "127.8.8.8"):
-        assert exposure(Settings(host=host)) is None
+        assert exposure_warning(ServerSettings(host=host)) is None
     for host in ("0.0.0.0", "::", "robot.example"):
-        assert "--api-key-file" in str(exposure(Settings(host=host)))
-        assert "--tls-cert" in str(exposure(Settings(host=host, api_key=b"k")))
-        assert exposure(Settings(host=host, api_key=b"k", tls=tls)) is None
+        assert "--api-key-file" in str(exposure_warning(ServerSettings(host=host)))
+        assert "--tls-cert" in str(exposure_warning(ServerSettings(host=host, api_key=b"k")))
+        assert exposure_warning(ServerSettings(host=host, api_key=b"k", tls=tls)) is None
 
 
 @pytest.mark.parametrize(
@@ -312,7 +410,7 @@ def test_only_an_open_door_is_warned_of(certificate: tuple[Path, Path]) -> None:
 )
 def test_settings_out_of_range_are_named(name: str, value: float) -> None:
     with pytest.raises(RactdError, match=name.replace("_", " ")):
-        Settings(**{name: value})
+        ServerSettings(**{name: value})
 
 
 @pytest.mark.parametrize(

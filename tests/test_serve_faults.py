@@ -398,13 +398,14 @@ def test_only_the_whole_key_opens(headers: list[str], in_: bool) -> None:
 def test_a_policy_that_gives_nan_or_other_shapes_is_not_served() -> None:
     class Bad:
         observation_shape, action_shape, noise_shape, identity = (1, 2), (3, 1), (1, 1, 3, 1), "bad"
+        past_steps = 0
 
         def __init__(self, shape: tuple[int, ...], value: float) -> None:
             self.contract, self.shape, self.value = served_contract(self, [0.0], [1.0]), shape, value
 
         def check(self, observation: np.ndarray) -> None: ...
 
-        def sample(self, observations: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        def sample(self, observations: np.ndarray, noise: np.ndarray, past: None) -> np.ndarray:
             return np.full((len(observations), *self.shape), self.value, np.float32)
 
     assert checked(Bad((3, 1), 0.0), None, 4)

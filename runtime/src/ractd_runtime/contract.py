@@ -65,13 +65,8 @@ class Contract:
         return self.inputs.get("noise", (0, 1, self.horizon, self.action_dim))
 
     @property
-    def needs_past(self) -> bool:
-        """True where the policy needs to know what has happened in its episode so far."""
-        return any(name not in ("observation", "noise") for name in self.inputs)
-
-    @property
     def past_steps(self) -> int:
-        """Steps whose actions and rewards it needs (K)."""
+        """Steps of its episode whose actions and rewards the policy needs to know (K), 0 where it needs none."""
         return next((self.inputs[name][0] for name in ("past_actions", "past_rewards") if name in self.inputs), 0)
 
     @property
@@ -223,8 +218,11 @@ class _Fields:
             name: tuple(self.shape(f"inputs.{name}", RANKS[name])) for name in dict.fromkeys(["observation", *names])
         }
         past = {shapes[name][0] for name in ("past_actions", "past_rewards") if name in shapes}
-        if len(past) > 1:
-            raise RactdError(f"{self.path}: inputs.past_actions and inputs.past_rewards are of different lengths")
+        if len(past) > 1 or (not past and ("steps" in names or "returns" in names)):
+            raise RactdError(
+                f"{self.path}: inputs of the past are past_actions or past_rewards, of one length, and with them "
+                "steps and returns; the file is damaged, export again"
+            )
         return shapes
 
     def shape(self, where: str, rank: int) -> list[int]:

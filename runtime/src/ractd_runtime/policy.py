@@ -46,7 +46,7 @@ class Policy:
         self._engine, self._background = engine, background
         self._buffers: dict[int, Buffers] = {}
         self._check = ObservationCheck(contract)
-        self._needs_past = contract.needs_past
+        self._past_steps = contract.past_steps
         self._worker: Worker | None = None
         self._origin, self._key = 0, (0, True)
         self._generator = np.random.default_rng(0)
@@ -115,7 +115,8 @@ class Policy:
         np.copyto(buffers.inputs["observation"], observations)
         if "noise" in buffers.inputs:
             np.copyto(buffers.inputs["noise"], noise)
-        self._tell_past(buffers, past)
+        if self._past_steps:
+            _tell_past(buffers, past)
         return _run(buffers)
 
     def act_chunk(self, observation: Any, *, past_actions: Any = None, past_rewards: Any = None) -> Floats:
@@ -130,7 +131,8 @@ class Policy:
         """
         self._settle()
         array, single = self._check.array(observation)
-        actions = self._prepare(array, self._past(array, single, past_actions, past_rewards))()
+        past = self._past(array, single, past_actions, past_rewards) if self._past_steps else None
+        actions = self._prepare(array, past)()
         return actions[0] if single else actions  # type: ignore[no-any-return]
 
     def act(
@@ -151,7 +153,7 @@ class Policy:
             self._settle()
             queue.clear()
             self._key = len(array), single
-        past = self._past(array, single, past_actions, past_rewards)
+        past = self._past(array, single, past_actions, past_rewards) if self._past_steps else None
         if deadline_ms is None and not self._background:
             self._collect()
             if queue.due:
@@ -190,12 +192,9 @@ class Policy:
         if self._worker is not None:
             self._worker.drop()
 
-    def _past(self, array: NDArray[Any], single: bool, past_actions: Any, past_rewards: Any) -> Past | None:
-        """Return the past as a policy that needs it takes it, None for any other."""
-        if not self._needs_past:
-            return None
-        steps, action_dim = self.contract.past_steps, self.contract.action_dim
-        return Past.of(past_actions, past_rewards, steps, action_dim, None if single else len(array))
+    def _past(self, array: NDArray[Any], single: bool, past_actions: Any, past_rewards: Any) -> Past:
+        batch = None if single else len(array)
+        return Past.of(past_actions, past_rewards, self._past_steps, self.contract.action_dim, batch)
 
     def _prepare(self, array: NDArray[Any], past: Past | None) -> Callable[[], Floats]:
         """Check observations [B, h, O], fill the buffers, and return what computes their sequences."""
@@ -203,20 +202,12 @@ class Policy:
         observation = buffers.inputs["observation"]
         np.copyto(observation, array, casting="same_kind")
         self._check(observation)
-        self._tell_past(buffers, past)
-        if "noise" in buffers.inputs:
-            self._generator.standard_normal(dtype=np.float32, out=buffers.inputs["noise"])
+        if self._past_steps:
+            _tell_past(buffers, past)
+        noise = buffers.inputs.get("noise")
+        if noise is not None:
+            self._generator.standard_normal(dtype=np.float32, out=noise)
         return lambda: _run(buffers)
-
-    def _tell_past(self, buffers: Buffers, past: Past | None) -> None:
-        """Fill the inputs of a graph that knows the past."""
-        if not self._needs_past:
-            return
-        if past is None:
-            raise RactdError("the policy needs to know the past of its episodes, and it was not given")
-        for name, values in past.inputs().items():
-            if name in buffers.inputs:
-                np.copyto(buffers.inputs[name], values)
 
     def _buffers_of(self, batch: int) -> Buffers:
         buffers = self._buffers.pop(batch, None) or make_buffers(self._engine, self.contract, batch)
@@ -224,6 +215,14 @@ class Policy:
             self._buffers.pop(next(iter(self._buffers)))
         self._buffers[batch] = buffers  # the last is the one that was used last
         return buffers
+
+
+def _tell_past(buffers: Buffers, past: Past | None) -> None:
+    if past is None:
+        raise RactdError("the policy needs to know the past of its episodes, and it was not given")
+    for name, values in past.inputs().items():
+        if name in buffers.inputs:
+            np.copyto(buffers.inputs[name], values)
 
 
 def _run(buffers: Buffers) -> Floats:

@@ -52,11 +52,11 @@ class Serve:
 
     def run(self) -> None:
         from ractd.serve import serve
-        from ractd.serve.settings import Settings, read_api_key, tls_context
+        from ractd.serve.settings import ServerSettings, read_api_key, tls_context
 
         if self.device and not self.torch:
             raise RactdError("--device is for --torch; an exported policy runs on the processor")
-        settings = Settings(
+        settings = ServerSettings(
             host=self.host,
             port=self.port,
             api_key=read_api_key(self.api_key_file) if self.api_key_file else None,

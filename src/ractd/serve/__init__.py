@@ -6,14 +6,19 @@ from functools import partial
 from pathlib import Path
 
 from ractd.errors import RactdError
-from ractd.serve.settings import Settings
+from ractd.serve.settings import ServerSettings
 
 
-def serve(path: Path, settings: Settings, device: str | None = None) -> None:
-    """Serve a policy until SIGTERM or Ctrl-C: a run's with PyTorch on a device, or without one an exported policy.
+def serve(path: Path, settings: ServerSettings, device: str | None = None) -> None:
+    """Serve a policy until SIGTERM or Ctrl-C.
 
-    Raises `RactdError` for a policy that can't be opened or an address that can't be listened on, and where the extra
-    'serve' isn't installed.
+    Args:
+        path: A run's policy where there is a device, an exported policy where there is none.
+        settings: Everything else about the server.
+        device: Where PyTorch computes.
+
+    Raises:
+        RactdError: The policy can't be opened, the address can't be listened on, or the extra 'serve' isn't installed.
     """
     try:
         from ractd.serve.server import run

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ractd.serve.metrics import Metrics
+from ractd.serve.metrics import ServerMetrics
 from ractd.serve.served import FloatArray, ServedPolicy
+from ractd_runtime.past import Past
 
 QUICK = 1e-3
 """Seconds: a batch that takes less is sampled in the event loop, where handing it to another thread and back costs more."""
@@ -41,6 +42,7 @@ class Answer(NamedTuple):
 @dataclass(slots=True)
 class _Request:
     observation: FloatArray
+    past: Past | None
     stream: np.random.Generator
     answer: asyncio.Future[Answer]
     at: float
@@ -56,7 +58,7 @@ class Batcher:
     """
 
     def __init__(
-        self, policy: ServedPolicy, metrics: Metrics, *, wait: float, largest: int, clients: Callable[[], int]
+        self, policy: ServedPolicy, metrics: ServerMetrics, *, wait: float, largest: int, clients: Callable[[], int]
     ) -> None:
         self.policy, self.metrics, self.wait, self.largest, self.clients = policy, metrics, wait, largest, clients
         self.queue: deque[_Request] = deque()
@@ -67,11 +69,17 @@ class Batcher:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="policy")
         self._arrived, self._enough = asyncio.Event(), asyncio.Event()
 
-    async def answer(self, observation: FloatArray, stream: np.random.Generator) -> Answer:
-        """Return the actions for an observation `[h, O]` with the next noise of a stream; raises `SampleFailed`."""
+    async def answer(self, observation: FloatArray, past: Past | None, stream: np.random.Generator) -> Answer:
+        """Return the actions for an observation [h, O] with the next noise of a stream.
+
+        `past` is that of the one episode, for a policy that needs it.
+
+        Raises:
+            SampleFailed: The policy fails or gives no finite actions, or the server is shutting down.
+        """
         if self._closed:
             raise SampleFailed("the server is shutting down")
-        request = _Request(observation, stream, asyncio.get_running_loop().create_future(), time.monotonic())
+        request = _Request(observation, past, stream, asyncio.get_running_loop().create_future(), time.monotonic())
         self.queue.append(request)
         self._arrived.set()
         if len(self.queue) >= self._expected():
@@ -132,20 +140,25 @@ class Batcher:
         for i, request in enumerate(requests):
             observations[i] = request.observation
             request.stream.standard_normal(dtype=np.float32, out=noise[i])
+        past = (
+            Past.join([request.past for request in requests if request.past is not None]) if policy.past_steps else None
+        )
         try:
-            return _rows(policy, observations, noise)
+            return _rows(policy, observations, noise, past)
         except Exception as error:
             self.metrics.logger.error("policy failed on a batch", exc_info=error)
         if len(requests) == 1:
             return [None]
         # One request may have spoilt it for all: alone, the others are answered.
-        return [row for i in range(len(requests)) for row in self._alone(policy, observations[i], noise[i])]
+        return [self._alone(policy, observations[i], noise[i], request.past) for i, request in enumerate(requests)]
 
-    def _alone(self, policy: ServedPolicy, observation: FloatArray, noise: FloatArray) -> list[FloatArray | None]:
+    def _alone(
+        self, policy: ServedPolicy, observation: FloatArray, noise: FloatArray, past: Past | None
+    ) -> FloatArray | None:
         try:
-            return _rows(policy, observation[None], noise[None])
+            return _rows(policy, observation[None], noise[None], past)[0]
         except Exception:
-            return [None]
+            return None
 
     def _resolve(
         self,
@@ -167,8 +180,10 @@ class Batcher:
                 request.answer.set_result(answer)
 
 
-def _rows(policy: ServedPolicy, observations: FloatArray, noise: FloatArray) -> list[FloatArray | None]:
-    actions = policy.sample(observations, noise)
+def _rows(
+    policy: ServedPolicy, observations: FloatArray, noise: FloatArray, past: Past | None
+) -> list[FloatArray | None]:
+    actions = policy.sample(observations, noise, past)
     if actions.shape != (len(observations), *policy.action_shape):
         raise ValueError(f"the policy returned shape {actions.shape} for {len(observations)} requests")
     finite = np.logical_and.reduce(np.isfinite(actions), axis=(1, 2))

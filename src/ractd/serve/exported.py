@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ractd.errors import RactdError
 from ractd.serve.served import FloatArray, ServedPolicy, served_contract
-
-if TYPE_CHECKING:
-    from ractd_runtime import Policy
+from ractd_runtime import Policy
+from ractd_runtime.past import Past
 
 
 class ExportedPolicy:
@@ -25,6 +23,7 @@ class ExportedPolicy:
         self.observation_shape = (c.history, c.observation_dim)
         self.action_shape = (c.horizon, c.action_dim)
         self.noise_shape = c.noise_shape
+        self.past_steps = c.past_steps
         sha = hashlib.sha256(json.dumps(c.content, sort_keys=True).encode())
         for name, data in sorted(c.graph.items()):
             sha.update(name.encode())
@@ -49,22 +48,12 @@ class ExportedPolicy:
             raise RactdError(message)
         return message
 
-    def sample(self, observations: FloatArray, noise: FloatArray) -> FloatArray:
+    def sample(self, observations: FloatArray, noise: FloatArray, past: Past | None) -> FloatArray:
         """See `ServedPolicy.sample`."""
-        actions: FloatArray = self.policy.sample(observations, noise)
+        actions: FloatArray = self.policy.sample(observations, noise, past)
         return actions
 
 
 def exported_policy(path: Path) -> ServedPolicy:
     """Open what `ractd export` wrote; raises `RactdError` as `ractd_runtime.Policy.load` does."""
-    try:
-        from ractd_runtime import Policy
-        from ractd_runtime import RactdError as RuntimePackageError
-    except ModuleNotFoundError as error:
-        if error.name != "ractd_runtime":
-            raise
-        raise RactdError("exported policies need ractd_runtime: pip install ractd-runtime; runs take --torch") from None
-    try:
-        return ExportedPolicy(Policy.load(path))
-    except RuntimePackageError as error:
-        raise RactdError(str(error)) from None
+    return ExportedPolicy(Policy.load(path))

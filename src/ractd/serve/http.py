@@ -13,9 +13,9 @@ from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
 from ractd.serve.batching import Batcher
-from ractd.serve.metrics import Metrics
-from ractd.serve.session import Session
-from ractd.serve.settings import Settings
+from ractd.serve.metrics import ServerMetrics
+from ractd.serve.session import ClientSession
+from ractd.serve.settings import ServerSettings
 
 STUCK_SECONDS = 30.0
 """A batch that runs for longer means that the policy hangs, and the server is not healthy."""
@@ -24,14 +24,14 @@ STUCK_SECONDS = 30.0
 class Serving(Protocol):
     """What the answers depend on."""
 
-    settings: Settings
-    metrics: Metrics
+    settings: ServerSettings
+    metrics: ServerMetrics
     batcher: Batcher
-    sessions: set[Session]
+    sessions: set[ClientSession]
     draining: bool
 
 
-def answer(server: Serving, connection: ServerConnection, request: Request) -> Response | None:
+def respond(server: Serving, connection: ServerConnection, request: Request) -> Response | None:
     """Return the answer to a plain request or to a client that may not connect; `None` lets a WebSocket open."""
     path = request.path.partition("?")[0]
     if path in OPEN:
@@ -57,8 +57,8 @@ def allowed(authorization: list[str], key: bytes | None) -> bool:
     """Tell whether a request's `Authorization` headers hold the key, in a time that doesn't depend on the key."""
     if key is None:
         return True
-    given = authorization[0] if len(authorization) == 1 else ""
-    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), b"Api-Key " + key)
+    header = authorization[0] if len(authorization) == 1 else ""
+    return hmac.compare_digest(header.encode("utf-8", "surrogateescape"), b"Api-Key " + key)
 
 
 def health(server: Serving, connection: ServerConnection) -> Response:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ractd.errors import RactdError
+from ractd_runtime.past import PAST_ACTIONS, PAST_REWARDS, Past
 
 if TYPE_CHECKING:
     from ractd.policy import Policy
@@ -33,15 +34,20 @@ class ServedPolicy(Protocol):
     """`(h, O)`."""
     action_shape: tuple[int, int]
     """`(c, A)`."""
-    noise_shape: tuple[int, int, int, int]
-    """Standard normal draws of one request: `(draws, N, c, A)`."""
+    noise_shape: tuple[int, ...]
+    """Standard normal draws of one request: (draws, N, c, A); draws is 0 for a policy without noise."""
+    past_steps: int
+    """Steps of an episode whose actions and rewards it needs to know (K), 0 for none."""
 
     def check(self, observation: FloatArray) -> str | None:
-        """Return a warning about a finite observation `[h, O]`, or `None`; raises `RactdError` to refuse it."""
+        """Return a warning about a finite observation [h, O], or None; raises `RactdError` to refuse it."""
         ...
 
-    def sample(self, observations: FloatArray, noise: FloatArray) -> FloatArray:
-        """Return `[B, c, A]` for observations `[B, h, O]` and noise `[B, draws, N, c, A]`; called from one thread."""
+    def sample(self, observations: FloatArray, noise: FloatArray, past: Past | None) -> FloatArray:
+        """Return actions [B, c, A] for observations [B, h, O] and noise [B, draws, N, c, A]; called from one thread.
+
+        `past` is there where `past_steps` isn't 0.
+        """
         ...
 
 
@@ -52,6 +58,8 @@ Load = Callable[[], ServedPolicy]
 class TorchPolicy:
     """A PyTorch policy as the server takes it."""
 
+    past_steps = 0
+
     def __init__(self, policy: Policy) -> None:
         from ractd.settings import to_json
 
@@ -59,7 +67,7 @@ class TorchPolicy:
         self.policy = policy
         self.observation_shape = (spec.history, spec.observation_dim)
         self.action_shape = (spec.horizon, spec.action_dim)
-        self.noise_shape = (spec.sampling.draws(spec.steps), spec.candidates, *spec.sequence_shape)
+        self.noise_shape: tuple[int, ...] = (spec.sampling.draws(spec.steps), spec.candidates, *spec.sequence_shape)
         sha = hashlib.sha256(json.dumps(to_json(spec), sort_keys=True).encode())
         for name, tensor in sorted(policy._tensors().items()):
             sha.update(name.encode())
@@ -79,7 +87,7 @@ class TorchPolicy:
     def check(self, observation: FloatArray) -> None:
         """See `ServedPolicy.check`; a PyTorch policy doesn't know its data's range."""
 
-    def sample(self, observations: FloatArray, noise: FloatArray) -> FloatArray:
+    def sample(self, observations: FloatArray, noise: FloatArray, past: Past | None) -> FloatArray:
         """See `ServedPolicy.sample`."""
         import torch
 
@@ -113,9 +121,13 @@ def request_shape(policy: ServedPolicy) -> list[int]:
 
 def served_contract(policy: ServedPolicy, low: list[float], high: list[float]) -> dict[str, Any]:
     """Return what every served policy tells its clients: its identity, and arrays by their names in messages."""
+    past: dict[str, Any] = {}
+    if policy.past_steps:
+        past = {PAST_ACTIONS: {"shape": ["t", policy.action_shape[1]]}, PAST_REWARDS: {"shape": ["t"]}}
     return {
         "identity": policy.identity,
         "observation": {"shape": request_shape(policy), "dtype": "float32"},
+        **past,
         "actions": {"shape": list(policy.action_shape), "dtype": "float32", "low": low, "high": high},
     }
 
@@ -123,19 +135,26 @@ def served_contract(policy: ServedPolicy, low: list[float], high: list[float]) -
 def checked(policy: ServedPolicy, like: ServedPolicy | None, largest_batch: int) -> ServedPolicy:
     """Return the policy after it has run once at batch 1 and at the largest batch, so that no client waits for that.
 
-    Raises `RactdError` if it fails or returns something else than finite `[B, c, A]`, or if its observations or actions
-    have other shapes than those of `like`, whose clients are connected.
+    `like` is the policy whose clients are connected.
+
+    Raises:
+        RactdError: It fails or returns something else than finite [B, c, A]; or its observations or actions have other
+            shapes than those of `like`, or it needs another past.
     """
-    for name in ("observation_shape", "action_shape"):
-        if like is not None and getattr(policy, name) != getattr(like, name):
+    for name in ("observation_shape", "action_shape", "past_steps"):
+        new, old = (str(getattr(which, name)).replace("(", "[").replace(")", "]") for which in (policy, like or policy))
+        if new != old:
             raise RactdError(
-                f"the new policy's {name.replace('_', ' ')} is {list(getattr(policy, name))}, "
-                f"the connected clients' is {list(getattr(like, name))}; start another server for it"
+                f"the new policy's {name.replace('_', ' ')} is {new}, the connected clients' is {old}; "
+                "start another server for it"
             )
     for batch in (1, largest_batch):
         noise = np.random.default_rng(0).standard_normal((batch, *policy.noise_shape), np.float32)
+        past, A = None, policy.action_shape[1]
+        if policy.past_steps:
+            past = Past.of(np.zeros((batch, 1, A)), np.zeros((batch, 1)), policy.past_steps, A, batch)
         try:
-            actions = policy.sample(np.zeros((batch, *policy.observation_shape), np.float32), noise)
+            actions = policy.sample(np.zeros((batch, *policy.observation_shape), np.float32), noise, past)
         except Exception as error:
             raise RactdError(f"the policy failed on a batch of {batch}: {type(error).__name__}: {error}") from error
         if actions.shape != (batch, *policy.action_shape) or not np.isfinite(actions).all():

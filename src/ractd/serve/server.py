@@ -17,11 +17,11 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from ractd.errors import RactdError
 from ractd.serve.batching import Batcher
-from ractd.serve.http import answer
-from ractd.serve.metrics import Metrics
+from ractd.serve.http import respond
+from ractd.serve.metrics import ServerMetrics
 from ractd.serve.served import Load, ServedPolicy, checked
-from ractd.serve.session import Session
-from ractd.serve.settings import Settings, exposure, reserve_files
+from ractd.serve.session import ClientSession
+from ractd.serve.settings import ServerSettings, exposure_warning, reserve_files
 
 HALF_OPEN = 64
 """Connections beyond the limit that may be in their handshake or asking for a page; more are cut off."""
@@ -32,7 +32,7 @@ WATCH = 0.1
 """Seconds between two looks at how long each client has been silent or has not read."""
 
 
-def handle(loop: asyncio.AbstractEventLoop, name: str, act: Callable[[], None]) -> None:
+def on_signal(loop: asyncio.AbstractEventLoop, name: str, act: Callable[[], None]) -> None:
     """Have the loop call `act` at each signal of a name; nothing where the system has no such signal."""
     number = getattr(signal, name, None)
     if number is None:
@@ -49,13 +49,13 @@ class Server:
     `load` opens the policy, again at each SIGHUP: one that can't be opened, fails, or has other shapes leaves the old one.
     """
 
-    def __init__(self, load: Load, settings: Settings, logger: logging.Logger) -> None:
+    def __init__(self, load: Load, settings: ServerSettings, logger: logging.Logger) -> None:
         self.load, self.logger = load, logger
         self.settings = replace(settings, connections=reserve_files(settings.connections))
         if self.settings.connections < settings.connections:
             self._warn(f"this process may open files for {self.settings.connections} connections only, see ulimit -n")
-        self.metrics = Metrics(logger)
-        self.sessions: set[Session] = set()
+        self.metrics = ServerMetrics(logger)
+        self.sessions: set[ClientSession] = set()
         self.draining = False
         self.numbers = count()
         first = checked(load(), None, settings.largest_batch)
@@ -80,7 +80,7 @@ class Server:
             task.add_done_callback(tasks.discard)
 
         for name, work in {"SIGTERM": self.drain, "SIGINT": self.drain, "SIGHUP": self.reload}.items():
-            handle(loop, name, partial(start, work))
+            on_signal(loop, name, partial(start, work))
         batching = loop.create_task(self.batcher.run())
         batching.add_done_callback(lambda _: self._stop.set())
         start(self._watch)
@@ -89,7 +89,7 @@ class Server:
                 self._session,
                 settings.host,
                 settings.port,
-                process_request=partial(answer, self),
+                process_request=partial(respond, self),
                 create_connection=partial(_connection, settings.connections + HALF_OPEN),  # type: ignore[arg-type]
                 # A browser's page names its origin. Robots don't: no page can reach a server on the machine it is shown on.
                 origins=[None],
@@ -111,7 +111,7 @@ class Server:
         async with listener:
             port = int(next(iter(listener.sockets)).getsockname()[1])
             self._info("listening", host=settings.host, port=port, tls=settings.tls is not None)
-            if danger := exposure(settings):
+            if danger := exposure_warning(settings):
                 self._warn(danger)
             if listening is not None:
                 listening(port)
@@ -169,7 +169,7 @@ class Server:
         return checked(self.load(), self.batcher.policy, self.settings.largest_batch)
 
     async def _session(self, connection: ServerConnection) -> None:
-        session = Session(connection, next(self.numbers), self.batcher, self.metrics, self.settings)
+        session = ClientSession(connection, next(self.numbers), self.batcher, self.metrics, self.settings)
         self.sessions.add(session)
         self.metrics.clients.inc()
         self.metrics.connections.labels("accepted").inc()
@@ -204,7 +204,7 @@ def _connection(limit: int, protocol: Any, server: Any, **options: Any) -> Serve
     return connection
 
 
-def run(load: Load, settings: Settings, logger: logging.Logger) -> None:
+def run(load: Load, settings: ServerSettings, logger: logging.Logger) -> None:
     """Serve until SIGTERM or SIGINT, on uvloop where it is installed; raises `RactdError` before the first client."""
     try:
         from uvloop import new_event_loop

@@ -13,10 +13,11 @@ from websockets.exceptions import ConnectionClosed
 
 from ractd.errors import RactdError
 from ractd.serve.batching import Batcher, SampleFailed
-from ractd.serve.metrics import Metrics
-from ractd.serve.served import FloatArray, request_shape
-from ractd.serve.settings import Settings
+from ractd.serve.metrics import ServerMetrics
+from ractd.serve.served import FloatArray, ServedPolicy, request_shape
+from ractd.serve.settings import ServerSettings
 from ractd.serve.wire import BadMessage, pack, unpack
+from ractd_runtime.past import PAST_ACTIONS, PAST_REWARDS, Past
 
 OBSERVATION = ("observation", "observation/state", "state")
 """Names under which clients of this protocol send the observation vector; a request has one of them."""
@@ -24,11 +25,16 @@ GRACE = 0.1
 """Seconds after SIGTERM in which a request that is on its way still gets its answer."""
 
 
-class Session:
+class ClientSession:
     """A client's connection, its noise, and what it did."""
 
     def __init__(
-        self, connection: ServerConnection, number: int, batcher: Batcher, metrics: Metrics, settings: Settings
+        self,
+        connection: ServerConnection,
+        number: int,
+        batcher: Batcher,
+        metrics: ServerMetrics,
+        settings: ServerSettings,
     ) -> None:
         self.connection, self.number = connection, number
         self.batcher, self.metrics, self.settings = batcher, metrics, settings
@@ -116,10 +122,11 @@ class Session:
             request = unpack(message)
             policy = self.batcher.policy
             observation = observation_of(request, request_shape(policy)).reshape(policy.observation_shape)
+            past = past_of(request, policy) if policy.past_steps else None
             warning = policy.check(observation)
             if "seed" in request:
                 self.stream = np.random.default_rng(seed_of(request))
-            answer = await self.batcher.answer(observation, self.stream)
+            answer = await self.batcher.answer(observation, past, self.stream)
         except RactdError as error:
             if not self.refused:
                 self._log("request refused", error=str(error))
@@ -160,6 +167,16 @@ def observation_of(request: dict[str, Any], shape: list[int]) -> FloatArray:
     if not math.isfinite(np.add.reduce(observation, axis=None, dtype=np.float64)):
         raise BadMessage(f"{names[0]} holds NaN or infinite values")
     return observation
+
+
+def past_of(request: dict[str, Any], policy: ServedPolicy) -> Past:
+    """Return what a policy needs of the episode so far; raises `RactdError` where a request lacks it, or it is wrong.
+
+    The server keeps nothing of an episode: only the client knows which actions were executed, what they were paid, and when
+    an episode began.
+    """
+    actions, rewards = request.get(PAST_ACTIONS), request.get(PAST_REWARDS)
+    return Past.of(actions, rewards, policy.past_steps, policy.action_shape[1], None)
 
 
 def seed_of(request: dict[str, Any]) -> int:

@@ -11,7 +11,7 @@ from ractd.errors import RactdError
 
 
 @dataclass(frozen=True)
-class Settings:
+class ServerSettings:
     """Everything about a server that is not its policy; sizes in bytes, times in seconds."""
 
     host: str = "127.0.0.1"
@@ -77,7 +77,7 @@ def tls_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | 
     return context
 
 
-def exposure(settings: Settings) -> str | None:
+def exposure_warning(settings: ServerSettings) -> str | None:
     """Return what is wrong with listening beyond this machine like that, `None` if nothing is."""
     try:
         local = ipaddress.ip_address(settings.host).is_loopback
