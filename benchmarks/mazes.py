@@ -23,7 +23,7 @@ from typing import Any
 import tyro
 from common import write_result
 
-from ractd.data.registry import built_names
+from ractd.data.formats.made import built_names
 from ractd.data.scores import standard_error
 from ractd.reproduce.paper import TABLE_2
 from ractd.runs.rows import Row, labels, read_file, read_result

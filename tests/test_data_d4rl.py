@@ -32,12 +32,15 @@ class Server:
     def __init__(self) -> None:
         self.requests: list[str] = []
         self.pages: dict[str, tuple[int, bytes, int | None]] = {}
+        self.after: dict[str, tuple[int, bytes, int | None]] = {}
+        """What takes the place of a page once it was asked for."""
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 outer.requests.append(self.path)
                 status, body, length = outer.pages.get(self.path, (404, b"", 0))
+                outer.pages |= {path: page for path, page in outer.after.items() if path == self.path}
                 self.send_response(status)
                 if length is not None:
                     self.send_header("Content-Length", str(length))
@@ -95,11 +98,20 @@ def test_a_server_that_tells_no_length_is_believed_if_the_file_is_whole(server, 
 
 def test_a_download_cut_short_leaves_nothing(server, published, tmp_path):
     server.pages[FILE] = (200, published[:5000], len(published))
-    with pytest.raises(
-        RactdError, match=f"{server.url}{FILE}: the download stopped after 5,000 of {len(published):,} bytes"
-    ):
+    rest = len(published) - 5000
+    said = rf"{server.url}{FILE}: the download stopped 3 times \(IncompleteRead\(5000 bytes read, {rest} more expected"
+    with pytest.raises(RactdError, match=said):
         load_dataset(NAME)
     assert cached(tmp_path) == []
+    assert server.requests == 3 * [FILE]
+
+
+def test_a_download_that_stops_once_is_begun_again(server, published, tmp_path):
+    server.pages[FILE] = (200, published[:5000], len(published))
+    server.after[FILE] = (200, published, len(published))
+    assert_same(load_dataset(NAME), make([300, 20], obs=11, act=3))
+    assert cached(tmp_path) == ["hopper_medium_replay-v2.hdf5"]
+    assert server.requests == 2 * [FILE]
 
 
 def test_not_found_and_error_pages(server, tmp_path):

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from types import ModuleType
+
 import pytest
 from dataset_factory import assert_same, make, save_npz
 
-from ractd.data import list_datasets, load_dataset, write_hdf5
-from ractd.data.registry import dataset_dir
+from ractd.data import formats, list_datasets, load_dataset, write_hdf5
+from ractd.data.fields import Source
+from ractd.data.formats import DatasetInfo
+from ractd.data.formats.made import dataset_dir
+from ractd.data.formats.npz import open_npz
 from ractd.errors import RactdError
 
 
@@ -70,3 +77,36 @@ def test_list_names_everything(tmp_path):
 def test_dataset_dir_defaults_to_the_users_data_folder(monkeypatch):
     monkeypatch.delenv("RACTD_DATA")
     assert dataset_dir().parts[-2:] == ("ractd", "datasets")
+
+
+def test_a_format_is_a_file_and_a_line(tmp_path, monkeypatch):
+    """A layout of its own in a file that ends as others do, and names of its own."""
+    data = make(env_id="Hopper-v5")
+    ours = ModuleType("our_format")
+    opened: list[object] = []
+
+    def open_ours(path: Path) -> Source | None:
+        opened.append(path)
+        return open_npz(path.with_suffix(".values")) if path.with_suffix(".values").exists() else None
+
+    ours.open_ours = open_ours  # type: ignore[attr-defined]
+    ours.CALLED = "a robot's number"  # type: ignore[attr-defined]
+    ours.find = lambda name, download: open_npz(tmp_path / "a.npz") if name == "robot-7" else None  # type: ignore[attr-defined]
+    ours.datasets = lambda: [DatasetInfo("robot-7", "made", "here", True, "ours")]  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "our_format", ours)
+    monkeypatch.setitem(formats.FILES, ".npz", ("our_format:open_ours", *formats.FILES[".npz"]))
+    monkeypatch.setattr(formats, "NAMED", (*formats.NAMED, "our_format"))
+    save_npz(tmp_path / "a.npz", data)
+    assert_same(load_dataset(tmp_path / "a.npz"), data)
+    assert_same(load_dataset("robot-7"), data)
+    assert "robot-7" in [info.name for info in list_datasets()]
+    with pytest.raises(RactdError, match=r"a Minari id, a robot's number\); did you mean robot-7"):
+        load_dataset("robot-8")
+    save_npz(tmp_path / "other.npz", make([4, 6]))
+    (tmp_path / "other.npz").rename(tmp_path / "b.values")
+    (tmp_path / "b.npz").write_bytes(b"")
+    assert_same(load_dataset(tmp_path / "b.npz"), make([4, 6]))
+    assert opened == [tmp_path / "a.npz", tmp_path / "b.npz"]
+    monkeypatch.setitem(formats.FILES, ".npz", ("our_format:open_ours",))
+    with pytest.raises(RactdError, match=r"a\.npz: none of the formats of \.npz files has its layout"):
+        load_dataset(tmp_path / "a.npz")

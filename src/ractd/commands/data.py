@@ -94,11 +94,11 @@ class Make:
     """Build it again where it exists."""
 
     def run(self) -> None:
-        from ractd.data.registry import dataset_dir
+        from ractd.data.formats.made import dataset_file
         from ractd.recipes import make_dataset, own_maze
 
         what = self.name if self.maze is None else own_maze(self.maze, self.name)
-        path = (self.directory or dataset_dir()) / f"{self.name}.hdf5"
+        path = dataset_file(self.name, self.directory)
         if path.exists() and not self.overwrite:
             return say(f"{path} is there already; --overwrite builds it again")
         for option, value, least in (("--steps", self.steps, 1), ("--seed", self.seed, 0)):

@@ -6,8 +6,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from ractd.data.dataset import OfflineDataset
+from ractd.data.formats.made import dataset_dir
 from ractd.data.inspect import summarize
-from ractd.data.registry import dataset_dir, list_datasets
+from ractd.data.registry import list_datasets
 
 
 def datasets_table() -> Table:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ractd.data import OfflineDataset, load_dataset
-from ractd.data.registry import dataset_dir
+from ractd.data.formats.made import dataset_dir
 from ractd.envs.vector import make_gymnasium
 from ractd.errors import RactdError
 from ractd.policy import Policy, PolicySpec

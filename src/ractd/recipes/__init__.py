@@ -29,7 +29,7 @@ def make_dataset(
     directory: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Make a dataset by its name (`ractd.data.registry.MADE_HERE`) or that of a maze, `<directory>/<name>.hdf5`, in D4RL's layout.
+    """Make a dataset by its name (`MADE_HERE` has them) or that of a maze: `<directory>/<name>.hdf5`, in D4RL's layout.
 
     Args:
         what: a name or a maze.

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ractd.data.dataset import OfflineDataset
 from ractd.data.formats.hdf5 import write_hdf5
-from ractd.data.registry import MADE_HERE, dataset_dir
+from ractd.data.formats.made import MADE_HERE, dataset_file
 from ractd.data.scores import reference
 from ractd.envs.rollout import Act, Transitions, join, rollout
 from ractd.envs.seeds import DATA, environment_seed
@@ -106,7 +106,7 @@ def retrace(
     recipe = RECIPES[name]
     if transitions is not None:
         recipe = replace(recipe, transitions=transitions)
-    path = Path(directory if directory is not None else dataset_dir()) / f"{name}.hdf5"
+    path = dataset_file(name, directory)
     path.parent.mkdir(parents=True, exist_ok=True)
     data = run_recipe(recipe, seed, progress)
     note = f"{name}: {MADE_HERE[name]}; made by ractd, not D4RL's data"

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ractd.data.formats.made import dataset_dir
 from ractd.data.origin import rebuilt_recipe
-from ractd.data.registry import dataset_dir
 from ractd.envs.evaluate import evaluate
 from ractd.envs.rollout import Act, Transitions, join, rollout
 from ractd.envs.seeds import BEHAVIOR, DATA, environment_seed

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ractd.data.fields import GOALS
 from ractd.data.formats import d4rl
 from ractd.data.formats.hdf5 import create_hdf5
-from ractd.data.registry import MADE_HERE, dataset_dir
+from ractd.data.formats.made import MADE_HERE, dataset_file
 from ractd.data.scores import reference
 from ractd.envs.maze import MAZES, Maze, WaypointController
 from ractd.envs.maze.physics import PointMass
@@ -70,7 +70,7 @@ def make_maze_dataset(
     total = transitions_of(maze) if transitions is None else transitions
     if total < 1:
         raise RactdError(f"{total} transitions are asked for; it has to be at least 1")
-    path = Path(directory if directory is not None else dataset_dir()) / f"{maze.name}.hdf5"
+    path = dataset_file(maze.name, directory)
     with create_hdf5(path) as file:
         # Neither chunked nor compressed: noise doesn't compress, and runs are written side by side.
         shapes: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {

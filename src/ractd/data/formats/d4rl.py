@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import http.client
 import os
-import tempfile
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from ractd.data.fields import Finding, Source
+from ractd.data.formats import DatasetInfo
 from ractd.data.formats.hdf5 import open_hdf5
 from ractd.data.origin import published_recipe
 from ractd.errors import RactdError
+from ractd.files import replacing
 
 BASE_URL = "http://rail.eecs.berkeley.edu/datasets/offline_rl"
 """Where D4RL publishes its files; `$RACTD_D4RL_URL` names a mirror."""
+ATTEMPTS = 3
+"""At a download that stops on the way."""
 
 
 @dataclass(frozen=True)
@@ -105,15 +105,27 @@ def cache_path(entry: Entry) -> Path:
     return (Path(folder).expanduser() if folder else Path.home() / ".d4rl" / "datasets") / Path(entry.file).name
 
 
-def is_here(name: str) -> bool:
-    """Tell whether a D4RL dataset was downloaded."""
-    return cache_path(DATASETS[name]).is_file()
+CALLED = "a D4RL name"
 
 
-def announced(name: str) -> Source:
-    """Return a source without arrays for a D4RL dataset that was not downloaded."""
-    entry = DATASETS[name]
+def find(name: str, download: bool) -> Source | None:
+    """Open a dataset of D4RL's, without `download` only where it was downloaded before."""
+    entry = DATASETS.get(name)
+    if entry is None:
+        return None
+    if download or cache_path(entry).is_file():
+        return open_d4rl(name)
     return Source(where=url_of(entry), name=name, fields={}, env_id=entry.env_id)
+
+
+def datasets() -> Iterator[DatasetInfo]:
+    """Yield all of D4RL's datasets."""
+    for name, entry in DATASETS.items():
+        path = cache_path(entry)
+        if path.is_file():
+            yield DatasetInfo(name, "d4rl", str(path), True, "D4RL")
+        else:
+            yield DatasetInfo(name, "d4rl", url_of(entry), False, "D4RL, downloaded when loaded")
 
 
 def open_d4rl(name: str) -> Source:
@@ -144,60 +156,60 @@ def open_d4rl(name: str) -> Source:
     return replace(source, notes=(*source.notes, note))
 
 
-def download(url: str, path: Path, timeout: float = 30.0) -> None:
-    """Download an HDF5 file with a progress bar; it appears at `path` whole and readable, or not at all.
+def download(url: str, path: Path) -> None:
+    """Download an HDF5 file by pooch, with a progress bar; it appears at `path` whole and readable, or not at all.
 
-    `timeout` is in seconds without an answer. Raises RactdError with the address, what happened and what to do.
+    Pooch can't go on with a part of a file, so a download that stops on the way begins again, `ATTEMPTS` times in all.
+
+    Raises:
+        RactdError: with the address, what happened and what to do.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
+    import requests
+
     advice = f"try again later, or put the file at {path} yourself"
-    try:
-        received, expected = _fetch(url, Path(temporary), path.name, timeout)
-        if expected is not None and received != expected:
-            raise RactdError(f"{url}: the download stopped after {received:,} of {expected:,} bytes; {advice}")
+    with replacing(path) as partial:
+        for attempt in range(ATTEMPTS):
+            try:
+                _fetch(url, partial, path.name)
+                break
+            except requests.HTTPError as error:
+                answer = cast(requests.Response, error.response)
+                what = f"the server answered {answer.status_code} {answer.reason}"
+                raise RactdError(f"{url}: {what}; {advice}") from error
+            except requests.RequestException as error:
+                reason = str(error).split(": ")[-1].rstrip("')\"")
+                if not partial.stat().st_size and "IncompleteRead" not in reason:
+                    raise RactdError(f"{url}: can't be reached ({reason}); {advice}") from error
+                if attempt == ATTEMPTS - 1:
+                    raise RactdError(f"{url}: the download stopped {ATTEMPTS} times ({reason}); {advice}") from error
         try:
-            open_hdf5(temporary)
+            open_hdf5(partial)
         except RactdError as error:
-            reason = str(error).removeprefix(f"{temporary}: ")
+            reason = str(error).removeprefix(f"{partial}: ")
             raise RactdError(f"{url}: what came is {reason}; {advice}") from error
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except urllib.error.HTTPError as error:
-        raise RactdError(f"{url}: the server answered {error.code} {error.reason}; {advice}") from error
-    except urllib.error.URLError as error:
-        raise RactdError(f"{url}: can't be reached ({error.reason}); {advice}") from error
-    except http.client.IncompleteRead as error:
-        raise RactdError(f"{url}: the download stopped after {len(error.partial):,} bytes; {advice}") from error
-    except (OSError, http.client.HTTPException) as error:
-        raise RactdError(f"{url}: the download failed ({error or type(error).__name__}); {advice}") from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
-def _fetch(url: str, target: Path, label: str, timeout: float) -> tuple[int, int | None]:
+def _fetch(url: str, target: Path, label: str) -> None:
+    import pooch
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    request = urllib.request.Request(url, headers={"User-Agent": "ractd"})
-    with urllib.request.urlopen(request, timeout=timeout) as response, open(target, "wb") as file:
-        length = response.headers.get("Content-Length")
-        expected = int(length) if length is not None else None
-        received = 0
-        with Progress(*columns, console=Console(stderr=True)) as progress:
-            task = progress.add_task(f"Downloading {label}", total=expected)
-            while block := response.read(1 << 18):
-                file.write(block)
-                received += len(block)
-                progress.update(task, completed=received)
-        file.flush()
-        os.fsync(file.fileno())
-    return received, expected
+    class Bar:
+        """A bar as pooch wants it: it sets `total` once the server has said it."""
+
+        total = 0
+
+        def update(self, count: int) -> None:
+            progress.update(task, total=self.total or None, advance=count)
+
+        def reset(self) -> None:
+            progress.reset(task)
+
+        def close(self) -> None:
+            progress.stop()
+
+    columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(f"Downloading {label}", total=None)
+        headers = {"User-Agent": "ractd", "Accept-Encoding": "identity"}
+        pooch.HTTPDownloader(progressbar=Bar(), chunk_size=1 << 18, timeout=30, headers=headers)(url, target, None)

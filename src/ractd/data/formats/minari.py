@@ -8,11 +8,13 @@ import importlib.util
 import json
 import os
 import queue
+import re
 import ssl
 import threading
 import urllib.error
 import urllib.request
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import numpy as np
 from ractd.data.end_fields import SUCCESSES
 from ractd.data.environment import REGISTERED, EnvironmentSettings, WrapperSettings
 from ractd.data.fields import NEXT, Array, Field, Finding, Source, field_of
+from ractd.data.formats import DatasetInfo
 from ractd.envs.vector import gymnasium_with_robotics
 from ractd.errors import RactdError
 
@@ -34,6 +37,7 @@ ONLOOKERS = (
 )
 """Wrappers of Gymnasium's that change nothing about an episode."""
 
+ID = re.compile(r"(?:[\w-]+/)*[\w-]+-v\d+")
 PATIENCE = 5.0
 """Seconds within which the server of remote datasets has to answer."""
 
@@ -55,6 +59,30 @@ def root() -> Path:
     """Return Minari's own folder: `$MINARI_DATASETS_PATH`, else `~/.minari/datasets`."""
     # As Minari says it; asking Minari would import Gymnasium and create the folder.
     return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
+
+
+CALLED = "a Minari id"
+
+
+def find(name: str, download: bool) -> Source | None:
+    """Open a dataset by its Minari id; without `download` a source of a local dataset's environment, of none for another."""
+    if not ID.fullmatch(name) or ("/" not in name and name not in local_ids()):
+        return None
+    if download:
+        return open_minari(name)
+    env_id = None
+    try:
+        metadata = json.loads((root() / name / "data" / "metadata.json").read_text(encoding="utf-8"))
+        env_id = json.loads(metadata["env_spec"])["id"]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # opening it says what is wrong with it
+    return Source(where=f"Minari {name}", name=name, fields={}, env_id=env_id)
+
+
+def datasets() -> Iterator[DatasetInfo]:
+    """Yield the local datasets."""
+    for name in local_ids():
+        yield DatasetInfo(name, "minari", str(root() / name), True, "local Minari dataset")
 
 
 def open_minari(dataset_id: str) -> Source:
@@ -181,17 +209,6 @@ def _successes(infos: Any, length: int) -> Array | None:
             # The infos of the reset come before those of the steps.
             return np.asarray(values).reshape(-1)[-length:].astype(np.bool_)
     return None
-
-
-def announced(dataset_id: str) -> Source:
-    """Return a source without arrays: a local dataset's environment, none for one that would have to be downloaded."""
-    env_id = None
-    try:
-        metadata = json.loads((root() / dataset_id / "data" / "metadata.json").read_text(encoding="utf-8"))
-        env_id = json.loads(metadata["env_spec"])["id"]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # opening it says what is wrong with it
-    return Source(where=f"Minari {dataset_id}", name=dataset_id, fields={}, env_id=env_id)
 
 
 def _server() -> str:
