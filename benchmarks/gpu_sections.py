@@ -24,7 +24,7 @@ from rich.console import Console
 from training import Contender, contenders
 
 from ractd.data import OfflineDataset
-from ractd.envs.vector import environments_of
+from ractd.envs.environments import environments_of
 from ractd.methods.ractd_settings import PRESETS, Config
 from ractd.networks.unet import UNet
 from ractd.policy import Policy

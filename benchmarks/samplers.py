@@ -22,7 +22,7 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from ractd.diffusion.samplers import SAMPLERS
-from ractd.envs.vector import environments_of
+from ractd.envs.environments import environments_of
 from ractd.policy import WEIGHTS, Policy
 from ractd.runs.latency import time_policies
 from ractd.runs.scoring import row_of, score

@@ -12,7 +12,7 @@ from scipy import stats
 from test_policy import make
 
 from ractd.envs import Context, EvaluationResult, evaluate
-from ractd.envs.vector import make_vector
+from ractd.envs.environments import make_vector
 from ractd.export.graph import batch_first
 from ractd.export.verify import evaluate_both
 from ractd.noise import MOST_AHEAD, NUMBERS_AHEAD, EpisodeNoise

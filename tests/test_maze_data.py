@@ -12,9 +12,9 @@ from ractd import validate
 from ractd.data import list_datasets, load_dataset, summarize, write_hdf5
 from ractd.data.dataset import OfflineDataset
 from ractd.envs import evaluate
+from ractd.envs.environments import environments_of
 from ractd.envs.maze import MAZES, maze_of, parse_maze
 from ractd.envs.maze.physics import PointMass
-from ractd.envs.vector import environments_of
 from ractd.errors import RactdError
 from ractd.recipes.mazes import make_maze_dataset, transitions_of
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ractd.envs.maze import MAZES
-from ractd.envs.maze.picture import FLOOR_COLOR, PAIR_COLORS, WALL_COLOR, Panel, draw, draw_panel
+from ractd.envs.maze.picture import FLOOR_COLOR, PAIR_COLORS, WALL_COLOR, MazePanel, draw, draw_panel
 from ractd.errors import RactdError
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -38,7 +38,7 @@ def test_walls_floor_data_and_paths_are_where_they_are():
     data = rng.uniform([2.6, 1.6], [3.0, 2.0], (20_000, 2))
     path = np.array([[1, 1.4, 0, 0], [1, 3.0, 0, 0]])
     beside = path + np.array([0.1, 0, 0, 0])
-    color = pixels(Panel("", data=data, plans=[path[::-1]], executed=[beside]))
+    color = pixels(MazePanel("", data=data, plans=[path[::-1]], executed=[beside]))
     for x, y in ((1.8, 0.8), (1.8, 1.8), (0.05, 3.0), (2.0, 3.6), (3.5, 2.0)):
         np.testing.assert_allclose(color(x, y), rgb(WALL_COLOR), atol=4)
     for x, y in ((0.5, 1.8), (2.8, 0.8), (1.8, 2.5)):
@@ -53,7 +53,10 @@ def test_walls_floor_data_and_paths_are_where_they_are():
 
 
 def test_draw_writes_the_image_whole_or_not_at_all(tmp_path):
-    panels = [Panel("data", data=np.ones((3, 4))), Panel("plan", plans=[np.ones((2, 4))], goals=np.ones((1, 2)))]
+    panels = [
+        MazePanel("data", data=np.ones((3, 4))),
+        MazePanel("plan", plans=[np.ones((2, 4))], goals=np.ones((1, 2))),
+    ]
     path = draw(MAZE, panels, tmp_path / "deep" / "maze.png", title="both")
     image = matplotlib.image.imread(path)
     assert image.shape[1] == 1200

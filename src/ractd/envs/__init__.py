@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from ractd.data.scores import family, normalized_score, reference
+from ractd.envs.backends import envpool_vector, gymnasium_vector
 from ractd.envs.context import Context, EpisodePolicy, Past
+from ractd.envs.environments import environments_of, make_vector
 from ractd.envs.evaluate import ActionSequencePolicy, EvaluationResult, evaluate
-from ractd.envs.vector import VectorEnv, envpool_vector, gymnasium_vector, make_vector
+from ractd.envs.vector import VectorEnv
 
 __all__ = [
     "ActionSequencePolicy",
@@ -14,6 +16,7 @@ __all__ = [
     "EvaluationResult",
     "Past",
     "VectorEnv",
+    "environments_of",
     "envpool_vector",
     "evaluate",
     "family",

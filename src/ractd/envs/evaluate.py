@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from ractd.data.scores import SOURCE, normalized_score, reference, standard_error
 from ractd.envs.context import Context, EpisodeMemory, EpisodePolicy, past_steps_of
-from ractd.envs.vector import MakeVector, Rows, VectorEnv, make_vector
+from ractd.envs.environments import make_vector
+from ractd.envs.vector import MakeVector, Rows, VectorEnv
 from ractd.errors import RactdError
 
 MAX_BATCH = 256

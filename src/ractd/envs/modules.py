@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,19 @@ from typing import Any
 from ractd.errors import RactdError
 
 _imported: set[str] = set()
+
+
+def gymnasium_with_robotics() -> Any:
+    """Gymnasium, with gymnasium_robotics' environments where that is installed; raises `RactdError` without it."""
+    try:
+        import gymnasium
+    except ImportError:
+        raise RactdError(
+            'environments need EnvPool or Gymnasium, and neither is installed: pip install "ractd[envs]"'
+        ) from None
+    if importlib.util.find_spec("gymnasium_robotics") is not None:
+        gymnasium.register_envs(importlib.import_module("gymnasium_robotics"))
+    return gymnasium
 
 
 def registered_name(env_id: str) -> str:
@@ -38,8 +52,6 @@ def import_environment(env_id: str | None) -> None:
     module, colon, name = (env_id or "").partition(":")
     if not colon:
         return
-    from ractd.envs.vector import gymnasium_with_robotics
-
     gymnasium = gymnasium_with_robotics()
     before = set(gymnasium.registry)
     with _working_directory():

@@ -18,8 +18,8 @@ Act = Callable[[NDArray[np.float32], Rows], NDArray[np.floating[Any]]]
 
 
 @dataclass(frozen=True)
-class Transitions:
-    """Transitions of consecutive episodes, one row each (N in all)."""
+class Episodes:
+    """Consecutive episodes, one row a transition (N in all)."""
 
     observations: NDArray[np.float32]
     """[N, O]."""
@@ -42,11 +42,11 @@ class Transitions:
         """The exclusive end row of each episode."""
         return (np.flatnonzero(self.terminals | self.timeouts) + 1).astype(np.int64)
 
-    def rows(self, start: int, end: int) -> Transitions:
+    def rows(self, start: int, end: int) -> Episodes:
         """Rows `start` to `end` (exclusive), as views."""
-        return Transitions(**{field.name: getattr(self, field.name)[start:end] for field in fields(self)})
+        return Episodes(**{field.name: getattr(self, field.name)[start:end] for field in fields(self)})
 
-    def cut(self, length: int) -> Transitions:
+    def cut(self, length: int) -> Episodes:
         """The first `length` transitions; an episode that is cut there ends by timeout."""
         kept = self.rows(0, length)
         timeouts = kept.timeouts.copy()
@@ -55,15 +55,15 @@ class Transitions:
         return replace(kept, timeouts=timeouts)
 
 
-def join(parts: Sequence[Transitions]) -> Transitions:
+def join(parts: Sequence[Episodes]) -> Episodes:
     """One after the other."""
-    columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Transitions)}
-    return Transitions(**{name: np.concatenate(arrays) for name, arrays in columns.items()})
+    columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Episodes)}
+    return Episodes(**{name: np.concatenate(arrays) for name, arrays in columns.items()})
 
 
 def rollout(
     policy: Act | EpisodePolicy, env: VectorEnv, lengths: NDArray[np.integer[Any]], history: int = 1
-) -> list[Transitions]:
+) -> list[Episodes]:
     """Run episodes in every environment, one after the other, until it has made `lengths` [E] steps.
 
     The last episode is run to its end, past the length: leaving out what is unfinished would leave out the long ones.
@@ -100,7 +100,7 @@ def rollout(
     # A stable sort by environment lays each one's steps side by side in time.
     order = np.argsort(columns[0], kind="stable")
     _, observations, actions, rewards, after, terminals, timeouts = (column[order] for column in columns)
-    whole = Transitions(observations, actions, rewards.astype(np.float32), after, terminals, timeouts)
+    whole = Episodes(observations, actions, rewards.astype(np.float32), after, terminals, timeouts)
     ends = np.cumsum(taken)
     return [whole.rows(int(end - count), int(end)) for end, count in zip(ends, taken, strict=True)]
 

@@ -10,9 +10,9 @@ import numpy as np
 from ractd.data.dataset import OfflineDataset
 from ractd.data.fields import Finding, rows_told
 from ractd.data.validation import check_data, check_unit_actions, outside
+from ractd.envs.environments import environments_of
 from ractd.envs.evaluate import MAX_STEPS
 from ractd.envs.probe import probe
-from ractd.envs.vector import environments_of
 from ractd.errors import RactdError
 from ractd.settings import TerminalsMean
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ractd.data import OfflineDataset, load_dataset
 from ractd.data.formats.made import dataset_dir
-from ractd.envs.vector import make_gymnasium
+from ractd.envs.backends import make_gymnasium
 from ractd.errors import RactdError
 from ractd.policy import Policy, PolicySpec
 from ractd.runs.evaluation import policy_directory

@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
 
+from ractd.envs.environments import environments_of
 from ractd.envs.evaluate import EvaluationResult
-from ractd.envs.vector import environments_of
 from ractd.errors import RactdError
 from ractd.export import verify
 from ractd.export.contract import contract, open_source

@@ -21,9 +21,10 @@ from ractd.data.dataset import OfflineDataset
 from ractd.data.formats.hdf5 import write_hdf5
 from ractd.data.formats.made import MADE_HERE, dataset_file
 from ractd.data.scores import reference
-from ractd.envs.rollout import Act, Transitions, join, rollout
+from ractd.envs.environments import make_vector
+from ractd.envs.rollout import Act, Episodes, join, rollout
 from ractd.envs.seeds import DATA, environment_seed
-from ractd.envs.vector import Rows, make_vector
+from ractd.envs.vector import Rows
 from ractd.errors import RactdError
 
 Weights = dict[str, NDArray[np.float32]]
@@ -113,7 +114,7 @@ def retrace(
     return write_transitions(path, data, recipe.env_id, seed, note)
 
 
-def write_transitions(path: Path, data: Transitions, env_id: str, seed: int, recipe: str) -> Path:
+def write_transitions(path: Path, data: Episodes, env_id: str, seed: int, recipe: str) -> Path:
     """Write transitions in D4RL's layout, with the attributes `env_id, recipe, seed` and D4RL's references if any."""
     dataset = OfflineDataset(
         name=path.stem,
@@ -134,7 +135,7 @@ def write_transitions(path: Path, data: Transitions, env_id: str, seed: int, rec
     return path
 
 
-def run_recipe(recipe: Recipe, seed: int = 0, progress: Progress | None = None) -> Transitions:
+def run_recipe(recipe: Recipe, seed: int = 0, progress: Progress | None = None) -> Episodes:
     """The recipe's transitions, exactly `recipe.transitions` of them, in the order of its schedule."""
     total = recipe.transitions
     if total < 1:
@@ -142,7 +143,7 @@ def run_recipe(recipe: Recipe, seed: int = 0, progress: Progress | None = None) 
     rng = np.random.default_rng(seed)
     pieces = [piece for stage in recipe.schedule for piece in _pieces(stage, total)]
     snapshots = load_actors(recipe.assets)
-    parts: list[Transitions] = []
+    parts: list[Episodes] = []
     done, planned = 0, 0.0
     for first in range(0, len(pieces), MAX_ENVS):
         # All pieces at once, an environment each: a policy that is long on its feet would else run nearly alone.

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from ractd.data.formats.made import dataset_dir
 from ractd.data.origin import rebuilt_recipe
+from ractd.envs.backends import make_gymnasium
+from ractd.envs.environments import make_vector
 from ractd.envs.evaluate import evaluate
-from ractd.envs.rollout import Act, Transitions, join, rollout
+from ractd.envs.rollout import Act, Episodes, join, rollout
 from ractd.envs.seeds import BEHAVIOR, DATA, environment_seed
-from ractd.envs.vector import Rows, make_gymnasium, make_vector
+from ractd.envs.vector import Rows
 from ractd.errors import RactdError
 from ractd.files import replacing
 from ractd.recipes.behaviors import Weights, sac_actor, uniform_policy, write_transitions
@@ -80,7 +82,7 @@ def collect(
     stem = env_id.lower().replace("/", "-").replace(":", "-")
     _write_actors(folder / f"{stem}-actors.safetensors", env_id, {"medium": medium, "expert": expert})
 
-    def write(kind: str, data: Transitions, recipe: str) -> Path:
+    def write(kind: str, data: Episodes, recipe: str) -> Path:
         note = f"SAC (Stable-Baselines3, {steps} steps) on {env_id}; made by ractd, not D4RL's data"
         said = rebuilt_recipe(kind, f"{recipe}; {note}")
         return write_transitions(folder / f"{stem}-{kind}.hdf5", data, env_id, seed, said)
@@ -197,10 +199,10 @@ def _train(model: Any, task: _Task, steps: int, checkpoints: int, episodes: int,
     return snapshots
 
 
-def _replay(model: Any, steps: int, task: _Task) -> Transitions:
+def _replay(model: Any, steps: int, task: _Task) -> Episodes:
     buffer = model.replay_buffer
     ended, timeouts = (column[:steps, 0].astype(np.bool_) for column in (buffer.dones, buffer.timeouts))
-    return Transitions(
+    return Episodes(
         observations=buffer.observations[:steps, 0].astype(np.float32),
         actions=task.to_bounds(buffer.actions[:steps, 0]),
         rewards=buffer.rewards[:steps, 0].astype(np.float32),
@@ -210,7 +212,7 @@ def _replay(model: Any, steps: int, task: _Task) -> Transitions:
     ).cut(steps)
 
 
-def _roll(task: _Task, snapshot: Snapshot, transitions: int, stage: str, report: Progress) -> Transitions:
+def _roll(task: _Task, snapshot: Snapshot, transitions: int, stage: str, report: Progress) -> Episodes:
     count = int(np.clip(transitions // task.limit, 1, MAX_ENVS))
     env = make_vector(task.env_id, count, task.environment(stage))
     act = _actor(task, snapshot.weights)

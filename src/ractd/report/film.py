@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ractd.data.environment import EnvironmentSettings
-from ractd.envs.modules import import_environment, registered_name
-from ractd.envs.vector import gymnasium_with_robotics, make_gymnasium, one_reward
+from ractd.envs.backends import make_gymnasium, one_reward
+from ractd.envs.modules import gymnasium_with_robotics, import_environment, registered_name
 from ractd.errors import RactdError
 from ractd.settings import from_json
 

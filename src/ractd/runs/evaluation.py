@@ -9,8 +9,9 @@ from typing import Any
 from rich.console import Console
 
 from ractd.data.environment import EnvironmentSettings, settings_for
+from ractd.envs.environments import environments_of
 from ractd.envs.probe import probe
-from ractd.envs.vector import MakeVector, environments_of
+from ractd.envs.vector import MakeVector
 from ractd.errors import RactdError
 from ractd.policy import Policy
 from ractd.runs.latency import time_policies

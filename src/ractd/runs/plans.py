@@ -10,7 +10,7 @@ import numpy as np
 
 from ractd.data import OfflineDataset
 from ractd.envs.maze import Maze, MazeVector
-from ractd.envs.maze.picture import Panel, draw
+from ractd.envs.maze.picture import MazePanel, draw
 from ractd.envs.seeds import environment_seed
 from ractd.planner import Planner
 from ractd.policy import Policy
@@ -27,7 +27,7 @@ def draw_plans(directory: Path, dataset: OfflineDataset, maze: Maze, names: Mapp
     `names` has the policies to draw, by what they are called. Raises `RactdError` without Matplotlib.
     """
     states = dataset.observations[:: max(1, dataset.num_transitions // POINTS)]
-    panels = [Panel("data", data=states)]
+    panels = [MazePanel("data", data=states)]
     for title, name in names.items():
         policy = cast(Planner, Policy.load(directory / "policy" / name)).reset(seed)
         env = MazeVector(maze, PAIRS, environment_seed(seed))
@@ -37,5 +37,5 @@ def draw_plans(directory: Path, dataset: OfflineDataset, maze: Maze, names: Mapp
             executed = [start, *(env.step(actions[:, step])[0] for step in range(actions.shape[1]))]
         finally:
             env.close()
-        panels.append(Panel(title, plans=list(plans), executed=list(np.stack(executed, axis=1))))
+        panels.append(MazePanel(title, plans=list(plans), executed=list(np.stack(executed, axis=1))))
     return draw(maze, panels, directory / "plans.png")

@@ -20,10 +20,11 @@ from ractd.data.end_checks import told_of_ends
 from ractd.data.scores import normalized_score
 from ractd.data.windows import Windows
 from ractd.diffusion.ctm import sequence_return
+from ractd.envs.environments import environments_of
 from ractd.envs.evaluate import evaluate
 from ractd.envs.maze import maze_of
 from ractd.envs.seeds import environment_seed
-from ractd.envs.vector import MakeVector, environments_of
+from ractd.envs.vector import MakeVector
 from ractd.errors import RactdError
 from ractd.methods.ractd_settings import Config, penalty_of
 from ractd.planner import Planner

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ractd.data import OfflineDataset
+from ractd.envs.environments import environments_of
 from ractd.envs.evaluate import EvaluationResult, evaluate
 from ractd.envs.maze import GOAL_RADIUS
 from ractd.envs.seeds import CHECKPOINT, CONFIRMATION, environment_seed
-from ractd.envs.vector import environments_of
 from ractd.methods.ractd_settings import Plan, Student
 from ractd.models import InverseDynamics, ReturnNetwork, copy_matching
 from ractd.training.checkpoint import load_weights, read_tensors, write_tensors

@@ -24,7 +24,7 @@ from ractd.data.end_fields import SUCCESSES
 from ractd.data.environment import REGISTERED, EnvironmentSettings, WrapperSettings
 from ractd.data.fields import NEXT, Array, Field, Finding, Source, field_of
 from ractd.data.formats import DatasetInfo
-from ractd.envs.vector import gymnasium_with_robotics
+from ractd.envs.modules import gymnasium_with_robotics
 from ractd.errors import RactdError
 
 ONLOOKERS = (

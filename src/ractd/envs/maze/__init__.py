@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from ractd.envs.maze.controller import WaypointController
-from ractd.envs.maze.maps import MAZES, Maze, maze_named, maze_of, parse_maze, read_maze
+from ractd.envs.maze.maps import MAZES, OWN, Maze, maze_named, maze_of, parse_maze, read_maze
 from ractd.envs.maze.vector import GOAL_RADIUS, MazeVector, maze_vector
 
 __all__ = [
     "GOAL_RADIUS",
     "MAZES",
+    "OWN",
     "Maze",
     "MazeVector",
     "WaypointController",

@@ -25,7 +25,7 @@ CROPPED = 0.6
 
 
 @dataclass(frozen=True)
-class Panel:
+class MazePanel:
     """One maze of a picture; sequence b of `plans` and of `executed` is of the same start and goal, in one colour."""
 
     title: str
@@ -39,7 +39,7 @@ class Panel:
     """Where each sequence should go, [B, 2]; by default the maze's goal."""
 
 
-def draw(maze: Maze, panels: Sequence[Panel], path: str | Path, title: str = "") -> Path:
+def draw(maze: Maze, panels: Sequence[MazePanel], path: str | Path, title: str = "") -> Path:
     """Draw panels of a maze side by side, as its text map lies (x downwards), and return the image's path.
 
     The suffix says the format; the file appears whole or not at all. Raises `RactdError` without Matplotlib, for no
@@ -67,7 +67,7 @@ def draw(maze: Maze, panels: Sequence[Panel], path: str | Path, title: str = "")
     return path
 
 
-def draw_panel(axes: Any, maze: Maze, panel: Panel) -> None:
+def draw_panel(axes: Any, maze: Maze, panel: MazePanel) -> None:
     """Draw one panel on Matplotlib axes of one's own."""
     from matplotlib.colors import LinearSegmentedColormap, LogNorm
 

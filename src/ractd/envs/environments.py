@@ -1,0 +1,59 @@
+"""Makes the environments of an id, of data or of a policy: on EnvPool, on Gymnasium, or a maze."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from ractd.data.environment import REGISTERED, EnvironmentSettings
+from ractd.envs.backends import envpool_ids, envpool_vector, gymnasium_vector, registered_here
+from ractd.envs.maze import MAZES, OWN, maze_named, maze_vector
+from ractd.envs.vector import MakeVector, VectorEnv
+from ractd.errors import RactdError
+
+
+def make_vector(env_id: str, num_envs: int, seed: int = 0, settings: EnvironmentSettings = REGISTERED) -> VectorEnv:
+    """`num_envs` environments, on EnvPool where it has the same one and else on Gymnasium; unknown ids raise `RactdError`.
+
+    `ractd/maze2d-umaze`, `-medium` and `-large` are D4RL's mazes on MuJoCo. A maze of one's own is not known by its id
+    alone: `ractd.envs.maze.maze_vector(maze)` makes it.
+    """
+    if env_id.startswith(OWN):
+        raise RactdError(f"{env_id} is a maze of one's own, whose map is in its dataset; an id alone can't make it")
+    for maze in MAZES.values():
+        if maze.env_id == env_id:
+            return maze_vector(maze, settings)(env_id, num_envs, seed)
+    if settings.fault:
+        raise RactdError(f"{env_id}: {settings.fault}")
+    if settings.limit_only and env_id in envpool_ids() and not registered_here(env_id):
+        return envpool_vector(env_id, num_envs, seed, settings.max_episode_steps)
+    return gymnasium_vector(env_id, num_envs, seed, settings)
+
+
+class HasEnvironment(Protocol):
+    """Data or a policy, which say which environment is theirs."""
+
+    @property
+    def env_id(self) -> str | None:
+        """Its id."""
+
+    @property
+    def env_settings(self) -> EnvironmentSettings:
+        """What the id doesn't say."""
+
+    @property
+    def maze(self) -> str:
+        """The map of a maze of one's own, as text."""
+
+
+def environments_of(owner: HasEnvironment, where: Path | str) -> MakeVector:
+    """Return what makes the environments of data or of a policy, for `evaluate`: its own maze, or its id with its settings.
+
+    Raises:
+        RactdError: The map of its maze is damaged; `where` names the file that it is from.
+    """
+    maze = maze_named(owner.env_id, owner.maze, f"{where}, 'maze'")
+    if maze is None:
+        return partial(make_vector, settings=owner.env_settings)
+    return maze_vector(maze, owner.env_settings)
