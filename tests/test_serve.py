@@ -508,3 +508,28 @@ def test_an_exported_policy_is_served_without_torch_and_swapped_for_whole_ones_o
     assert not np.array_equal(served(), first)
     client._ws.close()
     assert server.end() == 0
+
+
+@pytest.mark.parametrize("kind", ["without noise", "with past"])
+def test_exported_graphs_without_noise_and_with_a_past_are_served(tmp_path: Path, kind: str) -> None:
+    """To the bit what the runtime gives, and a seed changes nothing."""
+    pytest.importorskip("torch")
+    from graph_factory import write_graph
+
+    from ractd_runtime import Policy, RactdError
+
+    out = write_graph(kind, tmp_path / "out")
+    server, policy = serving(tmp_path, out), Policy.load(out)
+    client, seen = connect(server), np.array([1, 2, 3], np.float32)
+    now = past(7) if kind == "with past" else {}
+    expected = policy.act_chunk(seen, **now)
+    for seed in ({}, {"seed": 1}):
+        np.testing.assert_array_equal(client.infer({"observation": seen, **now, **seed})["actions"], expected)
+    if now:
+        with pytest.raises(RactdError) as said:
+            policy.act_chunk(seen)
+        with pytest.raises(RuntimeError, match="the policy needs past_actions") as answered:
+            client.infer({"observation": seen})
+        assert str(said.value) in str(answered.value), "the same sentence"
+    client._ws.close()
+    assert server.end() == 0
