@@ -1,4 +1,3 @@
-import json
 import sys
 
 import numpy as np
@@ -142,7 +141,7 @@ def test_envpool_agrees_with_gymnasium_and_not_with_the_batch_size():
     assert not np.array_equal(evaluate(policy, "Hopper-v5", episodes=40, seed=1000).returns, pool.returns)
 
 
-def test_result_is_summarised_and_json():
+def test_result_is_summarised():
     seen = []
     result = evaluate(
         deterministic(11), "Hopper-v5", episodes=4, progress=lambda done, total, step: seen.append((done, total, step))
@@ -151,13 +150,9 @@ def test_result_is_summarised_and_json():
     assert seen == sorted(seen)
     assert result.return_se == pytest.approx(result.returns.std(ddof=1) / 2)
     assert result.mean_score == pytest.approx(100 * (result.mean_return + 20.272305) / (3234.3 + 20.272305))
-    assert 0 < result.seconds_per_action < result.total_seconds_per_action
-    assert result.steps_per_second == pytest.approx(1 / result.total_seconds_per_action)
-    loaded = json.loads(json.dumps(result.to_dict(), allow_nan=False))
-    assert loaded["backend"] == "envpool"
-    assert loaded["reference"]["max"] == 3234.3
-    assert loaded["returns"] == result.returns.tolist()
-    json.dumps(evaluate(still, "ractd/Countdown-v0", episodes=1).to_dict(), allow_nan=False)
+    assert result.mean_length == result.env_steps / 4
+    assert 0 < result.seconds_per_action < 1 / result.steps_per_second
+    assert np.isnan(evaluate(still, "ractd/Countdown-v0", episodes=1).return_se)
 
 
 def test_bad_policies_and_arguments_are_clear_errors():

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ractd.data.scores import SOURCE, normalized_score, reference, standard_error
+from ractd.data.scores import normalized_score, standard_error
 from ractd.envs.context import Context, EpisodeMemory, EpisodePolicy, past_steps_of
 from ractd.envs.environments import make_vector
 from ractd.envs.vector import MakeVector, Rows, VectorEnv
@@ -98,40 +98,9 @@ class EvaluationResult:
         return self.policy_seconds / self.env_steps
 
     @property
-    def total_seconds_per_action(self) -> float:
-        """Wall time of everything per executed action."""
-        return self.total_seconds / self.env_steps
-
-    @property
     def steps_per_second(self) -> float:
         """Environment steps per second of total wall time."""
         return self.env_steps / self.total_seconds
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON types (NaN as null), per-episode returns and lengths included."""
-        bounds = reference(self.env_id)
-        return {
-            "env_id": self.env_id,
-            "backend": self.backend,
-            "episodes": self.episodes,
-            "execute": self.execute,
-            "history": self.history,
-            "seed": self.seed,
-            "max_episode_steps": self.max_episode_steps,
-            "mean_return": self.mean_return,
-            "return_se": _finite(self.return_se),
-            "mean_score": self.mean_score,
-            "score_se": _finite(self.score_se),
-            "reference": None if bounds is None else {"min": bounds[0], "max": bounds[1], "source": SOURCE},
-            "mean_length": self.mean_length,
-            "terminated_share": float(self.terminated.mean()),
-            "env_steps": self.env_steps,
-            "seconds_per_action": self.seconds_per_action,
-            "total_seconds_per_action": self.total_seconds_per_action,
-            "steps_per_second": self.steps_per_second,
-            "returns": self.returns.tolist(),
-            "lengths": self.lengths.tolist(),
-        }
 
 
 def evaluate(
@@ -293,7 +262,3 @@ def check_plan(plan: NDArray[Any], batch: int, action_dim: int, execute: int, st
     if not np.isfinite(plan).all():
         rows = int((~np.isfinite(plan).all(axis=(1, 2))).sum())
         raise RactdError(f"the policy gave NaN or infinite actions at step {step}, in {rows} of {batch} episodes")
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and np.isfinite(value) else None

@@ -28,7 +28,7 @@ PACKAGES = ("onnx", "onnxruntime", "onnxscript", "openvino", "ractd-runtime")
 
 
 @dataclass(frozen=True)
-class Source:
+class ExportSource:
     """What is exported and what is known about it."""
 
     policy: Policy
@@ -39,7 +39,7 @@ class Source:
     """The data it was trained on, None where it isn't there any more."""
 
 
-def open_source(path: Path, name: str | None, dataset: str | Path | None, **sampling: Any) -> Source:
+def open_source(path: Path, name: str | None, dataset: str | Path | None, **sampling: Any) -> ExportSource:
     """Open a run's policy (by default its student) or a policy directory, and the data it was trained on.
 
     `sampling` is passed to `Policy.configured`. Raises `RactdError` for an unknown policy, an impossible setting, or a
@@ -51,7 +51,7 @@ def open_source(path: Path, name: str | None, dataset: str | Path | None, **samp
     name = name or "student"
     policy = Policy.load(path if run is None else policy_directory(run, name))
     policy = policy.configured(**sampling)
-    return Source(policy, "policy" if run is None else name, run, _dataset(policy.spec, dataset))
+    return ExportSource(policy, "policy" if run is None else name, run, _dataset(policy.spec, dataset))
 
 
 def _dataset(spec: PolicySpec, given: str | Path | None) -> OfflineDataset | None:
@@ -71,7 +71,7 @@ def _dataset(spec: PolicySpec, given: str | Path | None) -> OfflineDataset | Non
     return found
 
 
-def contract(source: Source) -> dict[str, Any]:
+def contract(source: ExportSource) -> dict[str, Any]:
     """Return the contract of a policy, all but what only the written graph knows."""
     spec, provenance = source.policy.spec, source.policy.spec.provenance
     low, high = _bounds(source.policy)
@@ -159,7 +159,7 @@ def _without(outliers: int) -> str:
     return f", its {outliers:,} outlier{'s' if outliers > 1 else ''} left out" if outliers else ""
 
 
-def _observation_range(source: Source) -> dict[str, Any]:
+def _observation_range(source: ExportSource) -> dict[str, Any]:
     normalizer = source.policy.normalizer
     mean, std = (x.numpy().astype(np.float64) for x in (normalizer.observation_mean, normalizer.observation_std))
     if source.dataset is not None:
@@ -200,7 +200,7 @@ def control_hz(spec: PolicySpec) -> float | None:
         env.close()
 
 
-def score(source: Source) -> dict[str, Any] | None:
+def score(source: ExportSource) -> dict[str, Any] | None:
     """Return what the run measured of this policy, sampled this way: the score, or the estimate without a simulator."""
     if source.run is None:
         return None

@@ -206,7 +206,11 @@ def _sha256(path: Path) -> str:
 
 
 def _brief(evaluation: EvaluationResult) -> dict[str, Any]:
-    return {k: v for k, v in evaluation.to_dict().items() if k not in ("returns", "lengths", "reference")}
+    names = ("env_id", "backend", "episodes", "execute", "seed", "max_episode_steps", "mean_return", "mean_score")
+    errors = {
+        name: getattr(evaluation, name) if evaluation.episodes > 1 else None for name in ("return_se", "score_se")
+    }
+    return {name: getattr(evaluation, name) for name in names} | errors
 
 
 class _Counter:
