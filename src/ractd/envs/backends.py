@@ -20,7 +20,7 @@ from ractd.processors import cores
 
 
 def envpool_vector(env_id: str, num_envs: int, seed: int = 0, max_episode_steps: int | None = None) -> VectorEnv:
-    """The environments in EnvPool: C++, all cores, one call per step; None for its own step limit."""
+    """Make environments in EnvPool: C++, all cores, one call a step; None for its own step limit."""
     if env_id not in envpool_ids():
         raise RactdError(f"EnvPool has no environment {env_id!r}{_close_matches(env_id, envpool_ids())}")
     return _EnvPool(env_id, num_envs, seed, max_episode_steps)
@@ -29,7 +29,7 @@ def envpool_vector(env_id: str, num_envs: int, seed: int = 0, max_episode_steps:
 def gymnasium_vector(
     env_id: str, num_envs: int, seed: int = 0, settings: EnvironmentSettings = REGISTERED
 ) -> VectorEnv:
-    """The environments in this process on Gymnasium, for those that EnvPool lacks."""
+    """Make environments in this process on Gymnasium, for those that EnvPool lacks."""
     return _Gymnasium(env_id, num_envs, seed, settings)
 
 
@@ -145,10 +145,12 @@ class _Gymnasium:
 
 
 def make_gymnasium(env_id: str, settings: EnvironmentSettings = REGISTERED, **options: Any) -> Any:
-    """One Gymnasium environment; `options` are further ones of `gymnasium.make`.
+    """Make one Gymnasium environment; `options` are further ones of `gymnasium.make`.
 
-    Raises `RactdError` where the id is unknown or names a module that nobody typed, or Gymnasium is not installed. The
-    environment comes from this machine's registry and its wrappers from `gymnasium.wrappers`, whatever a file says.
+    The environment comes from this machine's registry and its wrappers from `gymnasium.wrappers`, whatever a file says.
+
+    Raises:
+        RactdError: The id is unknown or names a module that nobody typed, or Gymnasium is not installed.
     """
     gymnasium, name = gymnasium_with_robotics(), registered_name(env_id)
     if settings.fault:
@@ -168,6 +170,7 @@ def make_gymnasium(env_id: str, settings: EnvironmentSettings = REGISTERED, **op
 
 
 def envpool_ids() -> frozenset[str]:
+    """Return the environments that EnvPool has, none where it isn't installed."""
     try:
         import envpool
     except ImportError:
@@ -176,7 +179,7 @@ def envpool_ids() -> frozenset[str]:
 
 
 def registered_here(env_id: str) -> bool:
-    """True for an id that this process registered with a class of its own, whatever EnvPool calls so."""
+    """Tell whether this process registered an id with a class of its own, whatever EnvPool calls so."""
     gymnasium = sys.modules.get("gymnasium")  # what hasn't been imported has nothing registered
     spec = gymnasium.registry.get(env_id) if gymnasium is not None else None
     return spec is not None and not isinstance(spec.entry_point, str)
@@ -205,7 +208,7 @@ def _flat_size(env_id: str, space: Any) -> int:
 
 
 def one_reward(reward: Any) -> float:
-    """The number that a step is paid, which may come as an array of one element; raises `ValueError` for another size."""
+    """Return what a step is paid, which may come as an array of one element; raises `ValueError` for another size."""
     array = np.asarray(reward, np.float64)
     if array.size != 1:
         raise ValueError(f"the reward has shape {list(array.shape)}, expected one number")
@@ -213,19 +216,19 @@ def one_reward(reward: Any) -> float:
 
 
 def _line(error: BaseException) -> str:
-    """An error's type and the first line of what it says."""
+    """Return an error's type and the first line of what it says."""
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
 
 
 def _flatten(observations: Any) -> NDArray[np.float32]:
-    """EnvPool's observations to [E, O]; dictionaries by sorted key, as Gymnasium's spaces of these ids are."""
+    """Return EnvPool's observations as [E, O]; dictionaries by sorted key, as Gymnasium's spaces of these ids are."""
     if isinstance(observations, Mapping):
         return np.concatenate([_flatten(observations[key]) for key in sorted(observations)], axis=1)
     return np.asarray(observations, np.float32).reshape(len(observations), -1)
 
 
 def _flatten_one(space: Any, observation: Any) -> NDArray[np.float32]:
-    """One observation to [O], dictionaries in the order of their space: `gymnasium.spaces.flatten` for Box leaves."""
+    """Return one observation as [O], dictionaries in the order of their space: `gymnasium.spaces.flatten` for Box leaves."""
     if hasattr(space, "spaces"):
         return np.concatenate([_flatten_one(part, observation[key]) for key, part in space.spaces.items()])
     return np.asarray(observation, np.float32).reshape(-1)

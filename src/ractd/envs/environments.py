@@ -14,10 +14,13 @@ from ractd.errors import RactdError
 
 
 def make_vector(env_id: str, num_envs: int, seed: int = 0, settings: EnvironmentSettings = REGISTERED) -> VectorEnv:
-    """`num_envs` environments, on EnvPool where it has the same one and else on Gymnasium; unknown ids raise `RactdError`.
+    """Make environments of an id, on EnvPool where it has the same one and else on Gymnasium.
 
     `ractd/maze2d-umaze`, `-medium` and `-large` are D4RL's mazes on MuJoCo. A maze of one's own is not known by its id
     alone: `ractd.envs.maze.maze_vector(maze)` makes it.
+
+    Raises:
+        RactdError: The id is unknown, or the environment can't be made.
     """
     if env_id.startswith(OWN):
         raise RactdError(f"{env_id} is a maze of one's own, whose map is in its dataset; an id alone can't make it")

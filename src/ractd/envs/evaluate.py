@@ -28,7 +28,7 @@ class ActionSequencePolicy(Protocol):
     """What is scored: observations [B, h, O] float32, oldest first -> actions [B, c, A] in the environment's units."""
 
     def __call__(self, observations: NDArray[np.float32], /) -> NDArray[Any]:
-        """The next c actions for each row."""
+        """Return the next c actions of each row."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ _imported: set[str] = set()
 
 
 def gymnasium_with_robotics() -> Any:
-    """Gymnasium, with gymnasium_robotics' environments where that is installed; raises `RactdError` without it."""
+    """Return Gymnasium, with gymnasium_robotics' environments where that is installed; raises `RactdError` without it."""
     try:
         import gymnasium
     except ImportError:

@@ -39,15 +39,15 @@ class Episodes:
 
     @property
     def episode_ends(self) -> NDArray[np.int64]:
-        """The exclusive end row of each episode."""
+        """Exclusive end row of each episode."""
         return (np.flatnonzero(self.terminals | self.timeouts) + 1).astype(np.int64)
 
     def rows(self, start: int, end: int) -> Episodes:
-        """Rows `start` to `end` (exclusive), as views."""
+        """Return rows `start` to `end` (exclusive), as views."""
         return Episodes(**{field.name: getattr(self, field.name)[start:end] for field in fields(self)})
 
     def cut(self, length: int) -> Episodes:
-        """The first `length` transitions; an episode that is cut there ends by timeout."""
+        """Return the first `length` transitions; an episode that is cut there ends by timeout."""
         kept = self.rows(0, length)
         timeouts = kept.timeouts.copy()
         if length:
@@ -56,7 +56,7 @@ class Episodes:
 
 
 def join(parts: Sequence[Episodes]) -> Episodes:
-    """One after the other."""
+    """Return the episodes of several, one after the other."""
     columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Episodes)}
     return Episodes(**{name: np.concatenate(arrays) for name, arrays in columns.items()})
 

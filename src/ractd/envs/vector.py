@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 Step = tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]
+"""Observations, rewards, terminated and truncated; see `VectorEnv.step`."""
 Rows = NDArray[np.integer[Any]]
+"""Numbers of environments."""
 
 
 class VectorEnv(Protocol):
-    """`num_envs` environments; environment i is seeded with `seed + i` and independent of the others."""
+    """Several environments; number i is seeded with `seed + i` and independent of the others."""
 
     backend: str
     """`envpool`, `gymnasium` or `mujoco`."""
@@ -35,11 +37,17 @@ class VectorEnv(Protocol):
         """Begin an episode in the named environments (all by default): observations [len(rows), O]."""
 
     def step(self, actions: NDArray[np.floating[Any]], rows: Rows | None = None) -> Step:
-        """One step of the named environments (all by default), actions [len(rows), A]: observations, rewards,
-        terminated, truncated. An ended environment has to be reset before its next step."""
+        """Take one step of the named environments (all by default) with actions [len(rows), A].
+
+        An environment whose episode has ended has to be reset before its next step.
+
+        Returns:
+            Observations [len(rows), O], rewards, terminated and truncated, each [len(rows)].
+        """
 
     def close(self) -> None:
         """Free the simulators."""
 
 
 MakeVector = Callable[[str, int, int], VectorEnv]
+"""Makes environments of an id, so many, with the first one's seed."""

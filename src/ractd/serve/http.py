@@ -62,7 +62,7 @@ def allowed(authorization: list[str], key: bytes | None) -> bool:
 
 
 def health(server: Serving, connection: ServerConnection) -> Response:
-    """200 unless the policy hangs."""
+    """Answer 200 unless the policy hangs."""
     began = server.batcher.began
     if began is not None and time.monotonic() - began > STUCK_SECONDS:
         return connection.respond(
@@ -72,20 +72,20 @@ def health(server: Serving, connection: ServerConnection) -> Response:
 
 
 def readiness(server: Serving, connection: ServerConnection) -> Response:
-    """200 while new clients are welcome."""
+    """Answer 200 while new clients are welcome."""
     if server.draining:
         return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "draining\n")
     return connection.respond(HTTPStatus.OK, "ready\n")
 
 
 def metrics(server: Serving, connection: ServerConnection) -> Response:
-    """Everything that is counted."""
+    """Answer with everything that is counted."""
     text = server.metrics.text().decode()
     return _typed(connection.respond(HTTPStatus.OK, text), "text/plain; version=0.0.4; charset=utf-8")
 
 
 def contract(server: Serving, connection: ServerConnection) -> Response:
-    """What the policy takes and gives."""
+    """Answer with what the policy takes and gives."""
     text = json.dumps(server.batcher.policy.contract, indent=2) + "\n"
     return _typed(connection.respond(HTTPStatus.OK, text), "application/json")
 

@@ -99,12 +99,12 @@ class Maze:
         return self._ways[1]
 
     def cell_of(self, positions: NDArray[np.floating[Any]]) -> Ints:
-        """Row and column of the cell that a position lies in, [..., 2], clipped to the map."""
+        """Return row and column of the cell that a position lies in, [..., 2], clipped to the map."""
         cells = np.floor(positions - (CENTRE - 0.5)).astype(np.int64)
         return np.asarray(np.clip(cells, 0, np.array(self.grid.shape) - 1))
 
     def number_of(self, positions: NDArray[np.floating[Any]]) -> Ints:
-        """The number in `cells` of the cell that a position lies in, [...]; -1 in a wall or cut off from the goal."""
+        """Return the number in `cells` of the cell that a position lies in, [...]; -1 in a wall or cut off from the goal."""
         rows, columns = np.moveaxis(self.cell_of(positions), -1, 0)
         return np.asarray(self.index[rows, columns])
 
@@ -129,7 +129,7 @@ class Maze:
 
 
 def parse_maze(text: str, name: str, where: str | None = None) -> Maze:
-    """A maze of one's own from its map; `where` names it in messages, by default its name.
+    """Make a maze of one's own from its map; `where` names it in messages, by default its name.
 
     Its step limit is 50 steps for each cell of the longest of the shortest ways to the goal, and at least 300 (D4RL's
     umaze). Raises RactdError for an empty map, an unknown character, ragged rows, an open border, no goal or several,
@@ -148,7 +148,7 @@ def parse_maze(text: str, name: str, where: str | None = None) -> Maze:
 
 
 def read_maze(path: str | Path, name: str | None = None) -> Maze:
-    """A maze of one's own from a text file, named as the file is by default; raises RactdError as `parse_maze` does."""
+    """Read a maze of one's own from a text file, named as the file is by default; raises RactdError as `parse_maze` does."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -160,7 +160,7 @@ def read_maze(path: str | Path, name: str | None = None) -> Maze:
 
 
 def _problems(lines: list[str]) -> Iterator[str]:
-    """What is wrong with a map, the first first: each check may rely on those before it."""
+    """Yield what is wrong with a map, the first first: each check may rely on those before it."""
     if not lines:
         yield f"the map is empty, expected rows of {LEGEND}"
     for row, line in enumerate(lines, 1):
@@ -193,7 +193,7 @@ def _problems(lines: list[str]) -> Iterator[str]:
 
 
 def _flood(open_cells: Bools, seed: Bools) -> tuple[Bools, int]:
-    """The open cells that a way through the sides of cells joins to the seed, and the steps to the farthest of them."""
+    """Return the open cells that a way through the sides of cells joins to the seed, and the steps to the farthest of them."""
     found, steps = seed, 0
     while True:
         grown = found.copy()
@@ -206,7 +206,7 @@ def _flood(open_cells: Bools, seed: Bools) -> tuple[Bools, int]:
 
 
 def _shortest_ways(index: Ints, cells: Ints) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
-    """Breadth-first search from many goals at once: distances and first steps between the cells, each [K, K]."""
+    """Search breadth-first from many goals at once: distances and first steps between the cells, each [K, K]."""
     count = len(cells)
     beside = cells[:, None] + NEIGHBOURS
     neighbours = index[beside[..., 0], beside[..., 1]]  # [K, 4]; -1, the last row below, for walls

@@ -23,7 +23,7 @@ MAX_SPEED = 5.0
 
 
 def mjcf(maze: Maze) -> str:
-    """The MuJoCo model of a maze, as XML: a ball on two slides and a box for each wall cell.
+    """Return the MuJoCo model of a maze, as XML: a ball on two slides and a box for each wall cell.
 
     Masses, motors, damping and contacts are those of D4RL's generated model (D4RL, `pointmaze/maze_model.py`). Its
     ground plane is left out: the ball can't leave its height, so the plane pushes against nothing.
@@ -75,7 +75,7 @@ class PointMass:
         self._first = mujoco.mj_stateSize(self._model, mujoco.mjtState.mjSTATE_TIME)
 
     def step(self, states: Floats, actions: NDArray[np.floating[Any]]) -> Floats:
-        """The states [B, 4] after one step of actions [B, 2], which are clipped to [-1, 1]."""
+        """Return the states [B, 4] after one step of actions [B, 2], which are clipped to [-1, 1]."""
         before = np.zeros((len(states), self._size))
         before[:, self._first : self._first + 4] = states
         velocities = before[:, self._first + 2 : self._first + 4]

@@ -78,7 +78,7 @@ class MazeVector:
         return self._states[rows].astype(np.float32)
 
     def step(self, actions: NDArray[np.floating[Any]], rows: Rows | None = None) -> Step:
-        """One step of the named environments (all by default), actions [len(rows), 2], clipped to [-1, 1].
+        """Take one step of the named environments (all by default) with actions [len(rows), 2], clipped to [-1, 1].
 
         Returns observations, rewards, terminated (never) and truncated (at the step limit).
         """
@@ -97,7 +97,7 @@ class MazeVector:
 
 
 def maze_vector(maze: Maze, settings: EnvironmentSettings = REGISTERED) -> MakeVector:
-    """What `ractd.envs.evaluate` takes as `make`, for one maze; raises RactdError for settings that are not the maze's."""
+    """Return what makes a maze's environments, for `evaluate`; raises `RactdError` for settings that are not the maze's."""
     if settings not in (REGISTERED, EnvironmentSettings(max_episode_steps=maze.max_episode_steps)):
         raise RactdError(
             f"{maze.env_id} has its own step limit, {maze.max_episode_steps}, no arguments and no wrappers; "
@@ -113,12 +113,12 @@ def maze_vector(maze: Maze, settings: EnvironmentSettings = REGISTERED) -> MakeV
 
 
 def draw_start(maze: Maze, generator: np.random.Generator) -> Floats:
-    """A state [4] that an episode starts in (D4RL's reset): one of the maze's start cells, a little off, nearly at rest."""
+    """Return a state [4] that an episode starts in (D4RL's reset): one of the maze's start cells, a little off, nearly at rest."""
     cell = maze.starts[generator.integers(len(maze.starts))]
     position = cell + generator.uniform(-POSITION_NOISE, POSITION_NOISE, 2)
     return np.concatenate([position, VELOCITY_NOISE * generator.standard_normal(2)])
 
 
 def reward(maze: Maze, states: Floats) -> Floats:
-    """1 for states [..., 4] within `GOAL_RADIUS` of the goal, else 0."""
+    """Return 1 for states [..., 4] within `GOAL_RADIUS` of the goal, else 0."""
     return np.asarray(np.linalg.norm(states[..., :2] - maze.goal, axis=-1) <= GOAL_RADIUS, np.float64)
