@@ -10,6 +10,7 @@ from dataset_factory import make
 
 from ractd import validate
 from ractd.data import OfflineDataset, load_dataset
+from ractd.data.findings import located
 from ractd.data.range_checks import check_ranges
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
@@ -17,7 +18,7 @@ SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 
 def told(data: OfflineDataset) -> list[str]:
     """Return what the checks say, and that `validate` says it too."""
-    messages = [finding.message for finding in check_ranges(data, f"dataset {data.name!r}")]
+    messages = [finding.message for finding in located(check_ranges(data), data.where)]
     assert set(messages) <= {finding.message for finding in validate(data) if finding.level == "warning"}
     return messages
 
@@ -94,10 +95,10 @@ def test_numbers_of_a_few_rows_and_halves_and_many_whole_numbers_are_no_choices(
     halves, many = make([70_000]), make([70_000])
     halves.actions[:, 1] = (np.arange(70_000) % 3) / 2
     many.actions[:, 1] = np.arange(70_000) // 1000
-    assert [finding for data in (few, halves, many) for finding in check_ranges(data, "x")] == []
+    assert [finding for data in (few, halves, many) for finding in check_ranges(data)] == []
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="skipped: the shared example datasets are not on this machine")
 @pytest.mark.parametrize("path", sorted(SHARED.glob("*.hdf5")), ids=lambda path: path.stem)
 def test_nothing_is_said_about_the_gym_sets(path):
-    assert list(check_ranges(load_dataset(path), path.stem)) == []
+    assert list(check_ranges(load_dataset(path))) == []

@@ -16,8 +16,8 @@ from dataset_factory import arrays, make, save_fields
 from ractd import validate
 from ractd.data import load_dataset, write_hdf5
 from ractd.data.dataset import OfflineDataset
-from ractd.data.ends import judge
-from ractd.data.fields import stop_at_errors
+from ractd.data.ends import kind_by_data
+from ractd.data.findings import stop_at_errors
 from ractd.data.returns import resolved_penalty
 from ractd.envs.validation import examine
 from ractd.errors import RactdError
@@ -69,7 +69,7 @@ LIMIT = robot([50] * 4, [True] * 4, step=1.0, bonus=0.0)
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e3])
 def test_the_data_tell_what_terminals_mean_whatever_their_scale(data, kind, why, scale):
     data = replace(data, rewards=data.rewards * np.float32(scale))
-    found, told = judge(data)
+    found, told = kind_by_data(data)
     assert found == kind
     assert why in told
     assert set(data.ends.counts) == {kind, "cut"} if not data.terminals[data.episode_ends - 1].all() else {kind}
@@ -87,7 +87,7 @@ def test_returns_are_compared_by_the_share_of_pairs():
         exact = data.episode_returns()
         pairs = terminal.sum() * (~terminal).sum()
         share = mannwhitneyu(exact[terminal], exact[~terminal]).statistic / pairs
-        found, told = judge(data)
+        found, told = kind_by_data(data)
         assert found == kind
         if kind != "unclear":
             assert f"in {max(share, 1 - share):.0%} of pairs" in told
@@ -119,7 +119,7 @@ def test_on_the_nine_gym_sets_the_penalty_is_the_papers(path):
     falls = data.terminals[data.episode_ends - 1]
     np.testing.assert_array_equal(data.ends.are("failure"), falls)
     if falls.any():  # and the data alone say the same
-        assert judge(data)[0] == "failure"
+        assert kind_by_data(data)[0] == "failure"
         assert data.final_observation_known.all()
 
 

@@ -66,20 +66,21 @@ def episode_ends(dataset: OfflineDataset) -> EpisodeEnds:
         kind, source = dataset.terminals_mean, "as was said with --ends"
         succeeded = np.zeros(len(last), np.bool_)
     else:
-        kind, source = _by_environment(dataset) or judge(dataset)
+        kind, source = kind_by_environment(dataset) or kind_by_data(dataset)
         succeeded = np.zeros(len(last), np.bool_)
     kinds[terminal] = KINDS.index(kind)  # type: ignore[arg-type]
     kinds[succeeded] = KINDS.index("success")
     return EpisodeEnds(kinds, source if terminal.any() or succeeded.any() else "")
 
 
-def _by_environment(dataset: OfflineDataset) -> tuple[Kind, str] | None:
+def kind_by_environment(dataset: OfflineDataset) -> tuple[Kind, str] | None:
+    """Return what the environment ends episodes for, and how it is known; None where it isn't."""
     if dataset.env_id is not None and FALLS.fullmatch(dataset.env_id):
         return "failure", f"{dataset.env_id} ends an episode when its robot falls"
     return None
 
 
-def judge(dataset: OfflineDataset) -> tuple[Kind, str]:
+def kind_by_data(dataset: OfflineDataset) -> tuple[Kind, str]:
     """Return what terminals seem to mean by rewards and returns alone, and why; `unclear` where these don't agree.
 
     Two things are looked at: the typical reward on terminal rows among those of the other rows, and the returns of the
@@ -93,7 +94,7 @@ def judge(dataset: OfflineDataset) -> tuple[Kind, str]:
     longest = int(lengths.max())
     if terminal.sum() >= FEWEST and longest > 1 and (lengths[terminal] == longest).all():
         return "cut", f"all of them come after exactly {longest:,} steps, as a time limit's do"
-    verdicts = [found for found in (reward_verdict(dataset), _return_verdict(dataset, terminal)) if found]
+    verdicts = [found for found in (kind_by_rewards(dataset), kind_by_returns(dataset, terminal)) if found]
     if not verdicts:
         return "unclear", "neither rewards nor returns tell"
     if len({kind for kind, _ in verdicts}) > 1:
@@ -101,7 +102,7 @@ def judge(dataset: OfflineDataset) -> tuple[Kind, str]:
     return verdicts[0][0], " and ".join(why for _, why in verdicts)
 
 
-def reward_verdict(dataset: OfflineDataset) -> tuple[Kind, str] | None:
+def kind_by_rewards(dataset: OfflineDataset) -> tuple[Kind, str] | None:
     """Return what the rewards of terminal rows say, beside those of the other rows, and how; None where they say nothing."""
     others = dataset.rewards[~dataset.terminals]
     if not len(others) or not dataset.terminals.any():
@@ -115,7 +116,8 @@ def reward_verdict(dataset: OfflineDataset) -> tuple[Kind, str] | None:
     return None
 
 
-def _return_verdict(dataset: OfflineDataset, terminal: NDArray[np.bool_]) -> tuple[Kind, str] | None:
+def kind_by_returns(dataset: OfflineDataset, terminal: NDArray[np.bool_]) -> tuple[Kind, str] | None:
+    """Return what the returns of episodes that `terminal` [E] ended say, beside the others', and how; None for nothing."""
     if min(terminal.sum(), (~terminal).sum()) < FEWEST:
         return None
     returns = dataset.episode_returns()
@@ -129,3 +131,19 @@ def _return_verdict(dataset: OfflineDataset, terminal: NDArray[np.bool_]) -> tup
     if share > MOSTLY:
         return "success", f"episodes that end so have more than the others in {share:.0%} of pairs"
     return None
+
+
+def describe_ends(dataset: OfflineDataset, penalty: float) -> str:
+    """Return in a sentence how episodes end, who says so, and what a failure costs."""
+    spread = float(dataset.episode_returns().std())
+    share = f", {abs(penalty) / spread:.2g} of the returns' standard deviation" if spread and penalty else ""
+    how = {
+        "failure": f"by a failure: {penalty:+g} at each{share}" if penalty else "by a failure: no penalty",
+        "success": "by a success: no penalty",
+        "unclear": "by a terminal that may be either: no penalty",
+    }
+    parts = []
+    for kind, count in dataset.ends.counts.items():
+        episodes, verb, are = (f"{count:,} episodes", "end", "are") if count > 1 else ("1 episode", "ends", "is")
+        parts.append(f"{episodes} {are} cut" if kind == "cut" else f"{episodes} {verb} {how[kind]}")
+    return "; ".join(parts) + (f" ({dataset.ends.source})" if dataset.ends.source else "")

@@ -10,22 +10,18 @@ import difflib
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ractd.data.dataset import CONTINUOUS
-from ractd.data.end_fields import (
-    MARKS,
-    MIXED,
-    SUCCESSES,
-    advice_without_terminals,
-)
+from ractd.data.end_fields import MARKS, MIXED, SUCCESSES, advice_without_terminals
 from ractd.data.environment import REGISTERED, EnvironmentSettings, settings_for
+from ractd.data.findings import Finding, error, warning
 from ractd.data.ranges import BLOCK_ROWS
 from ractd.data.rewards import is_maze
 from ractd.errors import RactdError
@@ -52,19 +48,6 @@ MATRICES = ("observations", "actions", GOALS)
 FLAGS = ("terminals", "timeouts", SUCCESSES, MARKS)
 DAMAGE = (OSError, EOFError, RuntimeError, ValueError, zlib.error, zipfile.BadZipFile)
 """What h5py, zipfile and zlib raise on a damaged file."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong (`error`) or suspicious (`warning`) about a dataset, in one sentence."""
-
-    level: Literal["error", "warning"]
-    message: str
-    key: str = ""
-    """What it is about, where that matters: an error that a user may know better about is named so in `--accept`."""
-
-    def __str__(self) -> str:
-        return f"{self.level}: {self.message}"
 
 
 @dataclass(frozen=True)
@@ -100,6 +83,7 @@ class Source:
     terminals_mean: TerminalsMean | None = None
     """What the user says that terminals are."""
     notes: tuple[Finding, ...] = ()
+    """What its reader found, `where` left out."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -119,33 +103,6 @@ class Source:
         )
 
 
-def rows_told(rows: Array) -> str:
-    """Return rows [K] as the beginning of a sentence, with its verb."""
-    return f"row {rows[0]:,} has" if len(rows) == 1 else f"{len(rows):,} rows, the first {rows[0]:,}, have"
-
-
-ACCEPTABLE = ("one-episode", "equal-returns")
-"""Errors that a user may know better about: `--accept` makes warnings of them."""
-
-
-def stop_at_errors(findings: Iterable[Finding], accept: Collection[str] = ()) -> list[Finding]:
-    """Return findings with the errors named in `accept`, of `ACCEPTABLE`, as warnings.
-
-    Raises:
-        RactdError: with the first error that is left and the number of others, or for a name that is none.
-    """
-    unknown = [name for name in accept if name not in ACCEPTABLE]
-    if unknown:
-        raise RactdError(f"accept has {unknown[0]!r}, expected some of {', '.join(ACCEPTABLE)}")
-    left = [replace(finding, level="warning") if finding.key in accept else finding for finding in findings]
-    errors = [finding.message for finding in left if finding.level == "error"]
-    if errors:
-        more = len(errors) - 1
-        rest = f" ({more} more problem{'s' if more > 1 else ''}: `ractd data validate` lists all)" if more else ""
-        raise RactdError(errors[0] + rest)
-    return left
-
-
 def field_of(array: Array) -> Field:
     """Return a field over an array that is in memory."""
 
@@ -156,7 +113,7 @@ def field_of(array: Array) -> Field:
     return Field(array.shape, array.dtype, blocks, array)
 
 
-def texts(found: Mapping[str, Any], where: str) -> tuple[dict[str, str], tuple[Finding, ...]]:
+def texts(found: Mapping[str, Any]) -> tuple[dict[str, str], tuple[Finding, ...]]:
     """Return a file's `METADATA` as text, "" where there is none, with an error for each that is something else."""
     metadata, notes = dict.fromkeys(METADATA, ""), []
     for key, value in found.items():
@@ -167,7 +124,7 @@ def texts(found: Mapping[str, Any], where: str) -> tuple[dict[str, str], tuple[F
         elif value is not None and getattr(value, "shape", ()) is not None:
             dtype, shape = getattr(value, "dtype", type(value).__name__), getattr(value, "shape", ())
             what = f"{key!r} has dtype {dtype}" + (f" and shape {shape}" if shape else "")
-            notes.append(Finding("error", f"{where}: {what}, expected one text; write it as such, or leave it out"))
+            notes.append(error(f"{what}, expected one text; write it as such, or leave it out"))
     return metadata, tuple(notes)
 
 
@@ -175,8 +132,8 @@ def settings_in(text: str) -> EnvironmentSettings:
     """Read what a file says of its environment besides the id, JSON; data whose environment can't be made is data all the same."""
     try:
         return from_json(EnvironmentSettings, json.loads(text), Path("env_settings")) if text else REGISTERED
-    except (RactdError, ValueError) as error:
-        return EnvironmentSettings(fault=f"its settings can't be used ({error})")
+    except (RactdError, ValueError) as fault:
+        return EnvironmentSettings(fault=f"its settings can't be used ({fault})")
 
 
 def check_layout(source: Source, names: Mapping[str, str]) -> Iterator[Finding]:
@@ -185,7 +142,7 @@ def check_layout(source: Source, names: Mapping[str, str]) -> Iterator[Finding]:
     listed = ", ".join(repr(name) for name in sorted({*stored, *source.unreadable})) or "nothing"
     for name in source.names:
         if name in source.unreadable:
-            yield Finding("error", f"{source.where}: field {name!r} {source.unreadable[name]}")
+            yield error(f"field {name!r} {source.unreadable[name]}")
             continue
         if name in source.fields:
             yield from layout_of(source, name)
@@ -197,23 +154,20 @@ def check_layout(source: Source, names: Mapping[str, str]) -> Iterator[Finding]:
             advice = advice_without_terminals(names)
             if advice is not None:
                 advice = source.hint or advice
-                yield Finding("error", f"{source.where}: field {name!r} is missing, found {listed}; {advice}")
+                yield error(f"field {name!r} is missing, found {listed}; {advice}")
             elif MARKS in names and names[MARKS].lower() not in MIXED:
-                yield Finding(
-                    "warning",
-                    f"{source.where}: field {names[MARKS]!r} says where episodes end and nothing says why, so they are taken as "
-                    "cut there; add 'terminals' (bool, one a row) where the environment ended them",
+                yield warning(
+                    f"field {names[MARKS]!r} says where episodes end and nothing says why, so they are taken as cut there; add "
+                    "'terminals' (bool, one a row) where the environment ended them"
                 )
         elif name in REQUIRED or (name == "rewards" and (meant or source.hint)):
             advice = f"rename {meant!r} to {name!r}" if meant else source.hint or f"add it ({_expected(name)})"
-            yield Finding("error", f"{source.where}: field {name!r} is missing, found {listed}; {advice}")
+            yield error(f"field {name!r} is missing, found {listed}; {advice}")
         elif meant:
-            yield Finding("error", f"{source.where}: field {meant!r} is not D4RL's name, rename it to {name!r}")
+            yield error(f"field {meant!r} is not D4RL's name, rename it to {name!r}")
         elif name == "timeouts" and MARKS not in names and source.episode_limit is None:
-            yield Finding(
-                "warning",
-                f"{source.where}: no field 'timeouts', so only terminals end an episode; "
-                "if a time limit ended some, add it (bool, one a row)",
+            yield warning(
+                "no field 'timeouts', so only terminals end an episode; if a time limit ended some, add it (bool, one a row)"
             )
     lengths = {
         source.fields[name].stored_as or name: source.fields[name].shape[0]
@@ -221,14 +175,10 @@ def check_layout(source: Source, names: Mapping[str, str]) -> Iterator[Finding]:
         if name in source.fields and source.fields[name].shape and not holds_counts(source, name)
     }
     if 0 in lengths.values():
-        yield Finding(
-            "error", f"{source.where}: {', '.join(k for k, n in lengths.items() if n == 0)} is empty: no transitions"
-        )
+        yield error(f"{', '.join(k for k, n in lengths.items() if n == 0)} is empty: no transitions")
     elif len(set(lengths.values())) > 1:
         found = ", ".join(f"{name} {rows:,}" for name, rows in lengths.items())
-        yield Finding(
-            "error", f"{source.where}: fields have different lengths ({found}), expected one row a transition in each"
-        )
+        yield error(f"fields have different lengths ({found}), expected one row a transition in each")
 
 
 def _expected(name: str) -> str:
@@ -259,18 +209,11 @@ def layout_of(source: Source, name: str) -> Iterator[Finding]:
     shape, dtype = source.fields[name].shape, source.fields[name].dtype
     called = source.fields[name].stored_as or name
     if name == "actions" and dtype.kind in "iub":
-        yield Finding(
-            "error", f"{source.where}: field {name!r} has dtype {dtype}, expected {_expected(name)}; {CONTINUOUS}"
-        )
+        yield error(f"field {name!r} has dtype {dtype}, expected {_expected(name)}; {CONTINUOUS}")
     elif dtype.kind not in "fiub":
-        yield Finding(
-            "error",
-            f"{source.where}: field {called!r} has dtype {dtype}, expected {_expected(name)}; save it again as such",
-        )
+        yield error(f"field {called!r} has dtype {dtype}, expected {_expected(name)}; save it again as such")
     elif name in MATRICES and (len(shape) != 2 or shape[1] == 0):
         advice = "reshape it to (N, 1)" if len(shape) == 1 else "flatten each row"
-        yield Finding(
-            "error", f"{source.where}: field {called!r} has shape {shape}, expected (N, dimensions); {advice}"
-        )
+        yield error(f"field {called!r} has shape {shape}, expected (N, dimensions); {advice}")
     elif name not in MATRICES and len(shape) != 1 and not (len(shape) == 2 and shape[1] == 1):
-        yield Finding("error", f"{source.where}: field {called!r} has shape {shape}, expected (N,)")
+        yield error(f"field {called!r} has shape {shape}, expected (N,)")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ractd.data.dataset import OfflineDataset, describe
-from ractd.data.end_checks import told_of_ends
+from ractd.data.ends import describe_ends
 from ractd.data.formats import d4rl
 from ractd.data.ranges import BLOCK_ROWS
 from ractd.data.returns import resolved_penalty
@@ -39,7 +39,7 @@ def summarize(dataset: OfflineDataset) -> dict[str, Any]:
         "score": None if score is None else distribution(score),
         "length": distribution(dataset.episode_lengths),
         "reward": distribution(dataset.rewards),
-        "told_of_ends": told_of_ends(dataset, resolved_penalty(dataset, None)),
+        "ends_mean": describe_ends(dataset, resolved_penalty(dataset, None)),
         "ends": {
             "terminal": int(terminal.sum()),
             "timeout": int(timeout.sum()),

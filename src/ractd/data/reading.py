@@ -8,14 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ractd.data.dataset import OfflineDataset
-from ractd.data.end_fields import (
-    MARKS,
-    SUCCESSES,
-    marks_of_counts,
-    names_of_ends,
-    rows_after_ends,
-    settle_ends,
-)
+from ractd.data.end_fields import MARKS, SUCCESSES, marks_of_counts, names_of_ends, rows_after_ends, settle_ends
 from ractd.data.fields import (
     DAMAGE,
     FLAGS,
@@ -23,14 +16,12 @@ from ractd.data.fields import (
     MATRICES,
     NEXT,
     Array,
-    Finding,
     Source,
     check_layout,
     holds_counts,
     layout_of,
-    rows_told,
-    stop_at_errors,
 )
+from ractd.data.findings import Finding, error, has_errors, located, rows_have, stop_at_errors, warning
 from ractd.data.rewards import settle_rewards
 from ractd.errors import RactdError
 
@@ -48,38 +39,50 @@ def read(source: Source) -> tuple[OfflineDataset | None, list[Finding]]:
 
     A dataset with numbers that are not finite is returned, for whoever goes on looking; the findings say so.
     """
+    findings: list[Finding] = []
+    return _read(source, findings), located(findings, source.where)
+
+
+def _read(source: Source, findings: list[Finding]) -> OfflineDataset | None:
     names = names_of_ends(source.fields)
     renamed = {ours: replace(source.fields[name], stored_as=name) for ours, name in names.items()}
     source = replace(source, fields={**source.fields, **renamed})
-    findings = [*source.notes, *check_layout(source, names)]
-    sound = not any(finding.level == "error" for finding in findings)
+    findings += [*source.notes, *check_layout(source, names)]
     arrays: dict[str, Array] = {}
+    sound = not has_errors(findings)
     for name in source.names:
         if name in source.fields and not any(layout_of(source, name)):
-            array, found = (_read_counts if holds_counts(source, name) else read_field)(source, name)
-            findings += found
-            if array is not None:
-                arrays[name] = array
-            sound = sound and array is not None
+            try:
+                arrays[name], fault = (_read_counts if holds_counts(source, name) else read_field)(source, name)
+                findings += [error(fault)] if fault else []
+            except RactdError as unreadable:
+                findings.append(error(str(unreadable).removeprefix(f"{source.where}: ")))
+                sound = False
     if not sound:
-        return None, findings
-    rows = len(arrays["observations"])
+        return None
+    observations = arrays["observations"]
     terminals, timeouts = settle_ends(
-        names, rows, arrays.get("terminals"), arrays.get("timeouts"), arrays.pop(MARKS, None)
+        names, len(observations), arrays.get("terminals"), arrays.get("timeouts"), arrays.pop(MARKS, None)
     )
     arrays["terminals"] = terminals
     arrays["timeouts"] = _implied_timeouts(terminals, source.episode_limit) if timeouts is None else timeouts
-    if any(finding.level == "error" for finding in findings):
-        return _dataset(source, arrays, None), findings
-    kept = ~rows_after_ends(arrays["observations"], terminals, arrays["timeouts"])
-    final, found = read_next_observations(source, arrays["observations"], terminals | arrays["timeouts"], kept)
+    if has_errors(findings):
+        return _dataset(source, arrays, None)
+    kept = ~rows_after_ends(observations, terminals, arrays["timeouts"])
+    final, doubts = read_next_observations(source, observations, terminals | arrays["timeouts"], kept)
     if not kept.all():
-        findings.append(_left_out(source, kept))
-        arrays = {name: array[kept] for name, array in arrays.items()}
+        rows = np.flatnonzero(~kept)
+        findings.append(
+            warning(
+                f"{len(rows):,} terminals, the first in row {rows[0]:,}, stand right after another on the same way, as near a "
+                "goal; an episode ends at the first of them, and the others are left out"
+            )
+        )
         # The row before those left out ends its episode already: its own terminal is the first of the run.
+        arrays = {name: array[kept] for name, array in arrays.items()}
     dataset, sentence = settle_rewards(_dataset(source, arrays, final))
-    rewards = [Finding("warning", f"{source.where}: {sentence}")] if sentence else []
-    return dataset, findings + found + rewards
+    findings += map(warning, [*doubts, sentence] if sentence else doubts)
+    return dataset
 
 
 def _dataset(source: Source, arrays: Mapping[str, Array], final: Array | None) -> OfflineDataset:
@@ -103,23 +106,19 @@ def _dataset(source: Source, arrays: Mapping[str, Array], final: Array | None) -
     )
 
 
-def _left_out(source: Source, kept: Array) -> Finding:
-    rows = np.flatnonzero(~kept)
-    return Finding(
-        "warning",
-        f"{source.where}: {len(rows):,} terminals, the first in row {rows[0]:,}, stand right after another on the same way, as "
-        "near a goal; an episode ends at the first of them, and the others are left out",
-    )
-
-
 def read_next_observations(
     source: Source, observations: Array, ends: Array, kept: Array
-) -> tuple[Array | None, list[Finding]]:
-    """Return the observation after the last action of each episode that is kept, [E, O], None where it isn't known, and findings.
+) -> tuple[Array | None, list[str]]:
+    """Return the observation after the last action of each episode that is kept, [E, O], None where it isn't known, and doubts.
 
-    `observations` [N, O], `ends` [N] (True where an episode ends) and `kept` [N] are those of all rows of the source. Next
-    observations that at most ends are the next episode's first one were made by shifting: they are no final ones. Inside an
-    episode they are the next row's observation, or the episode ended there unmarked. Each is a warning.
+    Next observations that at most ends are the next episode's first one were made by shifting: they are no final ones. Inside
+    an episode they are the next row's observation, or the episode ended there unmarked.
+
+    Args:
+        source: what has them, or not.
+        observations: [N, O], of all its rows.
+        ends: [N], True where an episode ends.
+        kept: [N], False for rows that are left out.
     """
     stored = source.fields.get(NEXT)
     if stored is None or stored.shape != observations.shape or stored.dtype.kind not in "fiu":
@@ -143,29 +142,31 @@ def read_next_observations(
             broken.append(row[gap.any(axis=1)])
             at += len(block)
     except (*DAMAGE, RactdError):
-        message = f"{source.where}: field {NEXT!r} can't be read from row {at} on; it isn't used"
-        return None, [Finding("warning", message)]
-    findings = []
+        return None, [f"field {NEXT!r} can't be read from row {at} on; it isn't used"]
+    doubts = []
     unmarked = np.concatenate(broken)
     if len(unmarked):
-        message = (
-            f"{source.where}: {rows_told(unmarked)} no end, yet the next row's observation isn't their {NEXT!r}; "
-            "an episode ends there unmarked, set 'timeouts' (or 'terminals')"
+        doubts.append(
+            f"{rows_have(unmarked)} no end, yet the next row's observation isn't their {NEXT!r}; an episode ends there "
+            "unmarked, set 'timeouts' (or 'terminals')"
         )
-        findings.append(Finding("warning", message))
     final[~np.isfinite(final).all(axis=1)] = np.nan
     shifted = (final[:-1] == observations[first]).all(axis=1)
-    if len(shifted) and shifted.mean() > 0.5:
-        message = (
-            f"{source.where}: field {NEXT!r} has the next episode's first observation at {shifted.sum():,} of {len(last):,} "
-            "ends, so it was made by shifting 'observations'; what episodes ended with is taken as unknown"
-        )
-        return None, [*findings, Finding("warning", message)]
-    return final, findings
+    if not len(shifted) or shifted.mean() <= 0.5:
+        return final, doubts
+    doubts.append(
+        f"field {NEXT!r} has the next episode's first observation at {shifted.sum():,} of {len(last):,} ends, so it was made "
+        "by shifting 'observations'; what episodes ended with is taken as unknown"
+    )
+    return None, doubts
 
 
-def read_field(source: Source, name: str) -> tuple[Array | None, list[Finding]]:
-    """Read one field in blocks as float32 (bool for flags); the second item says where it is damaged or not finite."""
+def read_field(source: Source, name: str) -> tuple[Array, str]:
+    """Read one field in blocks as float32 (bool for flags), with a sentence where numbers are not finite.
+
+    Raises:
+        RactdError: where it can't be read.
+    """
     stored = source.fields[name]
     called = stored.stored_as or name
     dtype = np.dtype(np.bool_ if name in FLAGS else np.float32)
@@ -181,33 +182,23 @@ def read_field(source: Source, name: str) -> tuple[Array | None, list[Finding]]:
                 with np.errstate(over="ignore"):
                     part[:] = block
             odd = ~np.isfinite(block if name in FLAGS else part)
-            if odd.any():
-                bad += int(odd.sum())
+            if odd.any() and not first:
                 row, column = np.argwhere(odd)[0]
-                if not first:
-                    value = block[row, column]
-                    kind = "NaN" if np.isnan(value) else "too large for float32" if np.isfinite(value) else "infinite"
-                    first = f"row {at + row}" + (f", dimension {column}" if name in MATRICES else "") + f" is {kind}"
+                value = block[row, column]
+                kind = "NaN" if np.isnan(value) else "too large for float32" if np.isfinite(value) else "infinite"
+                first = f"row {at + row}" + (f", dimension {column}" if name in MATRICES else "") + f" is {kind}"
+            bad += int(odd.sum())
             at += len(block)
-    except RactdError as error:
-        return None, [Finding("error", str(error))]
-    except DAMAGE as error:
-        what = f"field {called!r} can't be read from row {at} on ({_line(error)})"
-        return None, [Finding("error", f"{source.where}: {what}; the file is damaged or cut off, copy it again")]
+    except DAMAGE as fault:
+        what = f"field {called!r} can't be read from row {at} on ({_line(fault)})"
+        raise RactdError(f"{what}; the file is damaged or cut off, copy it again") from fault
     if at != rows:
-        return None, [
-            Finding("error", f"{source.where}: field {called!r} ends at row {at} of {rows}; the file is cut off")
-        ]
-    findings = []
-    if bad:
-        findings.append(
-            Finding(
-                "error",
-                f"{source.where}: field {called!r} holds {bad:,} number{'s' if bad > 1 else ''} not finite in float32; "
-                f"{'the first, ' if bad > 1 else ''}{first}; drop or repair those episodes",
-            )
-        )
-    return out if name in MATRICES else out.reshape(rows), findings
+        raise RactdError(f"field {called!r} ends at row {at} of {rows}; the file is cut off")
+    out = out if name in MATRICES else out.reshape(rows)
+    if not bad:
+        return out, ""
+    numbers, what = ("numbers", f"the first, {first}") if bad > 1 else ("number", first)
+    return out, f"field {called!r} holds {bad:,} {numbers} not finite in float32; {what}; drop or repair those episodes"
 
 
 def _implied_timeouts(terminals: Array, limit: int | None) -> Array:
@@ -219,23 +210,20 @@ def _implied_timeouts(terminals: Array, limit: int | None) -> Array:
     return timeouts
 
 
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _line(fault: BaseException) -> str:
+    return (str(fault).strip().splitlines() or [type(fault).__name__])[0]
 
 
-def _read_counts(source: Source, name: str) -> tuple[Array | None, list[Finding]]:
+def _read_counts(source: Source, name: str) -> tuple[Array, str]:
     stored, rows = source.fields[name], source.fields["observations"].shape[0]
     try:
         counts = np.concatenate(list(stored.blocks()))
-    except DAMAGE as error:
-        return None, [Finding("error", f"{source.where}: field {stored.stored_as!r} can't be read ({_line(error)})")]
+    except DAMAGE as fault:
+        raise RactdError(f"field {stored.stored_as!r} can't be read ({_line(fault)})") from fault
     marks = marks_of_counts(counts, rows) if not np.isin(counts, (0, 1)).all() or len(counts) != rows else counts != 0
     if marks is None:
-        return None, [
-            Finding(
-                "error",
-                f"{source.where}: field {stored.stored_as!r} should hold rising row numbers from 1 to {rows:,}, the row after each "
-                "episode's last one; save 'terminals' and 'timeouts' (bool, one a row) instead",
-            )
-        ]
-    return marks, []
+        raise RactdError(
+            f"field {stored.stored_as!r} should hold rising row numbers from 1 to {rows:,}, the row after each episode's "
+            "last one; save 'terminals' and 'timeouts' (bool, one a row) instead"
+        )
+    return marks, ""

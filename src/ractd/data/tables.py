@@ -47,7 +47,7 @@ def summary_table(dataset: OfflineDataset) -> Table:
         "transitions": f"{facts['transitions']:,} in {facts['memory_bytes'] / 2**20:,.1f} MiB",
         "episodes": f"{facts['episodes']:,}: {ends['terminal']:,} terminated, {ends['timeout']:,} timed out, "
         f"{ends['cut_off']:,} cut off",
-        "what ends mean": facts["told_of_ends"],
+        "what ends mean": facts["ends_mean"],
         "dimensions": f"{facts['observation_dim']} observations, {facts['action_dim']} actions",
         "return": spread("return", 1),
         "normalised score": spread("score", 1) if facts["score"] else "no reference known",

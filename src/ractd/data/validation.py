@@ -1,27 +1,31 @@
-"""Everything that is wrong or suspicious about a dataset, each in one sentence."""
+"""Everything that is wrong or suspicious about a dataset, its environment apart."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ractd.data.dataset import Bools, Floats, Ints, OfflineDataset
-from ractd.data.end_checks import check_ends, check_returns
 from ractd.data.end_fields import SUCCESSES
-from ractd.data.fields import FORMS, GOALS, Finding, Source, field_of, rows_told
+from ractd.data.ends import FEWEST, kind_by_rewards
+from ractd.data.fields import FORMS, GOALS, Source, field_of
+from ractd.data.findings import Finding, error, has_errors, located, rows_have, warning
 from ractd.data.range_checks import check_ranges
 from ractd.data.ranges import BLOCK_ROWS
 from ractd.data.reading import read
 from ractd.data.registry import find_source
-from ractd.data.rewards import settle_rewards
+from ractd.data.returns import resolved_penalty
+from ractd.data.rewards import is_maze, settle_rewards
 from ractd.errors import RactdError
 from ractd.settings import TerminalsMean
 
 BOUND_TOLERANCE = 1e-4
 """Share of an action's range that float32 rounding may put it outside its bounds."""
+LARGEST_RETURN = 1e30
+"""Of an episode: squared errors of larger ones overflow once they are scaled."""
 
 
 def check_data(
@@ -39,24 +43,25 @@ def check_data(
     in_memory = dataset if isinstance(dataset, OfflineDataset) else None
     try:
         found = find_source(dataset) if in_memory is None else _source_of(in_memory)  # type: ignore[arg-type]
-    except RactdError as error:
-        return None, [Finding("error", str(error))]
+    except RactdError as unusable:
+        return None, [error(str(unusable))]
     source = found.with_options(env_id, env_steps, ends)
     data, findings = read(source)
-    if data is None or any(finding.level == "error" for finding in findings):
+    if data is None or has_errors(findings):
         return None, findings
     # A dataset in memory is taken as it is, but where rows were left out.
     if in_memory is not None and in_memory.num_transitions == data.num_transitions:
         options = {name: getattr(source, name) for name in ("env_id", "env_settings", "terminals_mean")}
         same = all(getattr(in_memory, name) == value for name, value in options.items())
         data, _ = settle_rewards(in_memory if same else replace(in_memory, **options))
-    where = data.where
-    findings += check_episodes(data, where)
-    findings += check_ends(data, where)
-    findings += check_returns(data, where, termination_penalty)
-    findings += check_spread(data, where)
-    findings += check_ranges(data, where)
-    return data, findings
+    checks = (
+        check_episodes(data),
+        check_ends(data),
+        check_returns(data, termination_penalty),
+        check_spread(data),
+        check_ranges(data),
+    )
+    return data, findings + [finding for check in checks for finding in located(check, data.where)]
 
 
 def _source_of(dataset: OfflineDataset) -> Source:
@@ -76,41 +81,92 @@ def _source_of(dataset: OfflineDataset) -> Source:
     )
 
 
-def check_episodes(data: OfflineDataset, where: str) -> Iterator[Finding]:
+def check_episodes(data: OfflineDataset) -> Iterator[Finding]:
     """Yield what is suspicious about where episodes end."""
     last, rows = int(data.episode_starts[-1]), data.num_transitions
     if not (data.terminals.any() or data.timeouts.any()):
-        yield Finding(
-            "error",
-            f"{where}: no row has a terminal or a timeout, so all {rows:,} rows are one episode without an end; "
-            "mark the ends in 'terminals' and 'timeouts', or take it as it is with --accept one-episode",
+        yield error(
+            f"no row has a terminal or a timeout, so all {rows:,} rows are one episode without an end; mark the ends in "
+            "'terminals' and 'timeouts', or take it as it is with --accept one-episode",
             "one-episode",
         )
         return
     if not (data.terminals[-1] or data.timeouts[-1]):
-        yield Finding(
-            "warning",
-            f"{where}: the last episode (rows {last:,} to {rows - 1:,}) has no end, it is taken as cut off there",
-        )
+        yield warning(f"the last episode (rows {last:,} to {rows - 1:,}) has no end, it is taken as cut off there")
     if data.num_episodes == 1:
-        yield Finding("warning", f"{where}: one episode only, so nothing can be held out to measure the return model")
+        yield warning("one episode only, so nothing can be held out to measure the return model")
     short = int((data.episode_lengths == 1).sum())
     if short and data.num_episodes > 1:
-        yield Finding(
-            "warning",
-            f"{where}: {short:,} of {data.num_episodes:,} episodes have one row only; if steps are not decisions of their own, an "
-            "end is marked too often",
+        yield warning(
+            f"{short:,} of {data.num_episodes:,} episodes have one row only; if steps are not decisions of their own, an end is "
+            "marked too often"
         )
 
 
-def check_spread(data: OfflineDataset, where: str) -> Iterator[Finding]:
+def check_ends(data: OfflineDataset) -> Iterator[Finding]:
+    """Yield what is doubtful about what the terminals are taken to mean."""
+    ends, lengths = data.ends, data.episode_lengths
+    terminal = data.terminals[data.episode_ends - 1]
+    count = int(terminal.sum())
+    say = "say what they are with --ends failure or --ends success"
+    if ends.are("unclear").any():
+        yield warning(
+            f"whether the {count:,} terminals are failures or successes can't be told ({ends.source}), so no penalty is "
+            f"applied; {say}"
+        )
+    elif count and ends.are("cut")[terminal].any():
+        yield warning(
+            f"the {count:,} terminals are taken for a time limit: {ends.source}; mark them in 'timeouts', or {say}"
+        )
+    elif count:
+        at_limit = terminal & (lengths == lengths.max())
+        if at_limit.sum() >= FEWEST and at_limit.sum() < count:
+            yield warning(
+                f"{at_limit.sum():,} of {count:,} terminals come after exactly {lengths.max():,} steps, the most there are; "
+                "if a time limit ended those episodes, mark them in 'timeouts' instead"
+            )
+        paid = kind_by_rewards(data)
+        if paid is not None and not ends.are(paid[0])[terminal].any():
+            taken = "failures" if ends.are("failure").any() else "successes"
+            yield warning(f"terminals are taken for {taken} ({ends.source}), and yet {paid[1]}; {say}")
+
+
+def check_returns(data: OfflineDataset, asked: float | None) -> Iterator[Finding]:
+    """Yield returns that can't be computed with, don't differ, or spread less than a failure costs: as `asked`, or by default."""
+    if not data.has_rewards:
+        return
+    episodes = np.add.reduceat(np.abs(data.rewards), data.episode_starts, dtype=np.float64)
+    if episodes.max() > LARGEST_RETURN:
+        yield error(
+            f"episode {episodes.argmax():,} has rewards of {episodes.max():.3g} in all, more than float32 can be trained "
+            f"with ({LARGEST_RETURN:g}); scale the rewards down"
+        )
+        return
+    returns = data.episode_returns()
+    spread = float(returns.std())
+    if data.num_episodes > 1 and spread <= 1e-6 * np.abs(returns).max() and not is_maze(data.env_id):
+        yield error(
+            f"all {data.num_episodes:,} episodes have the same return, {returns[0]:g}, so rewards don't tell which is better; "
+            "give rewards that do, imitate with --reward-weight 0, or learn how soon rewards come; either with --accept "
+            "equal-returns",
+            "equal-returns",
+        )
+    penalty = resolved_penalty(data, asked)
+    if data.num_episodes > 1 and data.ends.are("failure").any() and abs(penalty) > spread:
+        yield warning(
+            f"a failure costs {abs(penalty):g}, more than the returns' spread of {spread:.3g}, so returns will mostly say "
+            "whether an episode failed; --return-model.termination-penalty sets another"
+        )
+
+
+def check_spread(data: OfflineDataset) -> Iterator[Finding]:
     """Yield the dimensions that never change."""
     for name, values in (("observations", data.observations), ("actions", data.actions)):
         constant = constant_dimensions(values)
         if len(constant):
-            yield Finding(
-                "warning", f"{where}: {name} never change in {_dimensions(constant)}, which can teach nothing"
-            )
+            listed = ", ".join(str(number) for number in constant[:8]) + (", ..." if len(constant) > 8 else "")
+            dimensions = f"dimension{'s' if len(constant) > 1 else ''} {listed}"
+            yield warning(f"{name} never change in {dimensions}, which can teach nothing")
 
 
 def constant_dimensions(values: Floats) -> Ints:
@@ -120,14 +176,13 @@ def constant_dimensions(values: Floats) -> Ints:
     return np.flatnonzero(values.min(axis=0) == values.max(axis=0))
 
 
-def check_unit_actions(data: OfflineDataset, where: str) -> Iterator[Finding]:
+def check_unit_actions(data: OfflineDataset) -> Iterator[Finding]:
     """Yield actions outside [-1, 1], the bounds of most environments, where none is named."""
-    beyond = outside(data, np.float32(-1), np.float32(1))
-    if beyond.any():
-        yield Finding(
-            "warning",
-            f"{where}: {rows_told(np.flatnonzero(beyond))} actions outside [-1, 1]; fine if those are their units, "
-            "name the environment (--env) to check them against its bounds",
+    rows = np.flatnonzero(outside(data, np.float32(-1), np.float32(1)))
+    if len(rows):
+        yield warning(
+            f"{rows_have(rows)} actions outside [-1, 1]; fine if those are their units, name the environment (--env) to check "
+            "them against its bounds"
         )
 
 
@@ -139,8 +194,3 @@ def outside(data: OfflineDataset, low: Floats | np.float32, high: Floats | np.fl
         block = data.actions[start : start + BLOCK_ROWS]
         found[start : start + BLOCK_ROWS] = ((block < low - slack) | (block > high + slack)).any(axis=1)
     return found
-
-
-def _dimensions(numbers: Sequence[int] | Ints) -> str:
-    listed = ", ".join(str(number) for number in numbers[:8]) + (", ..." if len(numbers) > 8 else "")
-    return f"dimension{'s' if len(numbers) > 1 else ''} {listed}"

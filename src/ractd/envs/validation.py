@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ractd.data.dataset import OfflineDataset
-from ractd.data.fields import Finding, rows_told
+from ractd.data.findings import Finding, error, located, rows_have, warning
 from ractd.data.validation import check_data, check_unit_actions, outside
 from ractd.envs.environments import environments_of
 from ractd.envs.evaluate import MAX_STEPS
@@ -49,16 +49,15 @@ def examine(
         return None, findings
     asked = "--env" if env_id else "--env-steps" if env_steps else ""
     if data.env_id is not None and simulate:
-        findings += check_environment(data, data.env_id, data.where, bool(asked))
+        found = list(check_environment(data, data.env_id, bool(asked)))
     else:
-        findings += check_unit_actions(data, data.where)
+        found = list(check_unit_actions(data))
         if asked and simulate:
-            message = f"{data.where}: {asked} is of an environment, and the data names none; give one with --env"
-            findings.append(Finding("error", message))
-    return data, findings
+            found.append(error(f"{asked} is of an environment, and the data names none; give one with --env"))
+    return data, findings + located(found, data.where)
 
 
-def check_environment(data: OfflineDataset, env_id: str, where: str, asked: bool) -> Iterator[Finding]:
+def check_environment(data: OfflineDataset, env_id: str, asked: bool) -> Iterator[Finding]:
     """Yield why an environment can't be used, or doesn't fit the data, and actions outside its bounds.
 
     It is reset once and takes a few steps. That it can't be used is an error only where it was `asked` for.
@@ -71,31 +70,24 @@ def check_environment(data: OfflineDataset, env_id: str, where: str, asked: bool
             probe(environment, env_id)
         finally:
             environment.close()
-    except RactdError as error:
+    except RactdError as fault:
         scored = "" if asked else ", so nothing is scored in it"
-        message = f"{where}: environment {env_id!r} can't be used{scored}: {error}"
-        yield Finding("error" if asked else "warning", message, NO_ENVIRONMENT)
+        message = f"environment {env_id!r} can't be used{scored}: {fault}"
+        yield error(message, NO_ENVIRONMENT) if asked else warning(message, NO_ENVIRONMENT)
         return
     if limit is None:
-        yield Finding(
-            "warning",
+        yield warning(
             f"{env_id} has no step limit: an episode that doesn't end by itself stops the run after {MAX_STEPS:,} steps; "
-            "--env-steps N cuts it after N",
+            "--env-steps N cuts it after N"
         )
-    fits = True
     pairs = (("observations", data.observation_dim, observation_dim), ("actions", data.action_dim, len(low)))
     for name, found, expected in pairs:
         if found != expected:
-            fits = False
-            yield Finding(
-                "error",
-                f"{where}: {name} have {found} dimensions, environment {env_id!r} has {expected}; "
-                "name the environment of this data (--env)",
+            yield error(
+                f"{name} have {found} dimensions, environment {env_id!r} has {expected}; name the environment of this data "
+                "(--env)"
             )
-    if fits:
+    if all(found == expected for _, found, expected in pairs):
         rows = np.flatnonzero(outside(data, low, high))
         if len(rows):
-            yield Finding(
-                "warning",
-                f"{where}: {rows_told(rows)} actions outside the bounds of {env_id!r}, which executes them clipped",
-            )
+            yield warning(f"{rows_have(rows)} actions outside the bounds of {env_id!r}, which executes them clipped")

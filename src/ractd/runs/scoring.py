@@ -16,7 +16,7 @@ from rich.progress import Progress
 
 from ractd.data import OfflineDataset
 from ractd.data.dataset import describe
-from ractd.data.end_checks import told_of_ends
+from ractd.data.ends import describe_ends
 from ractd.data.scores import normalized_score
 from ractd.data.windows import Windows
 from ractd.diffusion.ctm import sequence_return
@@ -134,7 +134,7 @@ def evaluate_run(directory: Path, dataset: OfflineDataset, config: Config, conso
         "method": "ractd",
         "dataset": describe(dataset),
         "behavior": {"episodes": len(returns)} | (_returns(dataset, returns) if dataset.has_rewards else {}),
-        "ends": told_of_ends(dataset, penalty_of(config)),
+        "ends": describe_ends(dataset, penalty_of(config)),
         "stages": stages,
         "versions": versions(),
     }

@@ -16,9 +16,9 @@ from rich.markup import escape
 
 from ractd.data import OfflineDataset
 from ractd.data.dataset import describe
-from ractd.data.end_checks import told_of_ends
+from ractd.data.ends import describe_ends
 from ractd.data.environment import REGISTERED
-from ractd.data.fields import stop_at_errors
+from ractd.data.findings import stop_at_errors
 from ractd.data.origin import d4rl_name
 from ractd.data.range_checks import check_action_range
 from ractd.data.returns import resolved_penalty
@@ -77,7 +77,7 @@ def train(
     asks for: the planner's of a maze, else `cpu`. `env_id` is the environment that policies are scored in,
     by default the data's, and `env_steps` its step limit; without `simulate` nothing is scored and no environment made.
     `ends` says what the data's terminals are, where nothing in it does; `accept` has names of errors about the data that are to
-    be warnings, see `ractd.data.fields.ACCEPTABLE`. `only` trains one stage, with what the run has. `teacher` takes
+    be warnings, see `ractd.data.findings.ACCEPTABLE`. `only` trains one stage, with what the run has. `teacher` takes
     teacher and return model from another run, with their horizon, history, noise levels and networks. `plain` also distils a
     student without reward, to compare. `track` shows metrics and scores in a service as well. Raises `RactdError` for
     unusable data or options, and `ractd.stopping.Interrupted` after a saved Ctrl-C.
@@ -130,7 +130,7 @@ def train(
         for finding in findings:
             log.say(f"[yellow]warning:[/] {escape(finding.message)}")
         if config.plan is None:
-            log.say(escape(told_of_ends(data, penalty_of(config))))
+            log.say(escape(describe_ends(data, penalty_of(config))))
         accelerator.wait_for_everyone()
         finished = read_result(directory)
         if finished is not None and finished.complete:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ractd.data import OfflineDataset, return_to_go
 from ractd.data.dataset import describe
-from ractd.data.end_checks import told_of_ends
+from ractd.data.ends import describe_ends
 from ractd.data.ranges import within
 from ractd.data.windows import Windows
 from ractd.envs.maze import Maze, maze_of
@@ -138,7 +138,7 @@ class Run:
             origin = {
                 "dataset": describe(self.dataset),
                 "scaling": self.scaling,
-                "ends": told_of_ends(self.dataset, penalty_of(self.config)),
+                "ends": describe_ends(self.dataset, penalty_of(self.config)),
                 "seed": self.config.seed,
                 "versions": versions(),
                 **provenance,

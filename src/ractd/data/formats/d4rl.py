@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-from ractd.data.fields import Finding, Source
+from ractd.data.fields import Source
+from ractd.data.findings import warning
 from ractd.data.formats import DatasetInfo
 from ractd.data.formats.hdf5 import open_hdf5
 from ractd.data.origin import published_recipe
@@ -148,9 +149,8 @@ def open_d4rl(name: str) -> Source:
     )
     if "timeouts" in source.fields:
         return source
-    note = Finding(
-        "warning",
-        f"{path}: no field 'timeouts'; an episode is taken to end at a terminal or after {entry.episode_limit} steps, "
+    note = warning(
+        f"no field 'timeouts'; an episode is taken to end at a terminal or after {entry.episode_limit} steps, "
         "as D4RL's own reader does",
     )
     return replace(source, notes=(*source.notes, note))

@@ -23,11 +23,11 @@ from ractd.data.fields import (
     NEXT,
     Array,
     Field,
-    Finding,
     Source,
     settings_in,
     texts,
 )
+from ractd.data.findings import Finding, warning
 from ractd.data.ranges import BLOCK_ROWS
 from ractd.data.returns import observations_after
 from ractd.errors import RactdError
@@ -61,10 +61,10 @@ def open_hdf5(path: str | Path, name: str | None = None) -> Source:
                 fields[key] = Field(tuple(item.shape or ()), item.dtype, _blocks(path, key))
                 # Flags that were never raised need not be written.
                 if key in ALIASES and (gap := unwritten(item)):
-                    unfilled.append(Finding("warning", f"{path}: field {key!r} {gap}; were all rows logged?"))
+                    unfilled.append(warning(f"field {key!r} {gap}; were all rows logged?"))
             if isinstance(item, Mapping):
                 groups[key] = list(item)
-        metadata, notes = texts({key: file.attrs.get(key) for key in METADATA}, str(path))
+        metadata, notes = texts({key: file.attrs.get(key) for key in METADATA})
     return Source(
         where=str(path),
         name=name or path.stem,

@@ -22,7 +22,8 @@ import numpy as np
 
 from ractd.data.end_fields import SUCCESSES
 from ractd.data.environment import REGISTERED, EnvironmentSettings, WrapperSettings
-from ractd.data.fields import NEXT, Array, Field, Finding, Source, field_of
+from ractd.data.fields import NEXT, Array, Field, Source, field_of
+from ractd.data.findings import Finding, warning
 from ractd.data.formats import DatasetInfo
 from ractd.envs.modules import gymnasium_with_robotics
 from ractd.errors import RactdError
@@ -139,9 +140,7 @@ def open_minari(dataset_id: str) -> Source:
     env_id, env_settings = environment_of(getattr(data.spec, "env_spec", None))
     notes: tuple[Finding, ...] = ()
     if type(observation_space).__name__ != "Box":
-        notes = (
-            Finding("warning", f"{where}: observations are flattened in gymnasium's order, from {observation_space}"),
-        )
+        notes = (warning(f"observations are flattened in gymnasium's order, from {observation_space}"),)
     return Source(
         where=where,
         name=dataset_id,

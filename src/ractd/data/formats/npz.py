@@ -38,7 +38,7 @@ def open_npz(path: str | Path, name: str | None = None) -> Source:
     except DAMAGE as error:
         message = f"{path}: not a whole .npz archive ({error}); save it with numpy.savez or copy it again"
         raise RactdError(message) from error
-    metadata, notes = texts(found, str(path))
+    metadata, notes = texts(found)
     return Source(
         where=str(path),
         name=name or path.stem,
