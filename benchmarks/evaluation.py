@@ -58,7 +58,7 @@ def stand_in() -> ActionSequencePolicy:
 
 def load(run: Path) -> ActionSequencePolicy:
     """A trained policy's folder."""
-    from ractd.policy import Policy
+    from ractd.policies import Policy
 
     return Policy.load(run).reset(0).act_chunk
 

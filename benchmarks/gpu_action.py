@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from ractd.diffusion.edm import sigma_schedule
 from ractd.diffusion.samplers import few_step, heun, to_clean
+from ractd.diffusion.settings import Diffusion
 from ractd.export.graph import PolicyGraph
-from ractd.policy import Policy
+from ractd.policies import Policy
 from ractd.runs.latency import time_in_turns
 
 GOAL = 142.0
@@ -43,17 +44,18 @@ def with_fixed_levels(graph: PolicyGraph) -> Sample:
 
     It is for one step of a student and for Heun's bins of a teacher.
     """
-    policy, spec = graph.policy, graph.policy.spec
-    levels = torch.tensor([spec.diffusion.sigma_max]) if spec.jumps else sigma_schedule(spec.diffusion, spec.steps)
-    sigmas = levels.to(policy.normalizer.action_low.device)
+    policy, sampling, sequence = graph.policy, graph.policy.sampling, graph.policy.sequence
+    diffusion = cast(Diffusion, sampling.schedule)
+    levels = torch.tensor([diffusion.sigma_max]) if sampling.jumps else sigma_schedule(diffusion, sampling.steps)
+    sigmas = levels.to(policy.device)
 
     def sample(observations: Tensor, noise: Tensor) -> Tensor:
-        condition, model = policy.normalizer.observation(observations).flatten(1), policy.model()
-        if spec.jumps:
+        condition, model = sequence.condition(observations), policy.model()
+        if sampling.jumps:
             x = few_step(to_clean(model), noise, sigmas, condition)
         else:
             x = heun(model, sigmas[0] * noise[0], sigmas, condition)
-        return policy.normalizer.raw_action(x)
+        return sequence.to_actions(x, observations)
 
     return sample
 
@@ -72,7 +74,7 @@ class InBfloat16(nn.Module):
 def in_bfloat16(graph: PolicyGraph) -> PolicyGraph:
     """A copy whose denoisers compute in bfloat16."""
     graph = copy.deepcopy(graph)
-    graph.policy.denoisers = nn.ModuleList(map(InBfloat16, graph.policy.denoisers))
+    graph.policy.evaluated = nn.ModuleList(map(InBfloat16, graph.policy.evaluated))
     return graph
 
 
@@ -102,10 +104,9 @@ class Action:
     """One call from an observation in host memory to actions in host memory, its noise drawn in between."""
 
     def __init__(self, policy: Policy, batch: int) -> None:
-        spec = policy.spec
-        self.policy, self.batch = policy, batch
-        self.device = policy.normalizer.action_low.device
-        self.observation = torch.from_numpy(observations(policy, batch)).view(batch, spec.history, spec.observation_dim)
+        self.policy, self.batch, self.device = policy, batch, policy.device
+        shape = (batch, policy.sequence.history, policy.sequence.observation_dim)
+        self.observation = torch.from_numpy(observations(policy, batch)).view(shape)
 
     def inputs(self) -> tuple[Tensor, Tensor]:
         """An observation and noise on the device."""
@@ -130,10 +131,8 @@ def action(work: Work, keep: Keep, seconds: float) -> None:
     """Time one step and the teacher of all bins on the same network; last what is compiled, which may take long."""
     keep("goal", GOAL)
     keep("teacher_bins", work.config.diffusion.bins)
-    student, teacher = (untrained(work.config, jumps).to(work.device) for jumps in (True, False))
-    for policy in (student, teacher):
-        _ = policy.network  # asked for its weights it acts unfolded
-    folded, batches = student.folded(), FEW_BATCHES if work.tiny else BATCHES
+    student, teacher = (untrained(work.config, jumps, folded=False).to(work.device) for jumps in (True, False))
+    folded, batches = copy.deepcopy(student).fold(), FEW_BATCHES if work.tiny else BATCHES
     for batch in batches:
         beside = teacher if batch == 1 else None
         attempt(keep, f"batch {batch}", partial(engines, work, student, folded, beside, batch, TURNS * seconds))

@@ -23,21 +23,24 @@ from common import summary
 from rich.console import Console
 from training import Contender, contenders
 
+from ractd.critics import Critic
 from ractd.data import OfflineDataset
 from ractd.envs.environments import environments_of
+from ractd.methods.ractd import METHOD, network_of, student_policy, teacher_policy, train_student, train_teacher
+from ractd.methods.ractd_resolve import resolve
 from ractd.methods.ractd_settings import PRESETS, Config
+from ractd.networks.tensors import load_weights, read_tensors, unprefixed
 from ractd.networks.unet import UNet
-from ractd.policy import Policy
+from ractd.policies import Policy
 from ractd.runs.scoring import row_of, score
+from ractd.runs.train import prepare
 from ractd.settings import Optimization
 from ractd.stopping import Interrupted
-from ractd.training.checkpoint import load_weights, read_tensors, unprefixed
+from ractd.training.critic import train_critic
 from ractd.training.log import Log
 from ractd.training.loop import run_stage
 from ractd.training.metrics import Metrics
-from ractd.training.pipeline import resolve
-from ractd.training.run import Models, Run, prepare
-from ractd.training.stages import train_return, train_student, train_teacher
+from ractd.training.run import Asked, Run
 
 PRECISIONS = {"bf16": "bf16", "fp32": "no"}
 """As the results call them and as accelerate does; first the one that the policy is trained in."""
@@ -105,7 +108,7 @@ def configuration(data: OfflineDataset, tiny: bool) -> Config:
         )
     checkpoints, episodes = (1, 2) if tiny else (3, 20)
     evaluation = replace(config.evaluation, checkpoints=checkpoints, checkpoint_episodes=episodes)
-    return resolve(replace(config, evaluation=evaluation), data)
+    return resolve(replace(config, evaluation=evaluation), data, Asked())
 
 
 @contextmanager
@@ -264,30 +267,23 @@ def policy(work: Work, keep: Keep, seconds: float) -> None:
         keep("steps", {"return": returns.steps, "teacher": teaching.steps})
         memory = Memory(work)
         run = prepare(
-            directory,
-            config,
-            work.data,
-            used,
-            Metrics(None),
-            silent,
-            1e9,
-            lambda: time.monotonic() > cut,
-            None,
+            METHOD, config, work.data, directory, used, Metrics(None), silent, 1e9, lambda: time.monotonic() > cut
         )
-        models = Models(train_return(run))
-        teacher = train_teacher(run, models.returns)
+        critic = train_critic(run)
+        teacher = train_teacher(run, critic)
         left = PROMISED_STUDENT * (trained_by - time.monotonic())
         learning = replace(config.student, optimization=holding(config.student.optimization, "student", left))
         steps = {"return": returns.steps, "teacher": teaching.steps, "student": learning.optimization.steps}
         keep("steps", steps)
         keep("reward_weight", learning.reward_weight)
         with suppress(Interrupted):  # its last checkpoint is scored
-            train_student(run, "student", learning, teacher, models)
+            run.config = replace(config, student=learning)
+            train_student(run, "student", learning.reward_weight, teacher, critic)
         keep("memory", memory.peak())
         keep("protocol", protocol(run))
-        attempt(keep, "student, last checkpoint", lambda: scored(run, "student", student_of(run, models, "last")))
-        attempt(keep, "student, best checkpoint", lambda: scored(run, "student", student_of(run, models, "best")))
-        few = run.policy(teacher, models, False, {}).configured(steps=TEACHER_BINS)
+        attempt(keep, "student, last checkpoint", lambda: scored(run, "student", student_of(run, critic, "last")))
+        attempt(keep, "student, best checkpoint", lambda: scored(run, "student", student_of(run, critic, "best")))
+        few = teacher_policy(run, teacher, critic, {}).configured(steps=TEACHER_BINS)
         attempt(keep, f"teacher, {TEACHER_BINS} bins", lambda: scored(run, "teacher", few))
 
 
@@ -313,14 +309,14 @@ def steps_per_second(work: Work, precision: str) -> dict[str, float]:
     return rates
 
 
-def student_of(run: Run, models: Models, which: str) -> Policy:
+def student_of(run: Run, critic: Critic, which: str) -> Policy:
     """The policy of a student's checkpoint, `last` or `best` (by playing during training)."""
     path = run.directory / "checkpoints" / "student" / f"{which}.safetensors"
     tensors, header = read_tensors(path)
-    network = run.denoiser("student", jumps=True)
+    network = network_of(run, "student", run.config.student_network, jumps=True)
     load_weights(network, unprefixed("average", tensors) if which == "last" else tensors, path)
     origin = {"selection": "online" if which == "best" else "last", "step": header["step"]}
-    return run.policy(network.to(run.accelerator.device), models, True, origin).folded()
+    return student_policy(run, network.to(run.device), critic, origin).fold()
 
 
 def scored(run: Run, name: str, policy: Policy) -> dict[str, Any]:

@@ -24,14 +24,15 @@ import torch
 from common import print_table, summary, write_result
 from numpy.typing import NDArray
 
+from ractd.critics.return_to_go import ReturnToGo, ReturnToGoPart
 from ractd.export import export_policy
 from ractd.export.formats import Format
 from ractd.export.graph import PolicyGraph
 from ractd.methods.ractd_settings import PRESETS, Config
-from ractd.models import ReturnNetwork, build_network
-from ractd.models.normalizer import Normalizer
+from ractd.models import build_network
 from ractd.networks.unet import UNet
-from ractd.policy import Policy, PolicySpec
+from ractd.policies import Policy, Sampling
+from ractd.sequences.actions import Actions, ActionsPart
 from ractd_runtime import Policy as Deployed
 
 GOAL, GOAL_OF_PLANS = 142.0, 100.0
@@ -46,35 +47,29 @@ TURN = 0.2
 """Seconds for which a policy is called again and again before the next."""
 
 
-def untrained(config: Config, jumps: bool) -> Policy:
+def untrained(config: Config, jumps: bool, folded: bool = True) -> Policy:
     """A student, or a teacher, of a configuration's network at Hopper's sizes."""
-    network = config.teacher.network
-    spec = PolicySpec(
-        observation_dim=OBSERVATIONS,
-        action_dim=ACTIONS,
-        horizon=config.horizon,
-        history=config.history,
-        network=network,
-        jumps=jumps,
-        sampler="consistency" if jumps else "heun",
-        steps=1 if jumps else config.diffusion.bins,
-        return_layers=config.return_model.layers,
-        return_mean=0.0,
-        return_std=1.0,
-        diffusion=config.diffusion,
+    settings, returns = config.teacher.network, config.return_model
+    sequence = Actions(ActionsPart(OBSERVATIONS, ACTIONS, config.horizon, config.history))
+    bins = config.diffusion.bins
+    sampling = Sampling(
+        "student" if jumps else "teacher",
+        "consistency" if jumps else "heun",
+        config.diffusion,
+        1 if jumps else bins,
     )
     torch.manual_seed(0)
-    condition_dim = config.history * OBSERVATIONS
-    denoiser = build_network(network, config.horizon, ACTIONS, condition_dim, jumps)
-    returns = ReturnNetwork(OBSERVATIONS, ACTIONS, config.return_model.layers)
-    return Policy(spec, denoiser, returns, Normalizer(OBSERVATIONS, ACTIONS)).folded()
+    network = build_network(settings, *sequence.shape, sequence.condition_dim, jumps)
+    critic = ReturnToGo.build(ReturnToGoPart(returns.layers, 1, 0.0, 1.0, 0.99), sequence)
+    policy = Policy(sequence, network, sampling, network_settings=settings, critic=critic)
+    return policy.fold() if folded else policy
 
 
 def policies(run: Path | None) -> dict[str, tuple[Policy, Policy]]:
     """Pairs of student and teacher, by the name of their network."""
     if run is not None:
         student, teacher = (Policy.load(run / "policy" / name) for name in ("student", "teacher"))
-        if student.spec.network != teacher.spec.network:
+        if student.network_settings != teacher.network_settings:
             raise SystemExit(f"{run}: student and teacher have different networks, their ratio says nothing")
         return {"trained": (student, teacher)}
     mlp, unet = PRESETS["cpu"], UNet(down_dims=(64, 128, 256))
@@ -84,10 +79,10 @@ def policies(run: Path | None) -> dict[str, tuple[Policy, Policy]]:
 
 def observations(policy: Policy, batch: int) -> NDArray[np.float32]:
     """Random observations as `act` takes them, where the data is."""
-    spec, normalizer = policy.spec, policy.normalizer
-    history = () if spec.history == 1 else (spec.history,)
+    sequence, normalizer = policy.sequence, policy.sequence.normalizer
+    history = () if sequence.history == 1 else (sequence.history,)
     rng = np.random.default_rng(0)
-    normal = rng.standard_normal((*(() if batch == 1 else (batch,)), *history, spec.observation_dim), np.float32)
+    normal = rng.standard_normal((*(() if batch == 1 else (batch,)), *history, sequence.observation_dim), np.float32)
     mean, std = normalizer.observation_mean.cpu().numpy(), normalizer.observation_std.cpu().numpy()
     near: NDArray[np.float32] = (mean + std * normal / 2).astype(np.float32)
     return near
@@ -172,7 +167,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     seconds, batches = (0.0, (1, 2)) if arguments.quick else (arguments.seconds, arguments.batches)
     pairs = policies(arguments.run)
-    goal = GOAL_OF_PLANS if any(student.spec.plans for student, _ in pairs.values()) else GOAL
+    goal = GOAL_OF_PLANS if any(student.sequence.open_loop for student, _ in pairs.values()) else GOAL
     results = {
         f"{name}, batch {batch}": compare(student, teacher, batch, seconds, 1 if arguments.quick else BLOCKS)
         for name, (student, teacher) in pairs.items()

@@ -47,7 +47,7 @@ from ractd.export.graph import PolicyGraph
 from ractd.methods.ractd_settings import NETWORKS, PRESETS, Config
 from ractd.networks.mlp import MLP
 from ractd.networks.unet import UNet
-from ractd.policy import Policy
+from ractd.policies import Policy
 from ractd_runtime import Policy as Deployed
 from ractd_runtime.engines import OnnxEngine
 
@@ -102,7 +102,7 @@ def compiled(policy: Policy) -> Act:
     """`torch.compile` of what is exported, from noise to actions; of the network alone for the teacher's 157 calls."""
     # What other cells compiled counts against a limit, past which calls run uncompiled without a word.
     torch.compiler.reset()
-    if policy.spec.jumps:
+    if policy.sampling.jumps:
         policy.sample = torch.compile(PolicyGraph(policy).policy.sample, fullgraph=True)  # type: ignore[method-assign]
     else:
         policy.network = torch.compile(policy.network, fullgraph=True)  # type: ignore[assignment]
@@ -154,7 +154,7 @@ def measure(cell: Cell, seconds: float, least: int) -> dict[str, Any]:
         each = (statistics.median(large) - statistics.median(small)) / (evaluated[1] - evaluated[0])
         rest = policy.evaluations - evaluated[1]
         return {**quantiles([t + rest * each for t in large]), "estimated": True, **limits}
-    times = of_cell(policy.spec.jumps, policy.spec.steps, seconds, least)
+    times = of_cell(policy.sampling.jumps, policy.sampling.steps, seconds, least)
     return {**quantiles(times), "estimated": False, **limits}
 
 
@@ -168,13 +168,13 @@ def calls(network: str, engine: str, batch: int, student: bool, steps: int, seco
 
 def physical_limit(policy: Policy, batch: int, int8: bool) -> dict[str, Any]:
     """Microseconds that reading the weights and multiplying with them take at least, measured now."""
-    spec = policy.spec
+    sequence = policy.sequence
     # The folded network of one evaluation does what all of them do.
-    one = PolicyGraph(policy.configured(steps=1 if spec.jumps else 2)).policy.denoisers[0]
+    one = PolicyGraph(policy.configured(steps=1 if policy.sampling.jumps else 2)).policy.evaluated[0]
     size = sum(parameter.numel() for parameter in one.parameters()) * (1 if int8 else 4)
-    x = torch.zeros(batch, spec.horizon, spec.action_dim)
+    x = torch.zeros(batch, *sequence.shape)
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        one(x, torch.zeros(batch, spec.history * spec.observation_dim))
+        one(x, torch.zeros(batch, sequence.condition_dim))
     rate, peak = bandwidth(size), 1e9 * gemm_peak(0.2)["best"]
     memory, compute = (1e6 * policy.evaluations * work for work in (size / rate, counter.get_total_flops() / peak))
     return {
@@ -261,7 +261,7 @@ def scores(run: Path, precision: Any, episodes: int, seconds: float) -> dict[str
     observation = mean if deployed.contract.history == 1 else np.repeat(mean[None], deployed.contract.history, 0)
     names = ("pytorch", "exported")
     return {
-        "network": str(policy.spec.network),
+        "network": str(policy.network_settings),
         "precision": precision,
         "episodes": episodes,
         "scores": {n: (e.mean_score, e.score_se, e.mean_return) for n, e in zip(names, done.scores, strict=True)},

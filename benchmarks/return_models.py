@@ -24,15 +24,19 @@ from common import RESULTS, print_table, write_result
 from numpy.typing import NDArray
 from rich.console import Console
 
+from ractd.critics import Critic
+from ractd.critics.settings import ReturnModel
 from ractd.data import load_dataset
 from ractd.envs.evaluate import evaluate
-from ractd.methods.ractd_settings import PRESETS, ReturnModel
-from ractd.policy import Policy
+from ractd.methods.ractd import METHOD
+from ractd.methods.ractd_resolve import resolve
+from ractd.methods.ractd_settings import PRESETS
+from ractd.policies import Policy
+from ractd.runs.train import prepare
+from ractd.training.critic import train_critic
 from ractd.training.log import Log
 from ractd.training.metrics import Metrics
-from ractd.training.pipeline import resolve
-from ractd.training.run import Models, prepare
-from ractd.training.stages import train_return
+from ractd.training.run import Asked
 
 DELTAS = (0.1, 0.2, 0.3, 0.4, 0.6)
 SEEDS = (0, 1, 2)
@@ -60,24 +64,24 @@ class Options:
     """Episodes of each score."""
 
 
-def moved(plain: Policy, judge: Policy, delta: float, unit: float) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
-    """Return the plain student moved along the gradient of the judge's return model; `unit` is its mean norm on the data."""
-    normalizer = plain.normalizer
+def moved(plain: Policy, critic: Critic, delta: float, unit: float) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
+    """Return the plain student moved along the gradient of a return model; `unit` is its mean norm on the data."""
+    sequence = plain.sequence
 
     def act(observation: NDArray[Any]) -> NDArray[np.float32]:
-        state = normalizer.observation(torch.as_tensor(observation, dtype=torch.float32).flatten(1))
-        action = normalizer.action(torch.from_numpy(plain.act(observation)))
+        state = sequence.condition(torch.as_tensor(observation, dtype=torch.float32))
+        action = sequence.scaled(torch.from_numpy(plain.act(observation)))
         for _ in range(2):
-            action = (action + delta / 2 * gradient(judge, state, action) / unit).clamp(-1, 1)
-        return normalizer.raw_action(action[:, None]).numpy()
+            action = (action + delta / 2 * gradient(critic, state, action) / unit).clamp(-1, 1)
+        return sequence.normalizer.raw_action(action[:, None]).numpy()
 
     return act
 
 
-def gradient(judge: Policy, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+def gradient(critic: Critic, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
     """Return the gradient of R by scaled actions `[B, A]`."""
     action = action.clone().requires_grad_()
-    (slope,) = torch.autograd.grad(judge.return_network(state, action).sum(), action)
+    (slope,) = torch.autograd.grad(critic.row(state, action).sum(), action)
     return slope
 
 
@@ -95,17 +99,16 @@ def main() -> None:
         for seed in SEEDS:
             if str(seed) in scores.setdefault(label, {}):
                 continue
-            config = resolve(replace(PRESETS["cpu"], seed=seed, return_model=model), data)
+            config = resolve(replace(PRESETS["cpu"], seed=seed, return_model=model), data, Asked())
             where, silent = Path("runs/return_models") / f"{data.name}-{label}-s{seed}", Log(Console(quiet=True), None)
-            run = prepare(where, config, data, Accelerator(), Metrics(None), silent, 1e9, lambda: False, None)
-            judge = run.policy(plain.network, Models(train_return(run)), True, {})
+            critic = train_critic(prepare(METHOD, config, data, where, Accelerator(), Metrics(None), silent))
             every = slice(0, None, max(1, data.num_transitions // 4096))
-            state = plain.normalizer.observation(torch.from_numpy(data.observations[every]))
-            logged = plain.normalizer.action(torch.from_numpy(data.actions[every]))
-            unit = float(gradient(judge, state, logged).norm(dim=1).mean())
+            state = plain.sequence.normalizer.observation(torch.from_numpy(data.observations[every]))
+            logged = plain.sequence.normalizer.action(torch.from_numpy(data.actions[every]))
+            unit = float(gradient(critic, state, logged).norm(dim=1).mean())
             scores[label][str(seed)] = [
                 evaluate(
-                    moved(plain.reset(seed), judge, delta, unit),
+                    moved(plain.reset(seed), critic, delta, unit),
                     data.env_id,
                     episodes=options.episodes,
                     execute=1,

@@ -37,7 +37,9 @@ import numpy as np
 import ractd
 policy = ractd.Policy.load(sys.argv[1])
 rng = np.random.default_rng(0)
-observations = rng.normal(size=(8, policy.spec.observation_dim)).astype(np.float32)
+owner = getattr(policy, "sequence", None)
+owner = owner if hasattr(owner, "observation_dim") else policy.spec
+observations = rng.normal(size=(8, owner.observation_dim)).astype(np.float32)
 np.save(sys.argv[2], policy.reset(0).act_chunk(observations))
 """
 """What each commit runs for its own policies: sequences of actions at eight observations, one draw of noise each."""
@@ -45,9 +47,14 @@ np.save(sys.argv[2], policy.reset(0).act_chunk(observations))
 RENAMED = (
     (r"(checkpoints/.*: )optimizer\.(\d+)\.", r"\1optimizer.network.\2.", "a stage may have several optimisers"),
     (r"(checkpoints/.*: )objective\.", r"\1state.", "what losses keep from step to step belongs to the stage"),
+    (r"(policy/.*: )return_network\.", r"\1critic.", "a policy's critic is one part"),
+    (r"(policy/.*: )(normalizer|dynamics)\.", r"\1sequence.\2.", "a policy's sequence is one part"),
 )
 """Arrays that later commits write under another name: pattern, replacement, and why."""
-ONE_SIDED: tuple[tuple[str, str], ...] = ()
+ONE_SIDED: tuple[tuple[str, str], ...] = (
+    (r"(policy/\w+-last/|actions-\w+-last\.npy)", "the last checkpoint is kept beside the best"),
+    (r"checkpoints/(plain|student)/last.*: state\.sigmas", "the noise levels are the settings', not the stage's"),
+)
 """Arrays that one of the commits rightly lacks: pattern, and why."""
 
 

@@ -23,7 +23,8 @@ from tyro.conf import Positional
 
 from ractd.diffusion.samplers import SAMPLERS
 from ractd.envs.environments import environments_of
-from ractd.policy import WEIGHTS, Policy
+from ractd.policies import Policy
+from ractd.policies.files import WEIGHTS
 from ractd.runs.latency import time_policies
 from ractd.runs.scoring import row_of, score
 
@@ -56,10 +57,10 @@ class Options:
 
 def ways(policy: Policy, options: Options) -> Iterator[Policy]:
     """Yield the policy with each of its samplers and steps."""
-    spec = policy.spec
-    for name, sampler in SAMPLERS[spec.kind].items():
-        least, most = sampler.limits(spec.schedule)
-        for steps in options.student_steps if spec.jumps else options.steps:
+    sampling = policy.sampling
+    for name, sampler in SAMPLERS[sampling.kind].items():
+        least, most = sampler.limits(sampling.schedule)
+        for steps in options.student_steps if sampling.jumps else options.steps:
             if least <= steps <= most:
                 yield policy.configured(sampler=name, steps=steps)
 
@@ -106,19 +107,28 @@ def main() -> None:
         todo = [(place, policy) for place in there for policy in ways(Policy.load(place), options)]
         rows = runs.setdefault(run.resolve().name, {})
         for place, policy in sorted(todo, key=lambda item: item[1].evaluations):
-            spec = policy.spec
-            if spec.env_id is None:
+            sampling, environment = policy.sampling, policy.environment
+            if environment is None:
                 raise SystemExit(f"{place}: names no environment to score in")
-            label = f"{place.name}, {spec.sampler}, {spec.steps} steps"
+            label = f"{place.name}, {sampling.sampler}, {sampling.steps} steps"
             if measured(rows.get(label), weights[place], options):
                 continue
-            execute = spec.horizon if spec.plans else 1
-            row = row_of(policy, place.name, label, None)
+            execute = policy.sequence.horizon if policy.sequence.open_loop else 1
             row = score(
-                row, policy, spec.env_id, options.episodes, execute, options.seed, console, environments_of(spec, place)
+                row_of(policy, place.name, label, None),
+                policy,
+                environment.env_id,
+                options.episodes,
+                execute,
+                options.seed,
+                console,
+                environments_of(environment, place),
             )
             found = replace(row, **time_policies({label: policy})[0][label]).to_json()
-            kind = {"policy": place.name if spec.kind != "DDPM teacher" else spec.kind, "sha256": weights[place]}
+            kind = {
+                "policy": place.name if sampling.kind != "DDPM teacher" else sampling.kind,
+                "sha256": weights[place],
+            }
             columns = {key: found[key] for key in KEPT} | {key: found["protocol"][key] for key in PLAYED}
             rows[label] = kind | columns
             order = sorted(rows.items(), key=lambda item: (item[1]["policy"], item[1]["sampler"], item[1]["steps"]))

@@ -34,7 +34,7 @@ from websockets.asyncio.client import connect
 
 from ractd.export import export_policy
 from ractd.methods.ractd_settings import PRESETS
-from ractd.policy import Policy
+from ractd.policies import Policy
 from ractd.serve.wire import pack, unpack
 
 GOAL_MS, GOAL_CLIENTS = 5.0, 32
@@ -168,8 +168,8 @@ def main() -> None:
     seconds = 0.5 if arguments.quick else arguments.seconds
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     policy = Policy.load(arguments.policy) if arguments.policy else untrained(PRESETS["cpu"], True)
-    observation = np.repeat(policy.normalizer.observation_mean.numpy()[None], policy.spec.history, 0)
-    message = pack({"observation": observation if policy.spec.history > 1 else observation[0]})
+    observation = np.repeat(policy.sequence.normalizer.observation_mean.numpy()[None], policy.sequence.history, 0)
+    message = pack({"observation": observation if policy.sequence.history > 1 else observation[0]})
     settings = {"batch_wait_ms": arguments.batch_wait_ms, "trained": arguments.policy is not None}
     goal = {"p99_ms": GOAL_MS, "clients": GOAL_CLIENTS, "errors": 0}
     with tempfile.TemporaryDirectory() as name:

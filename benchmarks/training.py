@@ -29,11 +29,16 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from ractd.critics import Critic, critic_class
 from ractd.data import OfflineDataset
+from ractd.methods.ractd import METHOD, StudentObjective, TeacherObjective, network_of
+from ractd.methods.ractd_resolve import resolve
 from ractd.methods.ractd_settings import PRESETS, Config
-from ractd.models import ReturnNetwork, copy_matching
+from ractd.models import copy_matching
 from ractd.networks.unet import UNet
+from ractd.runs.train import prepare
 from ractd.settings import Optimization
+from ractd.training.critic import STAGE as RETURN
 from ractd.training.log import Log
 from ractd.training.loop import (
     Objective,
@@ -45,12 +50,7 @@ from ractd.training.loop import (
     step_generator,
 )
 from ractd.training.metrics import Metrics
-from ractd.training.pipeline import resolve
-from ractd.training.returns import ReturnObjective
-from ractd.training.run import Run, prepare
-from ractd.training.samples import ActionSequences
-from ractd.training.student import StudentObjective
-from ractd.training.teacher import TeacherObjective
+from ractd.training.run import Asked, Run
 
 GOALS = {"mlp": 0.5, "unet": 0.6}
 """Share of the GEMM peak."""
@@ -78,7 +78,7 @@ def dataset(rows: int) -> OfflineDataset:
 
 def configurations(data: OfflineDataset, quick: bool) -> dict[str, Config]:
     """The cpu preset, and the same training of a small U-Net at the paper's horizon."""
-    mlp = resolve(PRESETS["cpu"], data)
+    mlp = resolve(PRESETS["cpu"], data, Asked())
     if quick:
         small = Optimization(steps=1, batch_size=8)
         mlp = replace(mlp, teacher=replace(mlp.teacher, optimization=small))
@@ -151,26 +151,20 @@ class Contender:
 def contenders(config: Config, data: OfflineDataset, accelerator: Accelerator) -> dict[str, Contender]:
     """The three stages of a configuration, built as a run builds them."""
     nowhere, silent = Path("unused"), Log(Console(quiet=True), None)
-    run = prepare(nowhere, config, data, accelerator, Metrics(None), silent, 1e9, lambda: False, None)
-    samples = cast(ActionSequences, run.samples)
-    returns = config.return_model
-    device = accelerator.device
-    return_network = ReturnNetwork(data.observation_dim, data.action_dim, returns.layers, returns.members).to(device)
+    run = prepare(METHOD, config, data, nowhere, accelerator, Metrics(None), silent)
+    sequence, samples, device = run.sequence, run.samples, accelerator.device
     rows = torch.arange(data.num_transitions, device=device)
-    teacher, student = run.denoiser("teacher", jumps=False).to(device), run.denoiser("student", jumps=True).to(device)
+    run.seed_weights(RETURN)
+    critic, critic_objective = critic_class(sequence.critic, "the run").fit(config.return_model, sequence, data, rows)
+    teacher = network_of(run, "teacher", config.teacher.network, jumps=False).to(device)
+    student = network_of(run, "student", config.student_network, jumps=True).to(device)
     copy_matching(teacher, student)
     average = averaged_copy(student)
-    frozen_teacher, frozen_return = averaged_copy(teacher), cast(ReturnNetwork, averaged_copy(return_network))
+    frozen_teacher, frozen_critic = averaged_copy(teacher), cast(Critic, averaged_copy(critic.to(device)))
     objectives: dict[str, tuple[nn.Module, nn.Module, Optimization]] = {
-        "return": (
-            ReturnObjective(
-                return_network, samples.normalizer, samples.windows, run.targets, rows, returns.action_noise
-            ),
-            averaged_copy(return_network),
-            returns.optimization,
-        ),
+        "return": (critic_objective, averaged_copy(critic), config.return_model.optimization),
         "teacher": (
-            TeacherObjective(teacher, samples, config.diffusion, config.teacher.loss),
+            TeacherObjective(teacher, sequence, samples, config.diffusion, config.teacher),
             averaged_copy(teacher),
             config.teacher.optimization,
         ),
@@ -179,11 +173,11 @@ def contenders(config: Config, data: OfflineDataset, accelerator: Accelerator) -
                 student,
                 average,
                 frozen_teacher,
-                frozen_return,
+                frozen_critic,
+                sequence,
                 samples,
                 config.diffusion,
                 config.student,
-                run.return_std,
             ),
             average,
             config.student.optimization,

@@ -21,7 +21,7 @@ from ractd.envs import EvaluationResult, evaluate
 
 def score(policy: ractd.Policy, env_id: str, episodes: int, execute: int) -> EvaluationResult:
     """Closed loop for `execute` 1, else so many actions of each sequence."""
-    history = policy.spec.history
+    history = policy.sequence.history
     return evaluate(policy.reset(0).acting(), env_id, episodes=episodes, execute=execute, history=history)
 
 
@@ -51,7 +51,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     policy = ractd.Policy.load(arguments.run / "policy" / arguments.policy)
-    env_id = arguments.env or policy.spec.env_id
+    env_id = arguments.env or (None if policy.environment is None else policy.environment.env_id)
     if env_id is None:
         parser.error("the policy names no environment, give one with --env")
     table = Table(title=f"{arguments.policy} in {env_id}, {arguments.episodes} episodes", title_justify="left")

@@ -20,7 +20,7 @@ import ractd
 from ractd.data import load_dataset
 from ractd.envs.maze import MazeVector, parse_maze
 from ractd.methods.ractd_settings import PRESETS
-from ractd.planner import Planner
+from ractd.policies import Planner
 from ractd.recipes.mazes import make_maze_dataset
 
 MAP = """

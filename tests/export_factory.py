@@ -7,20 +7,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from parts_factory import actions_of, policy_of, return_model, sampling_of
 
 from ractd.data import OfflineDataset
 from ractd.data.dataset import describe
-from ractd.diffusion.samplers import SAMPLERS
 from ractd.diffusion.settings import DDPM
 from ractd.export import export_policy
 from ractd.export.exporter import Exported
 from ractd.export.graph import batch_first
-from ractd.models import ReturnNetwork, build_network
-from ractd.models.normalizer import Normalizer
 from ractd.networks import Network
 from ractd.networks.mlp import MLP
 from ractd.networks.unet import UNet
-from ractd.policy import Policy, PolicySpec
+from ractd.policies import Policy
 from ractd_runtime import Policy as Deployed
 
 OBSERVATIONS, ACTIONS = 3, 2
@@ -53,47 +51,37 @@ def make_policy(
     return_members: int = 1,
     history: int = 1,
     horizon: int = 4,
-    **spec: Any,
+    env_id: str | None = None,
+    provenance: dict[str, Any] | None = None,
 ) -> Policy:
     """A policy whose every weight matters: nothing is zero or one, as it is before training."""
     torch.manual_seed(0)
-    layers = (8, 16)
-    denoiser = build_network(network, horizon, ACTIONS, history * OBSERVATIONS, jumps)
-    returns = ReturnNetwork(OBSERVATIONS, ACTIONS, layers, return_members)
-    for parameter in (*denoiser.parameters(), *returns.parameters()):
-        torch.nn.init.normal_(parameter, std=0.3)
     data, kind = logs(), "student" if jumps else "teacher" if ddpm is None else "DDPM teacher"
-    contents: dict[str, Any] = {
-        "observation_dim": OBSERVATIONS,
-        "action_dim": ACTIONS,
-        "horizon": horizon,
-        "history": history,
-        "network": network,
-        "jumps": jumps,
-        "sampler": sampler or next(iter(SAMPLERS[kind])),  # type: ignore[index]
-        "ddpm": ddpm,
-        "return_members": return_members,
-        "steps": steps,
-        "candidates": candidates,
-        "return_layers": layers,
-        "return_mean": 100.0,
-        "return_std": 25.0,
-        "provenance": {"dataset": describe(data)},
-    }
-    return Policy(PolicySpec(**contents | spec), denoiser, returns, Normalizer.of(data.statistics()))
+    sequence = actions_of(data, horizon, history)
+    sampling = sampling_of(kind, sampler, steps, candidates, ddpm)  # type: ignore[arg-type]
+    policy = policy_of(
+        sequence, sampling, network, 0.3, env_id, provenance={"dataset": describe(data)} | (provenance or {})
+    )
+    if return_members:
+        policy.critic = return_model(OBSERVATIONS, ACTIONS, (8, 16), return_members, 100.0, 25.0).requires_grad_(False)
+        for parameter in policy.critic.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+    return policy
 
 
 def observations(policy: Policy, batch: int, seed: int = 0) -> torch.Tensor:
     """Observations [B, h, O] in the data's units."""
-    shape = (batch, policy.spec.history, policy.spec.observation_dim)
+    shape = (batch, policy.sequence.history, policy.sequence.observation_dim)
     generator = torch.Generator().manual_seed(seed)
     normal = torch.randn(shape, generator=generator)
-    return policy.normalizer.observation_mean + policy.normalizer.observation_std * normal
+    normalizer = policy.sequence.normalizer
+    return normalizer.observation_mean + normalizer.observation_std * normal
 
 
 def held(policy: Policy, value: float = 0.04) -> Policy:
     """The policy with a constant second action."""
-    policy.normalizer.action_low[1] = policy.normalizer.action_high[1] = value
+    normalizer = policy.sequence.normalizer
+    normalizer.action_low[1] = normalizer.action_high[1] = value
     return policy
 
 
@@ -101,7 +89,7 @@ def limited(policy: Policy) -> Policy:
     """The policy with limits of its first observation, as one of data with outliers has them."""
     low, high = torch.full((OBSERVATIONS,), -3e38), torch.full((OBSERVATIONS,), 3e38)
     low[0], high[0] = -0.5, 2.5
-    policy.normalizer.limit(low, high)
+    policy.sequence.normalizer.limit(low, high)
     return policy
 
 
@@ -114,8 +102,8 @@ def assert_equal(policy: Policy, deployed: Deployed, limit: float = 1e-5) -> Non
     """Same observations and noise, same actions, at several batch sizes."""
     policy.reset(1)
     for batch in (1, 2, 7):
-        seen = observations(policy, batch, seed=batch)
+        asked = observations(policy, batch, seed=batch)
         noise = policy.draw_noise(batch)
-        mine = deployed.sample(seen.numpy(), batch_first(noise, policy.spec.candidates).numpy())
+        mine = deployed.sample(asked.numpy(), batch_first(noise, policy.sampling.candidates).numpy())
         with torch.inference_mode():
-            np.testing.assert_allclose(mine, policy.sample(seen, noise).numpy(), rtol=0, atol=limit)
+            np.testing.assert_allclose(mine, policy.sample(asked, noise).numpy(), rtol=0, atol=limit)

@@ -21,7 +21,7 @@ from ractd.commands.train import Train
 from ractd.data import load_dataset
 from ractd.data.windows import Windows
 from ractd.methods.ractd_settings import PRESETS
-from ractd.policy import Policy
+from ractd.policies import Policy
 
 Command = Callable[..., Answer]
 POLICIES = ("teacher", "plain", "student")
@@ -196,7 +196,7 @@ def test_a_new_student_from_the_teacher_of_another_run(trained: Trained, cli: Co
     for name in ("teacher", "plain"):
         assert_same_tensors(*(run / "policy" / name / "policy.safetensors" for run in (out, trained.directory)))
     rows = rows_of(out)
-    assert Policy.load(out).spec.provenance["reward_weight"] == 0.5
+    assert Policy.load(out).provenance["reward_weight"] == 0.5
     assert (rows["RACTD"].selection, rows["RACTD"].checkpoint) == ("last", "last")
     assert rows["teacher"].returns == rows_of(trained.directory)["teacher"].returns
     assert rows["RACTD"].processor_seconds is None, "its teacher was trained elsewhere"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ from ractd.commands.train import Train
 from ractd.data import write_hdf5
 from ractd.errors import RactdError
 from ractd.export.graph import batch_first
+from ractd.methods.ractd import METHOD
 from ractd.methods.ractd_settings import PRESETS, Config
-from ractd.planner import Planner
-from ractd.policy import Policy
+from ractd.policies import Planner, Policy
 
 TINY = {
     "--horizon": "16",
@@ -83,7 +84,7 @@ def python_settings(monkeypatch: pytest.MonkeyPatch, *arguments: Any, **options:
         raise RactdError("seen")
 
     with monkeypatch.context() as patched:
-        patched.setattr("ractd.training.pipeline.resolve", look)
+        patched.setattr("ractd.methods.ractd.METHOD", replace(METHOD, resolve=look))
         with pytest.raises(RactdError, match="seen"):
             ractd.train(*arguments, **options)
     return seen[0]
@@ -231,8 +232,8 @@ def test_the_paper_s_networks_are_for_mazes_too(cli: Callable[..., Answer], tmp_
     options = [word for pair in small.items() for word in pair]
     answer = cli("train", "mine", "--out", tmp_path / "unet", *words, *options, "--no-plain", "--no-report")
     assert answer.code == 0, answer.out + answer.err
-    spec = Policy.load(tmp_path / "unet").spec
-    assert (spec.points, spec.sequence_shape) == (0, (8, 4))
+    sequence = Policy.load(tmp_path / "unet").sequence
+    assert (sequence.part.points, sequence.shape) == (0, (8, 4))
 
 
 @pytest.mark.parametrize("candidates", ["1", "4"])

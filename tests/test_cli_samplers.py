@@ -11,7 +11,7 @@ import pytest
 from conftest import STEPS, Answer, Trained, options, rows_of
 
 from ractd.diffusion.samplers import SAMPLERS
-from ractd.policy import Policy
+from ractd.policies import Policy
 from ractd.runs.rows import Row
 
 Cli = Callable[..., Answer]
@@ -162,9 +162,7 @@ def test_a_reward_aware_teacher_is_trained_after_the_return_model(
 
     answer = cli(*arguments)
     assert answer.code == 0, answer.err
-    weights = {
-        name: Policy.load(run / "policy" / name).spec.provenance["reward_weight"] for name in ("teacher", "plain")
-    }
+    weights = {name: Policy.load(run / "policy" / name).provenance["reward_weight"] for name in ("teacher", "plain")}
     assert weights == {"teacher": "auto", "plain": 0}
     rows = rows_of(run)
     assert {"RACTD", "plain student", "teacher"} <= rows.keys(), "the two cells of the reward-aware teacher and itself"

@@ -9,19 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 from dataset_factory import make
+from parts_factory import actions_of, return_model
 
 import ractd
-from ractd.data.windows import Windows
 from ractd.diffusion.settings import Diffusion
 from ractd.files import read_json
 from ractd.methods.ractd_settings import PRESETS, Config
-from ractd.models import ReturnNetwork, build_network, copy_matching
-from ractd.models.normalizer import Normalizer
+from ractd.models import build_network, copy_matching
 from ractd.networks.mlp import MLP
 from ractd.settings import Optimization
-from ractd.training import stages
+from ractd.training import collapse
 from ractd.training.collapse import CollapseWatch, complaint
-from ractd.training.samples import ActionSequences
 
 pytestmark = pytest.mark.usefixtures("short_latency")
 FINE = {"watch_out_of_bounds": 0.03, "watch_promise": 0.5, "watch_teacher_distance": 1.0}
@@ -44,8 +42,8 @@ def test_a_student_that_leaves_the_data_is_seen() -> None:
     teacher = build_network(network, 2, 2, 3, False)
     student = build_network(network, 2, 2, 3, True)
     copy_matching(teacher, student)
-    samples = ActionSequences(Windows(dataset, 2), Normalizer.of(dataset.statistics()))
-    watch = CollapseWatch(teacher, ReturnNetwork(3, 2, (8,)), samples, Diffusion(), 2.0, 0)
+    sequence = actions_of(dataset, 2)
+    watch = CollapseWatch(teacher, return_model(), sequence, sequence.samples(dataset), Diffusion(), 2.0, 0)
     before = watch.measure(student)
     with torch.no_grad():
         student.output.bias.fill_(6.0)  # type: ignore[union-attr, operator]
@@ -76,8 +74,8 @@ def test_the_checkpoint_before_a_collapse_is_kept(
             yield FINE | {"watch_out_of_bounds": 0.5}
 
     measured = measurements()
-    monkeypatch.setattr(stages, "WATCH_EVERY", 50)
-    monkeypatch.setattr(stages.CollapseWatch, "measure", lambda self, student: next(measured))
+    monkeypatch.setattr(collapse, "WATCH_EVERY", 50)
+    monkeypatch.setattr(CollapseWatch, "measure", lambda self, student: next(measured))
     run = tmp_path / "run"
     result = ractd.train(make(lengths=(30, 30)), out=run, config=small(), plain=False)
     assert result.content["stages"]["student"]["collapse"]["step"] == 50 * (healthy + 1)

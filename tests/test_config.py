@@ -12,9 +12,9 @@ from ractd.commands.train import PresetName
 from ractd.data import OfflineDataset
 from ractd.data.origin import published_recipe, rebuilt_recipe
 from ractd.errors import RactdError
+from ractd.methods.ractd_resolve import resolve
 from ractd.methods.ractd_settings import DEFAULT_GAMMA, PRESETS, Config
 from ractd.settings import check
-from ractd.training.pipeline import resolve
 
 
 def test_the_command_line_offers_every_preset_and_each_is_within_the_ranges() -> None:

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor, nn
 
+from ractd.critics import Critic
 from ractd.diffusion import ctm
 from ractd.diffusion.edm import distance, draw_sigma, loss_weight, sigma_schedule
+from ractd.diffusion.preconditioning import student_network
 from ractd.diffusion.samplers import heun, heun_step
 from ractd.diffusion.settings import Diffusion
 from ractd.models import build_network
 from ractd.networks.mlp import MLP
-from ractd.training.student import student_network
 
 DIFFUSION = Diffusion()
 MU, S0 = 0.2, 0.5
@@ -386,6 +387,18 @@ def test_one_step_is_g_at_the_top() -> None:
     assert seen[2].tolist() == [0.0] * 3
 
 
+def critic_of(function: Callable[[Tensor, Tensor], Tensor]) -> Critic:
+    """A critic of one function of observation and action."""
+
+    class Function(Critic):
+        condition_dim = 1
+
+        def row(self, given: Tensor, entry: Tensor) -> Tensor:
+            return function(given, entry)
+
+    return Function()
+
+
 def test_the_gradient_of_the_reward_against_finite_differences() -> None:
     network, observation, noise = tiny(3), randn(10, 1), randn(10, 3, 2, seed=1)
 
@@ -396,7 +409,7 @@ def test_the_gradient_of_the_reward_against_finite_differences() -> None:
         return ctm.one_step(student_network(network, DIFFUSION), noise, observation, DIFFUSION)
 
     def loss() -> Tensor:
-        return ctm.reward_loss(R, observation, sample())[0].sum()
+        return -critic_of(R).value(observation, sample()).sum()
 
     first = sample()[:, 0].detach()
     assert (first.abs() < 1).float().mean() > 0.5, (
@@ -416,7 +429,7 @@ def test_the_gradient_of_the_reward_against_finite_differences() -> None:
 
 def test_only_the_first_action_is_rewarded() -> None:
     sample = (0.3 * randn(5, 3, 2)).clamp(-0.9, 0.9).requires_grad_()
-    ctm.reward_loss(lambda s, a: a.sum(1), randn(5, 1), sample)[0].sum().backward()
+    (-critic_of(lambda s, a: a.sum(1)).value(randn(5, 1), sample)).sum().backward()
     assert sample.grad is not None
     torch.testing.assert_close(sample.grad[:, 0], -torch.ones(5, 2, dtype=F64))
     assert sample.grad[:, 1:].abs().max() == 0
@@ -431,7 +444,7 @@ def test_actions_outside_the_bounds_are_clipped_and_penalised() -> None:
         seen.append(action)
         return 10 * action.sum(1)
 
-    negative, excess = ctm.reward_loss(R, torch.zeros(3, 1, dtype=F64), sample)
+    negative, excess = -critic_of(R).value(torch.zeros(3, 1, dtype=F64), sample), ctm.bound_excess(sample)
     assert seen[0].tolist() == [[1.0, 0.2], [-1.0, -1.0], [0.9, -1.0]]
     assert excess.tolist() == pytest.approx([0.25, 4 + 0.0625, 0])
     (reward,) = torch.autograd.grad(negative.sum(), sample, retain_graph=True)

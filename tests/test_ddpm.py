@@ -14,12 +14,14 @@ from gaussian import MU, S0
 from torch import Tensor
 
 from ractd.diffusion.ddpm import clean_estimate, noise_levels, noise_loss, sampling_levels, scales
+from ractd.diffusion.preconditioning import noise_denoiser
 from ractd.diffusion.samplers import SAMPLERS
 from ractd.diffusion.settings import DDPM
+from ractd.methods.ractd import NoiseObjective
+from ractd.methods.ractd_settings import Teacher
 from ractd.models import build_network
 from ractd.networks.mlp import MLP
 from ractd.settings import Optimization
-from ractd.training.ddpm import NoiseObjective, noise_denoiser
 from ractd.training.loop import averaged_copy, objective_stage, run_stage
 from ractd.training.metrics import Metrics
 
@@ -90,13 +92,13 @@ def test_the_objective_by_hand() -> None:
     torch.manual_seed(0)
     network = build_network(MLP(width=16, blocks=1, embed_dim=8), 1, 2, 1, False)
     torch.nn.init.normal_(network.output.weight, std=0.3)
-    objective = NoiseObjective(network, toy.SEQUENCES, ddpm)
+    objective = NoiseObjective(network, toy.SEQUENCE, toy.SAMPLES_OF_DATA, Teacher(ddpm=ddpm))
     draws = objective.draw(torch.Generator().manual_seed(0), Optimization(1, batch_size=4096))
     assert (draws["level"].min(), draws["level"].max()) == (1, 20)
     assert (draws["level"].bincount(minlength=21)[1:] > 4096 / 20 / 2).all(), "all levels alike"
 
     terms = objective(draws)
-    x0 = toy.NORMALIZER.action(toy.WINDOWS.gather(draws["index"])[1])
+    x0 = toy.SAMPLES_OF_DATA.gather(draws)[1]
     sigma = noise_levels(ddpm).float()[draws["level"]][:, None, None]
     x_t = (x0 + sigma * draws["noise"]) / (1 + sigma**2).sqrt()
     error = draws["noise"] - network(x_t, sigma.flatten(), torch.zeros(4096, 1))
@@ -108,7 +110,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> torch.nn.Module:
     torch.manual_seed(0)
     network = build_network(toy.NETWORK, 1, 2, 1, False)
     average = averaged_copy(network)
-    objective = NoiseObjective(network, toy.SEQUENCES, DDPM(50))
+    objective = NoiseObjective(network, toy.SEQUENCE, toy.SAMPLES_OF_DATA, Teacher(ddpm=DDPM(50)))
     optimization = Optimization(1000, batch_size=256, learning_rate=2e-3, warmup_steps=50, ema=0.99)
     directory = tmp_path_factory.mktemp("ddpm")
     stage = objective_stage("teacher", objective, average, optimization, 0, directory, math.inf)

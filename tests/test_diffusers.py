@@ -12,16 +12,16 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from ractd.training.ddpm import noise_denoiser
 from torch import Tensor
 
 from ractd.diffusion import samplers
 from ractd.diffusion.ddpm import BETAS, noise_levels, sampling_levels
 from ractd.diffusion.edm import sigma_schedule
+from ractd.diffusion.preconditioning import denoiser
 from ractd.diffusion.settings import DDPM, Diffusion
 from ractd.models import build_network
 from ractd.networks.mlp import MLP
-from ractd.training.ddpm import noise_denoiser
-from ractd.training.teacher import denoiser
 
 B, HORIZON, A = 8, 4, 2
 BINS = 12

@@ -13,23 +13,20 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from dataset_factory import make
+from parts_factory import actions_of, return_model
 from test_loop import two_networks
 from torch import nn
 
-from ractd.data.windows import Windows
 from ractd.diffusion.settings import Diffusion
-from ractd.methods.ractd_settings import Anchor, Student
-from ractd.models import ReturnNetwork, build_network, copy_matching
-from ractd.models.normalizer import Normalizer
+from ractd.methods.ractd import StudentObjective, TeacherObjective
+from ractd.methods.ractd_settings import Anchor, Student, Teacher
+from ractd.models import build_network, copy_matching
 from ractd.networks.mlp import MLP
+from ractd.networks.tensors import read_tensors
 from ractd.settings import Optimization
 from ractd.stopping import Interrupted
-from ractd.training.checkpoint import read_tensors
 from ractd.training.loop import LOG_EVERY, Stage, averaged_copy, objective_stage, run_stage
 from ractd.training.metrics import Metrics
-from ractd.training.samples import ActionSequences
-from ractd.training.student import StudentObjective
-from ractd.training.teacher import TeacherObjective
 
 NETWORK = MLP(width=16, blocks=1, embed_dim=8)
 STEPS = LOG_EVERY + 10
@@ -43,27 +40,26 @@ def stage_of(name: str, directory: Path, accelerator: Accelerator, steps: int) -
     if name == "two networks":
         return replace(two_networks(directory, 1e9, steps), directory=directory / name)
     dataset, diffusion = make((30, 20, 25)), Diffusion()
-    windows, normalizer = Windows(dataset, 2), Normalizer.of(dataset.statistics())
+    sequence = actions_of(dataset, 2)
+    samples = sequence.samples(dataset)
     torch.manual_seed(0)
     teacher = build_network(NETWORK, 2, 2, 3, False)
     nn.init.normal_(teacher.output.weight, std=0.2)  # type: ignore[arg-type, union-attr]
     if name == "teacher":
         average = averaged_copy(teacher)
-        objective: nn.Module = TeacherObjective(teacher, ActionSequences(windows, normalizer), diffusion)
+        objective: nn.Module = TeacherObjective(teacher, sequence, samples, diffusion, Teacher())
     else:
         anchor: Anchor = name  # type: ignore[assignment]
         network = build_network(NETWORK, 2, 2, 3, True)
         copy_matching(teacher, network)
         average = averaged_copy(network)
-        returns = ReturnNetwork(3, 2, (8, 8))
+        critic = return_model(layers=(8, 8))
         config = Student(reward_weight="auto", anchor=anchor)
 
         def mean(x: torch.Tensor) -> torch.Tensor:
             return accelerator.reduce(x, "mean")  # type: ignore[return-value]
 
-        objective = StudentObjective(
-            network, average, teacher, returns, ActionSequences(windows, normalizer), diffusion, config, 1.0, mean
-        )
+        objective = StudentObjective(network, average, teacher, critic, sequence, samples, diffusion, config, mean)
     optimization = Optimization(steps, batch_size=16, learning_rate=1e-3, warmup_steps=5, max_grad_norm=1e6, ema=0.9)
     return objective_stage(name, objective, average, optimization, 0, directory / name, 1e9)
 

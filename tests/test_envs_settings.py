@@ -21,11 +21,12 @@ from ractd.data.dataset import describe
 from ractd.data.environment import REGISTERED, EnvironmentSettings, WrapperSettings, settings_for
 from ractd.data.formats.minari import environment_of
 from ractd.envs import evaluate, make_vector
+from ractd.envs.environment import Environment
 from ractd.envs.environments import environments_of
 from ractd.envs.maze import MAZES, maze_vector
 from ractd.errors import RactdError
 from ractd.export.contract import control_hz
-from ractd.policy import Policy
+from ractd.policies import Policy
 
 gymnasium = pytest.importorskip("gymnasium")
 pytest.importorskip("envpool")
@@ -202,7 +203,9 @@ def test_a_policy_of_a_stranger_runs_nothing(
 ) -> None:
     directory = make_policy(env_id="Pendulum-v1").save(tmp_path / "run" / "policy" / "student")
     path = directory / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    content = json.loads(path.read_text())
+    content["environment"] |= changes
+    path.write_text(json.dumps(content))
     answer = cli("eval", tmp_path / "run", "--episodes", "1")
     assert answer.code == 2
     assert answer.err.startswith("error: ")
@@ -212,8 +215,8 @@ def test_a_policy_of_a_stranger_runs_nothing(
     except RactdError:
         return
     with pytest.raises(RactdError):
-        environments_of(policy.spec, directory)(str(policy.spec.env_id), 1, 0)
-    assert control_hz(policy.spec) is None
+        environments_of(policy.environment, directory)(policy.environment.env_id, 1, 0)  # type: ignore[arg-type, union-attr]
+    assert control_hz(policy.environment) is None
 
 
 @pytest.mark.parametrize("env_id", ["canary:Id-v0", "subprocess:call"])
@@ -229,9 +232,9 @@ def test_policies_and_runs_of_before_go_by_the_id_alone(tmp_path: Path) -> None:
     policy = make_policy(env_id="Pendulum-v1")
     path = policy.save(tmp_path / "policy") / "config.json"
     content = json.loads(path.read_text())
-    del content["env_settings"]
+    del content["environment"]["env_settings"]
     path.write_text(json.dumps(content))
-    assert Policy.load(tmp_path / "policy").spec == policy.spec
+    assert Policy.load(tmp_path / "policy").environment == policy.environment
     assert "env_settings" not in describe(make(env_id="Pendulum-v1"))
     limited = replace(make(env_id="Pendulum-v1"), env_settings=EnvironmentSettings(max_episode_steps=5))
     assert describe(limited)["env_settings"]["max_episode_steps"] == 5
@@ -241,9 +244,10 @@ def test_a_policy_carries_its_environment(tmp_path: Path) -> None:
     settings = EnvironmentSettings(
         {"g": 1.5, "nested": {"a": [1, None, "b"]}}, 40, (WrapperSettings("RepeatAction", {"num_repeats": 2}),)
     )
-    policy = make_policy(env_id="Pendulum-v1", env_settings=settings)
-    again = Policy.load(policy.save(tmp_path / "policy")).spec
-    assert again.env_settings == settings
+    policy = make_policy(env_id="Pendulum-v1")
+    policy.environment = Environment("Pendulum-v1", settings)
+    again = Policy.load(policy.save(tmp_path / "policy")).environment
+    assert again == policy.environment
 
 
 # Minari.

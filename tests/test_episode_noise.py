@@ -15,8 +15,8 @@ from ractd.envs import Context, EvaluationResult, evaluate
 from ractd.envs.environments import make_vector
 from ractd.export.graph import batch_first
 from ractd.export.verify import evaluate_both
-from ractd.noise import MOST_AHEAD, NUMBERS_AHEAD, EpisodeNoise
-from ractd.policy import Policy
+from ractd.policies import Policy
+from ractd.policies.noise import MOST_AHEAD, NUMBERS_AHEAD, EpisodeNoise
 
 gymnasium = pytest.importorskip("gymnasium")
 EPISODES = 25

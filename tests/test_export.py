@@ -39,10 +39,9 @@ from ractd.errors import RactdError
 from ractd.export import export_policy, exporter, verify
 from ractd.export.graph import OneStepGraph, PolicyGraph, batch_first, draws_first, graph_of
 from ractd.export.report import summary
-from ractd.fixed_times import preconditioning, times
 from ractd.networks import Network
 from ractd.networks.mlp import MLP
-from ractd.policy import MODELS
+from ractd.policies.folding import preconditioning, times
 from ractd_runtime import Policy as Deployed
 
 
@@ -93,15 +92,15 @@ def test_the_graph_of_every_sampler(network: Network, kind: str, sampler: str) -
 def test_the_times_and_numbers_of_one_step() -> None:
     """EDM's preconditioning in its boundary form at T = 80 and time 0 = 0.02, by hand."""
     policy = make_policy()
-    ((t, s),) = times(policy.spec, MODELS["student"])
+    ((t, s),) = times(policy.sampling)
     assert s is not None
     torch.testing.assert_close((t, s), (torch.tensor([80.0]), torch.tensor([0.02])))
-    a, b, c = preconditioning(t, policy.spec.diffusion)
+    a, b, c = preconditioning(t, policy.sampling.schedule)  # type: ignore[arg-type]
     assert a == pytest.approx(0.25 / (79.98**2 + 0.25), rel=1e-6)
     assert b == pytest.approx(79.98 * 0.5 / (80**2 + 0.25) ** 0.5, rel=1e-6)
     assert c == pytest.approx(1 / (80**2 + 0.25) ** 0.5, rel=1e-6)
-    assert len(times(policy.configured(steps=4).spec, MODELS["student"])) == 4
-    assert len(times(make_policy(jumps=False, steps=6).spec, MODELS["teacher"])) == 9
+    assert len(times(policy.configured(steps=4).sampling)) == 4
+    assert len(times(make_policy(jumps=False, steps=6).sampling)) == 9
 
 
 def test_noise_layouts_are_each_others_inverse() -> None:
@@ -180,8 +179,8 @@ def test_the_contract_says_what_the_policy_is(mlp: Path) -> None:
     np.testing.assert_allclose(observation["high"], logs().observations.max(0))
     actions = contract["outputs"]["actions"]
     assert actions["shape"] == ["batch", 4, ACTIONS]
-    np.testing.assert_allclose(actions["low"], policy.normalizer.action_low)
-    np.testing.assert_allclose(actions["high"], policy.normalizer.action_high)
+    np.testing.assert_allclose(actions["low"], policy.sequence.normalizer.action_low)
+    np.testing.assert_allclose(actions["high"], policy.sequence.normalizer.action_high)
     assert contract["dataset"]["fingerprint"] == logs().fingerprint
     assert contract["execution"]["execute"] == 1
     assert contract["graph"]["files"]["policy.onnx"] == {
@@ -332,7 +331,7 @@ def test_reduced_precision_has_a_limit_too(precision: Any) -> None:
         with torch.inference_mode():
             actions = policy.sample(torch.from_numpy(seen), draws_first(torch.from_numpy(noise))).numpy()
         return actions + 2 * verify.REDUCED[precision] * np.ptp(
-            [policy.normalizer.action_low, policy.normalizer.action_high], 0
+            [policy.sequence.normalizer.action_low, policy.sequence.normalizer.action_high], 0
         )
 
     with pytest.raises(RactdError, match="on average"):
@@ -343,7 +342,7 @@ def test_a_tie_between_candidates_is_no_difference_and_a_worse_candidate_is() ->
     """Two candidates as good as equal: either is right. The other ones are not."""
     policy = make_policy(candidates=4)
     with torch.no_grad():
-        for parameter in policy.return_network.parameters():
+        for parameter in policy.critic.parameters():  # type: ignore[union-attr]
             parameter.zero_()  # every candidate is worth the same
     single = policy.configured(candidates=1)
 

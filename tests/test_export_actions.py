@@ -12,7 +12,7 @@ from export_factory import TINY_MLP, TINY_UNET, assert_equal, exported, held, li
 from ractd.errors import RactdError
 from ractd.networks import Network
 from ractd.networks.mlp import MLP
-from ractd.policy import Policy
+from ractd.policies import Policy
 from ractd_runtime import Policy as Deployed
 
 CONSTANT = np.float32(0.04)
@@ -56,7 +56,7 @@ def test_they_are_pytorchs(export: Export) -> None:
 
 def test_they_never_leave_their_bounds(export: Export) -> None:
     """Noise far out of the ordinary asks for actions far out of their range."""
-    normalizer = export.policy.normalizer
+    normalizer = export.policy.sequence.normalizer
     low, high = normalizer.action_low.numpy(), normalizer.action_high.numpy()
     actions = export.deployed.sample(observations(export.policy, 64).numpy(), 1000 * export.deployed.draw_noise(64))
     rounding = 1e-6 * (high - low)

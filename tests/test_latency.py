@@ -20,7 +20,7 @@ from conftest import Answer, Trained, options
 from report_factory import make_run
 from rich.console import Console
 
-from ractd.policy import Policy
+from ractd.policies import Policy
 from ractd.processors import cores
 from ractd.report.contents import read_contents
 from ractd.report.tables import protocol

@@ -18,19 +18,21 @@ import pytest
 import torch
 from accelerate import Accelerator
 from dataset_factory import make
+from parts_factory import actions_of, return_model
 from rich.console import Console
 from torch import Tensor, nn
 
+from ractd.critics.return_to_go import ReturnObjective
 from ractd.data.windows import Windows
 from ractd.diffusion.settings import Diffusion
 from ractd.errors import RactdError
-from ractd.methods.ractd_settings import Student
-from ractd.models import ReturnNetwork, build_network, copy_matching
-from ractd.models.normalizer import Normalizer
+from ractd.methods.ractd import StudentObjective, TeacherObjective
+from ractd.methods.ractd_settings import Student, Teacher
+from ractd.models import build_network, copy_matching
 from ractd.networks.mlp import MLP
+from ractd.networks.tensors import read_tensors
 from ractd.settings import Optimization
 from ractd.stopping import Interrupted
-from ractd.training.checkpoint import read_tensors
 from ractd.training.loop import (
     LOG_EVERY,
     Follower,
@@ -44,10 +46,6 @@ from ractd.training.loop import (
     step_generator,
 )
 from ractd.training.metrics import Metrics
-from ractd.training.returns import ReturnObjective
-from ractd.training.samples import ActionSequences
-from ractd.training.student import StudentObjective
-from ractd.training.teacher import TeacherObjective
 
 NETWORK = MLP(width=16, blocks=1, embed_dim=8)
 DIFFUSION = Diffusion()
@@ -67,9 +65,9 @@ def teacher_objective() -> tuple[nn.Module, nn.Module]:
     dataset = make((30, 20, 25))
     torch.manual_seed(0)
     network = build_network(NETWORK, 2, 2, 3, False)
-    return TeacherObjective(
-        network, ActionSequences(Windows(dataset, 2), Normalizer.of(dataset.statistics())), DIFFUSION
-    ), averaged_copy(network)
+    sequence = actions_of(dataset, 2)
+    objective = TeacherObjective(network, sequence, sequence.samples(dataset), DIFFUSION, Teacher())
+    return objective, averaged_copy(network)
 
 
 def student_objective() -> tuple[nn.Module, nn.Module]:
@@ -79,16 +77,16 @@ def student_objective() -> tuple[nn.Module, nn.Module]:
     nn.init.normal_(teacher.output.weight, std=0.2)  # type: ignore[arg-type, union-attr]
     network = build_network(NETWORK, 2, 2, 3, True)
     copy_matching(teacher, network)
-    average = averaged_copy(network)
+    average, sequence = averaged_copy(network), actions_of(dataset, 2)
     objective = StudentObjective(
         network,
         average,
         teacher,
-        ReturnNetwork(3, 2, (8, 8)),
-        ActionSequences(Windows(dataset, 2), Normalizer.of(dataset.statistics())),
+        return_model(layers=(8, 8)),
+        sequence,
+        sequence.samples(dataset),
         DIFFUSION,
         Student(reward_weight="auto"),
-        1.0,
     )
     return objective, average
 
@@ -96,11 +94,9 @@ def student_objective() -> tuple[nn.Module, nn.Module]:
 def return_objective() -> tuple[nn.Module, nn.Module]:
     dataset = make((30, 20, 25))
     torch.manual_seed(0)
-    network = ReturnNetwork(3, 2, (8, 8))
+    network = return_model(layers=(8, 8))
     targets = torch.from_numpy(dataset.observations[:, 0].copy())  # something to be learnt
-    objective = ReturnObjective(
-        network, Normalizer.of(dataset.statistics()), Windows(dataset, 1), targets, torch.arange(75)
-    )
+    objective = ReturnObjective(network, actions_of(dataset, 1), Windows(dataset, 1), targets, torch.arange(75))
     return objective, averaged_copy(network)
 
 

@@ -13,7 +13,7 @@ MEASURE = """
 import resource
 import torch
 from ractd.commands.memory import keep_freed_memory
-from ractd.models import InverseDynamics
+from ractd.sequences.dynamics import InverseDynamics
 
 def cleared():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt * resource.getpagesize() / 2**20

@@ -6,10 +6,11 @@ from itertools import pairwise
 
 import pytest
 import torch
+from parts_factory import return_model
 
 from ractd.errors import RactdError
 from ractd.methods.ractd_settings import PRESETS
-from ractd.models import MLPDenoiser, ReturnNetwork, UNetDenoiser, build_network, copy_matching
+from ractd.models import MLPDenoiser, UNetDenoiser, build_network, copy_matching
 from ractd.models.mish import Mish
 from ractd.models.unet import Conv, ConvTranspose
 from ractd.networks.mlp import MLP
@@ -81,22 +82,22 @@ def test_presets_are_the_papers_tables() -> None:
 
 
 def test_the_return_network_is_table_8() -> None:
-    network = ReturnNetwork(11, 3, (32, 64, 128, 256))
+    network = return_model(11, 3, (32, 64, 128, 256))
     (member,) = network.members
     linears = [m for m in member if isinstance(m, torch.nn.Linear)]
     assert [(m.in_features, m.out_features) for m in linears] == [(14, 32), (32, 64), (64, 128), (128, 256), (256, 1)]
     assert [type(m).__name__ for m in member] == ["Linear", "Mish"] * 4 + ["Linear"]
     assert count(network) == 15 * 32 + 33 * 64 + 65 * 128 + 129 * 256 + 257 == 44193
-    assert network(torch.randn(5, 11), torch.randn(5, 3)).shape == (5,)
+    assert network.value(torch.randn(5, 11), torch.randn(5, 4, 3)).shape == (5,)
 
 
 def test_the_return_network_is_the_mean_of_its_members() -> None:
-    network = ReturnNetwork(11, 3, (8, 16), members=3)
-    observation, action = torch.randn(5, 11), torch.randn(5, 3)
+    network = return_model(11, 3, (8, 16), members=3)
+    observation, action = torch.randn(5, 11), torch.rand(5, 3) * 2 - 1
     alone = [member(torch.cat([observation, action], 1)).squeeze(1) for member in network.members]
     assert not torch.allclose(alone[0], alone[1])
-    torch.testing.assert_close(network(observation, action), (alone[0] + alone[1] + alone[2]) / 3)
-    assert count(network) == 3 * count(ReturnNetwork(11, 3, (8, 16)))
+    torch.testing.assert_close(network.value(observation, action[:, None]), (alone[0] + alone[1] + alone[2]) / 3)
+    assert count(network) == 3 * count(return_model(11, 3, (8, 16)))
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(5, 1, 2), (3, 2, 1), (1, 1, 0)])

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from dataset_factory import make
+from parts_factory import policy_of, return_model, sampling_of
 from test_python_api import small
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -23,10 +24,9 @@ from torch.utils._pytree import tree_leaves
 import ractd
 from ractd.diffusion.settings import DDPM
 from ractd.methods.ractd_settings import PRESETS, Config, Plan
-from ractd.models import ReturnNetwork, build_network
-from ractd.models.normalizer import Normalizer
 from ractd.networks.mlp import MLP
-from ractd.policy import Policy, PolicySpec
+from ractd.policies import Policy
+from ractd.sequences.actions import Actions, ActionsPart
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")
 META, CPU = torch.device("meta"), torch.device("cpu")
@@ -114,7 +114,7 @@ CONFIGS: dict[str, Config] = {
 @pytest.mark.parametrize("name", CONFIGS)
 def test_training(name: str, device: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole training; the scores at its end are the processor's."""
-    monkeypatch.setattr("ractd.training.pipeline.evaluate_run", lambda *_: None)
+    monkeypatch.setattr("ractd.runs.train.evaluate_run", lambda *_: None)
     config = CONFIGS[name]
     if config.plan is None:
         data = make(lengths=(40, 40, 40))
@@ -124,12 +124,14 @@ def test_training(name: str, device: torch.device, tmp_path: Path, monkeypatch: 
     with NoFloat64() as found:
         ractd.train(data, out=tmp_path / "run", config=config)
     assert found.there > 1000
+    online = config.evaluation.select == "online" and data.env_id is not None
+    students = ["plain", "student", *(["plain-last", "student-last"] if online else [])]
     policies = {path.name for path in (tmp_path / "run" / "policy").iterdir()}
-    assert policies == ({"teacher"} if name == "ddpm" else {"teacher", "plain", "student"})
+    assert policies == ({"teacher"} if name == "ddpm" else {"teacher", *students})
     for kind in policies:
         policy = Policy.load(tmp_path / "run" / "policy" / kind).to(META)
         with NoFloat64():
-            assert policy.act(np.zeros((3, policy.spec.observation_dim))).shape == (3, 2)
+            assert policy.act(np.zeros((3, policy.sequence.observation_dim))).shape == (3, 2)
 
 
 @pytest.mark.parametrize(
@@ -153,19 +155,7 @@ def test_sampling(kind: str, sampler: str, steps: int) -> None:
 
 
 def untrained(kind: str) -> Policy:
-    spec = PolicySpec(
-        observation_dim=3,
-        action_dim=2,
-        horizon=4,
-        history=1,
-        network=MLP(width=16, blocks=1),
-        jumps=kind == "student",
-        sampler={"student": "consistency", "teacher": "heun", "ddpm": "ddpm"}[kind],
-        steps=5,
-        return_layers=(16,),
-        return_mean=0.0,
-        return_std=1.0,
-        ddpm=DDPM(timesteps=5) if kind == "ddpm" else None,
-    )
-    network = build_network(spec.network, *spec.sequence_shape, 3, spec.jumps)
-    return Policy(spec, network, ReturnNetwork(3, 2, (16,), spec.return_members), Normalizer(3, 2))
+    sampling = sampling_of({"ddpm": "DDPM teacher"}.get(kind, kind), steps=5, ddpm=DDPM(timesteps=5))  # type: ignore[arg-type]
+    policy = policy_of(Actions(ActionsPart(3, 2, 4)), sampling, MLP(width=16, blocks=1))
+    policy.critic = return_model(layers=(16,)).requires_grad_(False)
+    return policy

@@ -11,54 +11,51 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from parts_factory import policy_of, return_model, sampling_of
 from safetensors.torch import load_file, save_file
 
 from ractd.diffusion.ddpm import linear_betas
-from ractd.diffusion.samplers import SAMPLERS
+from ractd.diffusion.preconditioning import student_network
+from ractd.diffusion.samplers import SAMPLERS, Kind
 from ractd.diffusion.settings import DDPM
 from ractd.errors import RactdError
-from ractd.models import ReturnNetwork, build_network
-from ractd.models.normalizer import Normalizer
+from ractd.networks import Network
 from ractd.networks.mlp import MLP
+from ractd.networks.tensors import write_tensors
 from ractd.networks.unet import UNet
-from ractd.policy import FORMAT_VERSION, Policy, PolicySpec
-from ractd.training.checkpoint import write_tensors
-from ractd.training.student import student_network
+from ractd.policies import Policy
+from ractd.policies.files import FORMAT_VERSION, describe_policy
+from ractd.sequences.actions import Actions, ActionsPart
 
 OBS, A = 3, 2
 
 
-def make(jumps: bool = True, history: int = 1, horizon: int = 4, seed: int = 0, **spec: Any) -> Policy:
+def make(
+    jumps: bool = True,
+    history: int = 1,
+    horizon: int = 4,
+    seed: int = 0,
+    network: Network = MLP(width=16, blocks=1, embed_dim=8),  # noqa: B008
+    kind: Kind | None = None,
+    ddpm: DDPM | None = None,
+    **sampling: Any,
+) -> Policy:
     torch.manual_seed(seed)
-    network_config = spec.pop("network", MLP(width=16, blocks=1, embed_dim=8))
-    network = build_network(network_config, horizon, A, history * OBS, jumps)
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.4)
-    normalizer = Normalizer(OBS, A)
+    sequence = Actions(ActionsPart(OBS, A, horizon, history))
+    normalizer = sequence.normalizer
     normalizer.observation_mean.copy_(torch.tensor([1.0, -2.0, 0.5]))
     normalizer.observation_std.copy_(torch.tensor([0.5, 2.0, 1.5]))
     normalizer.action_low.copy_(torch.tensor([-2.0, 0.0]))
     normalizer.action_high.copy_(torch.tensor([3.0, 0.5]))
-    contents: dict[str, Any] = {
-        "observation_dim": OBS,
-        "action_dim": A,
-        "horizon": horizon,
-        "history": history,
-        "network": network_config,
-        "jumps": jumps,
-        "sampler": "consistency" if jumps else "heun",
-        "steps": 1 if jumps else 5,
-        "return_layers": (8, 16),
-        "return_mean": 100.0,
-        "return_std": 25.0,
-        "env_id": "Hopper-v4",
-        "provenance": {"dataset": "toy", "scores": [1.5, 2.5]},
-    }
-    return Policy(PolicySpec(**contents | spec), network, ReturnNetwork(OBS, A, (8, 16)), normalizer)
+    chosen = sampling_of(kind or ("student" if jumps else "teacher"), ddpm=ddpm, **sampling)
+    provenance = {"dataset": "toy", "scores": [1.5, 2.5]}
+    policy = policy_of(sequence, chosen, network, env_id="Hopper-v4", provenance=provenance)
+    policy.critic = return_model(OBS, A, (8, 16), mean=100.0, std=25.0).requires_grad_(False)
+    return policy
 
 
-def make_ddpm(**spec: Any) -> Policy:
-    return make(jumps=False, ddpm=DDPM(timesteps=30, betas="linear"), sampler="ddpm", steps=30, **spec)
+def make_ddpm() -> Policy:
+    return make(kind="DDPM teacher", ddpm=DDPM(timesteps=30, betas="linear"), sampler="ddpm", steps=30)
 
 
 def observations(*shape: int, seed: int = 0) -> np.ndarray:
@@ -127,10 +124,10 @@ def test_units_are_the_environments() -> None:
 
 def written_out(policy: Policy, obs: np.ndarray, noise: torch.Tensor) -> np.ndarray:
     """Sample with the network as it is, times and all."""
-    spec, normalizer = policy.spec, policy.normalizer
+    sampling, normalizer = policy.sampling, policy.sequence.normalizer
     condition = normalizer.observation(torch.from_numpy(obs))
-    g = student_network(policy.network, spec.diffusion)
-    x = SAMPLERS["student"][spec.sampler].sample(g, noise, condition, spec.diffusion, spec.steps)
+    g = student_network(policy.network, sampling.schedule)  # type: ignore[arg-type]
+    x = SAMPLERS["student"][sampling.sampler].sample(g, noise, condition, sampling.schedule, sampling.steps)
     return normalizer.raw_action(x).numpy()
 
 
@@ -155,9 +152,9 @@ def test_candidates_are_ranked_by_the_return_model(jumps: bool) -> None:
 def test_the_return_estimate_is_in_the_datas_units() -> None:
     policy = make()
     with torch.no_grad():
-        for parameter in policy.return_network.parameters():
+        for parameter in policy.critic.parameters():
             parameter.zero_()
-        policy.return_network.members[0][-1].bias.fill_(2.0)  # type: ignore[operator, union-attr]
+        policy.critic.members[0][-1].bias.fill_(2.0)  # type: ignore[operator, union-attr]
     np.testing.assert_allclose(policy.estimate_return(observations(4, OBS), observations(4, A)), 150.0)
 
 
@@ -210,7 +207,7 @@ def test_impossible_sampling_is_refused(change: dict[str, int]) -> None:
 )
 def test_another_policys_sampler_is_refused(kind: str, sampler: str, expected: str) -> None:
     policies = {"student": make(), "teacher": make(jumps=False), "DDPM teacher": make_ddpm()}
-    assert policies[kind].spec.kind == kind
+    assert policies[kind].sampling.kind == kind
     with pytest.raises(RactdError, match=expected):
         policies[kind].configured(sampler=sampler)
 
@@ -226,13 +223,15 @@ def test_every_sampler_of_every_policy_acts() -> None:
     obs = observations(6, OBS)
     for policy in (make(), make(jumps=False), make_ddpm()):
         seen = []
-        for sampler in SAMPLERS[policy.spec.kind]:
+        for sampler in SAMPLERS[policy.sampling.kind]:
             other = policy.configured(sampler=sampler, steps=4)
-            assert (other.spec.sampler, other.spec.steps) == (sampler, 4)
+            assert (other.sampling.sampler, other.sampling.steps) == (sampler, 4)
             seen.append(other.reset(0).act(obs))
             np.testing.assert_array_equal(other.reset(0).act(obs), seen[-1])
         same = [(a, b) for i, a in enumerate(seen) for b in seen[:i] if np.abs(a - b).max() < 1e-4]
-        assert len(same) == (policy.spec.kind == "teacher"), "an EDM teacher's DDIM is Euler's method, nothing else is"
+        assert len(same) == (policy.sampling.kind == "teacher"), (
+            "an EDM teacher's DDIM is Euler's method, nothing else is"
+        )
 
 
 def test_a_ddpm_teacher_by_hand() -> None:
@@ -240,11 +239,11 @@ def test_a_ddpm_teacher_by_hand() -> None:
     policy = make_ddpm().configured(sampler="ddim", steps=1)
     obs = torch.from_numpy(observations(6, 1, OBS))
     noise = policy.reset(0).draw_noise(6)
-    condition = policy.normalizer.observation(obs).flatten(1)
+    condition = policy.sequence.normalizer.observation(obs).flatten(1)
     alpha_bar = float((1 - linear_betas(30)).prod())
     sigma = torch.full((6,), ((1 - alpha_bar) / alpha_bar) ** 0.5)
     x0 = (noise[0] - (1 - alpha_bar) ** 0.5 * policy.network(noise[0], sigma, condition)) / alpha_bar**0.5
-    expected = policy.normalizer.raw_action(x0.clamp(-1, 1))
+    expected = policy.sequence.normalizer.raw_action(x0.clamp(-1, 1))
     assert (x0.abs() < 1).float().mean() < 0.9, "there is something to clip"
     torch.testing.assert_close(policy.sample(obs, noise), expected, rtol=1e-3, atol=1e-3)
 
@@ -252,9 +251,10 @@ def test_a_ddpm_teacher_by_hand() -> None:
 def test_configured_changes_sampling_alone() -> None:
     policy = make()
     more = policy.configured(steps=3, candidates=2)
-    assert (more.evaluations, more.spec.candidates, policy.evaluations) == (3, 2, 1)
+    assert (more.evaluations, more.sampling.candidates, policy.evaluations) == (3, 2, 1)
     assert more.network is policy.network
-    assert more.spec == replace(policy.spec, steps=3, candidates=2)
+    assert more.sampling == replace(policy.sampling, steps=3, candidates=2)
+    assert more.critic is policy.critic
     assert make(jumps=False).configured(steps=80).evaluations == 157
 
 
@@ -266,9 +266,9 @@ def test_configured_changes_sampling_alone() -> None:
 def test_a_loaded_policy_acts_the_same_bit_for_bit(tmp_path: Path, network: MLP | UNet, jumps: bool) -> None:
     policy = make(jumps, history=2, network=network, candidates=3)
     loaded = Policy.load(policy.save(tmp_path / "p"))
-    assert loaded.spec == policy.spec
+    assert describe_policy(loaded) == describe_policy(policy)
     obs = observations(9, 2, OBS)
-    np.testing.assert_array_equal(loaded.reset(5).act_chunk(obs), policy.folded().reset(5).act_chunk(obs))
+    np.testing.assert_array_equal(loaded.reset(5).act_chunk(obs), policy.fold().reset(5).act_chunk(obs))
     np.testing.assert_array_equal(
         loaded.estimate_return(obs[:, 0], obs[:, 1, :A]), policy.estimate_return(obs[:, 0], obs[:, 1, :A])
     )
@@ -278,21 +278,19 @@ def test_a_loaded_policy_acts_the_same_bit_for_bit(tmp_path: Path, network: MLP 
 def test_a_ddpm_teacher_is_saved_with_its_schedule(tmp_path: Path) -> None:
     policy = make_ddpm()
     loaded = Policy.load(policy.save(tmp_path / "p"))
-    assert loaded.spec == policy.spec
+    assert describe_policy(loaded) == describe_policy(policy)
     assert loaded.evaluations == 30
     obs = observations(9, OBS)
     np.testing.assert_array_equal(loaded.reset(5).act_chunk(obs), policy.reset(5).act_chunk(obs))
-    edit(tmp_path / "p", ddpm={"timesteps": 0, "betas": "cosine", "clip": 1.0})
-    with pytest.raises(RactdError, match=r"config\.json: PolicySpec\.ddpm\.timesteps is 0"):
+    edit(tmp_path / "p", "sampling", schedule={"timesteps": 0, "betas": "cosine", "clip": 1.0})
+    with pytest.raises(RactdError, match=r"config\.json: DDPM\.timesteps is 0"):
         Policy.load(tmp_path / "p")
 
 
-def test_a_policy_file_from_before_there_were_ddpm_teachers(saved: Path) -> None:
-    path = saved / "config.json"
-    contract = json.loads(path.read_text())
-    assert contract.pop("ddpm") is None
-    path.write_text(json.dumps(contract))
-    np.testing.assert_array_equal(Policy.load(saved).act(observations(OBS)), make().reset(0).act(observations(OBS)))
+def test_a_policy_of_the_first_edition_is_refused(saved: Path) -> None:
+    edit(saved, format_version=1)
+    with pytest.raises(RactdError, match=r"config\.json: a policy of ractd's first edition.*train it anew"):
+        Policy.load(saved)
 
 
 def test_a_run_directory_opens_its_student(tmp_path: Path) -> None:
@@ -310,9 +308,12 @@ def test_saving_over_a_policy_replaces_it(tmp_path: Path) -> None:
     np.testing.assert_array_equal(Policy.load(tmp_path).act(observations(OBS)), make(seed=1).act(observations(OBS)))
 
 
-def edit(directory: Path, **changes: Any) -> None:
+def edit(directory: Path, part: str | None = None, **changes: Any) -> None:
+    """Change fields of a policy's description, or of one of its parts."""
     path = directory / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    content = json.loads(path.read_text())
+    (content if part is None else content[part]).update(changes)
+    path.write_text(json.dumps(content))
 
 
 def test_nothing_there(tmp_path: Path, saved: Path) -> None:
@@ -356,37 +357,61 @@ def test_a_garbled_contract_is_refused(saved: Path, garbage: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
+    ("part", "field", "value"),
     [
-        ("observation_dim", "3"),
-        ("network", {"kind": "mlp", "width": None}),
-        ("network", {"kind": "os.system"}),
-        ("sampler", "magic"),
-        ("sampler", "heun"),
-        ("ddpm", {"timesteps": "all"}),
-        ("surprise", 1),
-        ("diffusion", {"sigma_min": []}),
+        ("sequence", "observation_dim", "3"),
+        ("sequence", "kind", "sentences"),
+        ("network", "width", None),
+        ("network", "kind", "os.system"),
+        ("sampling", "sampler", "magic"),
+        ("sampling", "sampler", "heun"),
+        ("sampling", "kind", "wizard"),
+        ("sampling", "surprise", 1),
+        ("sampling", "schedule", {"sigma_min": []}),
+        ("critic", "kind", "judge"),
+        ("critic", "mean", "high"),
+        ("environment", "env_id", 3),
+        (None, "surprise", 1),
+        (None, "sequence", []),
+        (None, "method", 2),
     ],
 )
-def test_a_wrong_field_is_named(saved: Path, field: str, value: Any) -> None:
-    edit(saved, **{field: value})
+def test_a_wrong_field_is_named(saved: Path, part: str | None, field: str, value: Any) -> None:
+    edit(saved, part, **{field: value})
     with pytest.raises(RactdError, match=r"config\.json: ") as error:
         Policy.load(saved)
-    assert field in str(error.value)
+    named = {"schedule": "sigma_min"}.get(field, field)
+    assert named in str(error.value) or str(value) in str(error.value)
+
+
+@pytest.mark.parametrize("field", ["method", "sequence", "network", "sampling", "critic", "environment", "provenance"])
+def test_a_missing_part_is_named(saved: Path, field: str) -> None:
+    path = saved / "config.json"
+    content = json.loads(path.read_text())
+    del content[field]
+    path.write_text(json.dumps(content))
+    with pytest.raises(RactdError, match=rf"config\.json: field '{field}' is missing"):
+        Policy.load(saved)
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
-    [("observation_dim", -1), ("steps", 0), ("steps", 1001), ("candidates", 0), ("return_layers", [-1])],
+    ("part", "field", "value"),
+    [
+        ("sequence", "observation_dim", -1),
+        ("sampling", "steps", 0),
+        ("sampling", "steps", 1001),
+        ("sampling", "candidates", 0),
+        ("critic", "layers", [-1]),
+    ],
 )
-def test_an_impossible_number_is_refused(saved: Path, field: str, value: Any) -> None:
-    edit(saved, **{field: value})
-    with pytest.raises(RactdError):
+def test_an_impossible_number_is_refused(saved: Path, part: str, field: str, value: Any) -> None:
+    edit(saved, part, **{field: value})
+    with pytest.raises(RactdError, match=field):
         Policy.load(saved)
 
 
 def test_dimensions_that_do_not_fit_the_weights_name_the_tensor(saved: Path) -> None:
-    edit(saved, observation_dim=OBS + 1)
+    edit(saved, "sequence", observation_dim=OBS + 1)
     with pytest.raises(RactdError, match=r"policy\.safetensors: tensor '.*' has shape"):
         Policy.load(saved)
 
@@ -411,8 +436,8 @@ NAME = "network.output.weight"
         (lambda tensors: tensors.update(extra=torch.zeros(1)), "unknown tensor 'extra'"),
         (lambda tensors: tensors.pop(NAME), f"tensor '{NAME}' is missing"),
         (
-            lambda tensors: tensors["normalizer.action_low"].fill_(float("nan")),
-            "tensor 'normalizer.action_low' holds NaN",
+            lambda tensors: tensors["sequence.normalizer.action_low"].fill_(float("nan")),
+            "tensor 'sequence.normalizer.action_low' holds NaN",
         ),
     ],
 )

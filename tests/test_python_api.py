@@ -16,6 +16,7 @@ import ractd
 from ractd.data.returns import resolved_penalty
 from ractd.methods.ractd_settings import PRESETS, Config
 from ractd.networks.mlp import MLP
+from ractd.policies.files import describe_policy
 from ractd.settings import Optimization
 
 pytestmark = pytest.mark.usefixtures("short_latency")
@@ -61,11 +62,11 @@ def test_load_train_act(tmp_path: Path, pendulum: Path) -> None:
     assert result.complete
     assert result.row("RACTD").nfe == 1
     policy = ractd.Policy.load(tmp_path / "run")
-    assert policy.spec == result.policy("student").spec
+    assert describe_policy(policy) == describe_policy(result.policy("student"))
     assert policy.act(dataset.observations[0]).shape == (1,)
     assert policy.act(dataset.observations[:7]).shape == (7, 1)
     chunk = policy.act_chunk(dataset.observations[:7])
-    assert chunk.shape == (7, policy.spec.horizon, 1)
+    assert chunk.shape == (7, policy.sequence.horizon, 1)
     assert chunk.dtype == np.float32
     low, high = dataset.actions.min(), dataset.actions.max()
     assert (chunk >= low).all()

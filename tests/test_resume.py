@@ -17,7 +17,7 @@ import pytest
 from conftest import STEPS, Answer, Trained, assert_same_tensors, environment, options, rows_of, run_command, started
 
 from ractd.errors import RactdError
-from ractd.training.checkpoint import read_header
+from ractd.networks.tensors import read_header
 from ractd.training.metrics import Metrics
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits of POSIX")

@@ -12,21 +12,23 @@ import pytest
 import test_two_modes as toy
 import torch
 from accelerate import Accelerator
+from parts_factory import actions_of, return_model
 from torch import Tensor, nn
 
+from ractd.critics import Critic
+from ractd.critics.return_to_go import ReturnToGo
 from ractd.data.dataset import OfflineDataset
-from ractd.data.windows import Windows
 from ractd.diffusion.edm import distance, loss_weight
+from ractd.diffusion.preconditioning import denoiser
 from ractd.diffusion.settings import Diffusion
-from ractd.models import ReturnNetwork, build_network
-from ractd.models.normalizer import Normalizer
+from ractd.methods.ractd import TeacherObjective
+from ractd.methods.ractd_settings import Teacher
+from ractd.models import build_network
 from ractd.networks.mlp import MLP
 from ractd.settings import Optimization
 from ractd.stopping import Interrupted
 from ractd.training.loop import Stage, averaged_copy, objective_stage, run_stage
 from ractd.training.metrics import Metrics
-from ractd.training.samples import ActionSequences
-from ractd.training.teacher import Reward, TeacherObjective, denoiser
 
 OBS, A, HORIZON = 3, 2, 4
 DIFFUSION = Diffusion()
@@ -41,21 +43,21 @@ def dataset() -> OfflineDataset:
 
 
 DATA = dataset()
-WINDOWS, NORMALIZER = Windows(DATA, HORIZON), Normalizer.of(DATA.statistics()).double()
+SEQUENCE = actions_of(DATA, HORIZON).double()
+SAMPLES, NORMALIZER = SEQUENCE.samples(DATA), SEQUENCE.normalizer
 
 
-class Straight(nn.Module):
-    """R(s, a) = a . r: its gradient is r wherever it is asked."""
+class Straight(Critic):
+    """R(s, a) = 2.5 a . r: its gradient is 2.5 r wherever it is asked."""
+
+    condition_dim = OBS
 
     def __init__(self) -> None:
         super().__init__()
         self.r = nn.Parameter(torch.tensor([0.6, -0.8], dtype=torch.float64))
 
-    def given(self, condition: Tensor) -> Tensor:
-        return condition
-
-    def forward(self, observation: Tensor, action: Tensor) -> Tensor:
-        return 2.5 * action @ self.r
+    def row(self, given: Tensor, entry: Tensor) -> Tensor:
+        return 2.5 * entry @ self.r
 
 
 def network(spread: float) -> nn.Module:
@@ -69,13 +71,15 @@ def network(spread: float) -> nn.Module:
 
 def objective(spread: float = 0.3, **options: Any) -> TeacherObjective:
     torch.manual_seed(1)
-    mish: nn.Module = ReturnNetwork(OBS, A, (8, 16)).double()
-    reward = Reward(
-        options.pop("returns", mish), options.pop("weight", 0.7), options.pop("share", 0.2), options.pop("bound", 1.5)
+    mish: Critic = return_model(OBS, A, (8, 16)).double()
+    critic = options.pop("returns", mish)
+    config = Teacher(
+        reward_weight=options.pop("weight", 0.7),
+        reward_share=options.pop("share", 0.2),
+        bound_weight=options.pop("bound", 1.5),
+        **options,
     )
-    return TeacherObjective(
-        network(spread), ActionSequences(WINDOWS, NORMALIZER), DIFFUSION, reward=reward, **options
-    ).double()
+    return TeacherObjective(network(spread), SEQUENCE, SAMPLES, DIFFUSION, config, critic).double()
 
 
 def draws(seed: int = 0, made_by: TeacherObjective | None = None) -> dict[str, Tensor]:
@@ -86,7 +90,7 @@ def draws(seed: int = 0, made_by: TeacherObjective | None = None) -> dict[str, T
 
 def estimate(teacher: TeacherObjective, drawn: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Normalised observation, x0, times and D(x0 + t z, t) of a batch, put together by hand."""
-    observations, actions = WINDOWS.gather(drawn["index"])
+    observations, actions = SAMPLES.windows.gather(drawn["index"])
     observation, x0 = NORMALIZER.observation(observations), NORMALIZER.action(actions)
     t = (-1.2 + 1.2 * drawn["sigma"]).exp().clamp(0.02, 80)
     noisy = x0 + t[:, None, None] * drawn["noise"]
@@ -102,7 +106,8 @@ def test_the_terms_by_hand() -> None:
     observation, x0, t, D = estimate(teacher, drawn)
     dsm = (loss_weight(t, DIFFUSION) * distance(x0, D)).mean()
     first = D[:, 0]
-    R = teacher.return_network(observation[:, -1], first.clamp(-1, 1)).mean()
+    assert teacher.critic is not None
+    R = teacher.critic.row(observation[:, -1], first.clamp(-1, 1)).mean()
     excess = sum(max(abs(a) - 1, 0) ** 2 for a in first.flatten().tolist()) / len(first)
     assert excess > 1e-4, "some are outside"
     assert terms["dsm"].item() == pytest.approx(dsm.item(), rel=1e-12)
@@ -115,11 +120,11 @@ def test_the_terms_by_hand() -> None:
 
 
 def test_without_reward_the_loss_is_eq_4_alone() -> None:
-    plain, drawn = TeacherObjective(network(0.3), ActionSequences(WINDOWS, NORMALIZER), DIFFUSION), draws()
+    plain, drawn = TeacherObjective(network(0.3), SEQUENCE, SAMPLES, DIFFUSION, Teacher()), draws()
     terms = plain(drawn)
     assert terms.keys() == {"loss", "dsm"}
     assert terms["loss"].item() == objective()(drawn)["dsm"].item()
-    assert not dict(plain.named_buffers(recurse=False)), "a plain teacher's checkpoint is what it was"
+    assert not hasattr(plain, "reward_weight"), "a plain teacher's checkpoint is what it was"
 
 
 @pytest.mark.parametrize("loss", ["pseudo-huber", "square"])
@@ -163,7 +168,8 @@ def test_the_reward_pulls_the_first_action_and_no_other() -> None:
 def test_the_return_model_is_not_trained() -> None:
     teacher = objective()
     teacher(draws())["loss"].backward()
-    assert all(p.grad is None and not p.requires_grad for p in teacher.return_network.parameters())
+    assert teacher.critic is not None
+    assert all(p.grad is None and not p.requires_grad for p in teacher.critic.parameters())
     assert all(p.grad is not None for p in teacher.network.parameters())
 
 
@@ -185,13 +191,13 @@ def test_the_automatic_weight_is_the_share_of_the_data_gradient() -> None:
 def test_the_automatic_weight_remembers_while_it_trains_and_only_then() -> None:
     teacher = objective(weight="auto")
     first = teacher(draws(0))["reward_weight"].item()
-    seen = teacher.gradients.clone()
+    seen = teacher.reward_weight.gradients.clone()
     assert teacher(draws(1))["reward_weight"].item() == pytest.approx(first, rel=0.6)
-    assert not torch.equal(teacher.gradients, seen)
-    seen = teacher.gradients.clone()
+    assert not torch.equal(teacher.reward_weight.gradients, seen)
+    seen = teacher.reward_weight.gradients.clone()
     teacher.eval()
     teacher(draws(2))
-    assert torch.equal(teacher.gradients, seen)
+    assert torch.equal(teacher.reward_weight.gradients, seen)
 
 
 def test_clipped_actions_do_not_drive_the_automatic_weight_up() -> None:
@@ -202,19 +208,20 @@ def test_clipped_actions_do_not_drive_the_automatic_weight_up() -> None:
     assert (D[:, 0].abs() > 1).double().mean() > 0.5
     inside(draws())
     outside(draws())
-    assert outside.gradients[1] < 0.8 * inside.gradients[1]
-    assert outside.gradients[2] == inside.gradients[2] == pytest.approx(0.01 * 2.5)
+    assert outside.reward_weight.gradients[1] < 0.8 * inside.reward_weight.gradients[1]
+    assert outside.reward_weight.gradients[2] == inside.reward_weight.gradients[2] == pytest.approx(0.01 * 2.5)
     weight = outside(draws())["reward_weight"]
-    assert weight.item() == pytest.approx((0.2 * outside.gradients[0] / outside.gradients[2]).item(), rel=1e-6)
+    data, _, at_logged = outside.reward_weight.gradients
+    assert weight.item() == pytest.approx((0.2 * data / at_logged).item(), rel=1e-6)
 
 
 def stage(directory: Path, steps: int = 60) -> Stage:
     torch.manual_seed(0)
     net = build_network(MLP(width=16, blocks=1, embed_dim=8), HORIZON, A, OBS, False)
     torch.manual_seed(1)
-    reward = Reward(ReturnNetwork(OBS, A, (8, 16)), "auto", 0.2, 1.0)
-    normalizer = Normalizer.of(DATA.statistics())
-    teacher = TeacherObjective(net, ActionSequences(WINDOWS, normalizer), DIFFUSION, reward=reward)
+    critic, sequence = return_model(OBS, A, (8, 16)), actions_of(DATA, HORIZON)
+    config = Teacher(reward_weight="auto")
+    teacher = TeacherObjective(net, sequence, sequence.samples(DATA), DIFFUSION, config, critic)
     return objective_stage("teacher", teacher, averaged_copy(net), Optimization(steps, batch_size=16), 0, directory)
 
 
@@ -235,12 +242,12 @@ def test_a_stopped_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def returns(tmp_path_factory: pytest.TempPathFactory) -> ReturnNetwork:
-    return toy.train_return_model(tmp_path_factory.mktemp("return"))[0]
+def returns(tmp_path_factory: pytest.TempPathFactory) -> ReturnToGo:
+    return toy.train_return_model(tmp_path_factory.mktemp("return"))
 
 
 @pytest.fixture
-def shares(tmp_path: Path, returns: ReturnNetwork) -> Callable[..., dict[str, float]]:
+def shares(tmp_path: Path, returns: ReturnToGo) -> Callable[..., dict[str, float]]:
     """Train a teacher on the two modes; where its samples are."""
     noise = torch.randn(toy.SAMPLES, 1, 2, generator=torch.Generator().manual_seed(5))
 
@@ -248,8 +255,9 @@ def shares(tmp_path: Path, returns: ReturnNetwork) -> Callable[..., dict[str, fl
         torch.manual_seed(0)
         net = build_network(toy.NETWORK, 1, 2, 1, False)
         average = averaged_copy(net)
-        reward = None if share is None else Reward(returns, "auto", share, 1.0)
-        teacher = TeacherObjective(net, toy.SEQUENCES, DIFFUSION, loss, reward)
+        config = Teacher(loss=loss, reward_weight=0.0 if share is None else "auto", reward_share=share or 0.0)
+        critic = None if share is None else returns
+        teacher = TeacherObjective(net, toy.SEQUENCE, toy.SAMPLES_OF_DATA, DIFFUSION, config, critic)
         optimization = Optimization(500, batch_size=128, learning_rate=2e-3, warmup_steps=50, ema=0.98)
         directory = tmp_path / f"{share}"
         run_stage(

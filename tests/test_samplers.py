@@ -17,11 +17,11 @@ from ractd.diffusion import samplers
 from ractd.diffusion.ctm import one_step
 from ractd.diffusion.ddpm import noise_levels, sampling_levels
 from ractd.diffusion.edm import sigma_schedule
+from ractd.diffusion.preconditioning import student_network
 from ractd.diffusion.samplers import SAMPLERS, Kind, dpmpp_2m, euler, few_step, heun, heun_step, jumps, to_clean
 from ractd.diffusion.settings import DDPM, Diffusion
 from ractd.models import build_network
 from ractd.networks.mlp import MLP
-from ractd.training.student import student_network
 
 DIFFUSION = Diffusion()
 NO_CONDITION = torch.zeros(8, 1, dtype=torch.float64)

@@ -11,24 +11,24 @@ import pytest
 import torch
 from dataset_factory import make
 from export_factory import TINY_UNET, held, limited, make_policy, observations
+from parts_factory import actions_of, return_model, states_of
 from rich.console import Console
 
 import ractd
 from ractd.commands.train import settings_of
 from ractd.data import OfflineDataset, write_hdf5
 from ractd.data.ranges import within
-from ractd.data.windows import Windows
-from ractd.diffusion.ctm import reward_loss
+from ractd.diffusion.ctm import bound_excess
 from ractd.diffusion.settings import DDPM
 from ractd.errors import RactdError
 from ractd.export import export_policy
 from ractd.methods.ractd_settings import PRESETS, Config
-from ractd.models.normalizer import Normalizer, PlanNormalizer
 from ractd.networks.mlp import MLP
-from ractd.policy import WEIGHTS, Policy
+from ractd.networks.tensors import read_tensors
+from ractd.policies import Policy
+from ractd.policies.files import WEIGHTS
+from ractd.sequences.normalizer import Normalizer, PlanNormalizer
 from ractd.settings import Optimization
-from ractd.training.checkpoint import read_tensors
-from ractd.training.samples import ActionSequences, Plans
 from ractd_runtime import Policy as Deployed
 
 pytestmark = pytest.mark.usefixtures("short_latency")
@@ -73,28 +73,25 @@ def test_scaled_constants_are_zero_and_other_actions_are_what_they_were() -> Non
 def test_what_a_network_makes_of_a_constant_action_is_not_judged() -> None:
     data = make([300], act=3)
     data.actions[:, 1] = CONSTANT
-    samples = ActionSequences(Windows(data, 4), Normalizer.of(data.statistics()))
-    x = torch.randn(16, 4, 3, requires_grad=True)
-    loss, excess = reward_loss(
-        lambda _, action: action.sum(1), torch.zeros(16, 3), samples.decode(x, torch.zeros(16, 3))
-    )
-    (loss + excess).sum().backward()  # type: ignore[no-untyped-call]
+    condition, x = torch.zeros(16, 3), torch.randn(16, 4, 3, requires_grad=True)
+    entries = actions_of(data).decode(x, condition)
+    value = return_model(3, 3).value(condition, entries)
+    (value + bound_excess(entries)).sum().backward()
     assert x.grad is not None
     assert (x.grad[..., 1] == 0).all()
     assert (x.grad[:, 0, [0, 2]] != 0).any()
-    sound = ActionSequences(Windows(make([300], act=3), 4), Normalizer.of(make([300], act=3).statistics()))
-    assert sound.decode(x, torch.zeros(16, 3)).equal(x)
+    assert actions_of(make([300], act=3)).decode(x, condition).equal(x)
 
 
 def test_a_file_of_before_with_a_range_around_its_constant_acts_as_before(tmp_path: Path) -> None:
     policy = make_policy()
-    policy.normalizer.action_low[1], policy.normalizer.action_high[1] = -0.96, 1.04
+    policy.sequence.normalizer.action_low[1], policy.sequence.normalizer.action_high[1] = -0.96, 1.04
     tensors, _ = read_tensors(policy.save(tmp_path) / WEIGHTS)
-    assert {name for name in tensors if name.startswith("normalizer.")} == {
-        f"normalizer.{name}" for name in ("observation_mean", "observation_std", "action_low", "action_high")
+    assert {name for name in tensors if name.startswith("sequence.")} == {
+        f"sequence.normalizer.{name}" for name in ("observation_mean", "observation_std", "action_low", "action_high")
     }, "a policy of sound data has the tensors that it always had"
     seen, noise = observations(policy, 16), policy.reset(0).draw_noise(16)
-    x = policy.sequence(policy.normalizer.observation(seen).flatten(1), noise)
+    x = policy.make_sequence(policy.sequence.condition(seen), noise)
     expected = -0.96 + (x[..., 1].clamp(-1, 1) + 1)
     torch.testing.assert_close(Policy.load(tmp_path).sample(seen, noise)[..., 1], expected, rtol=0, atol=1e-6)
 
@@ -111,7 +108,7 @@ def test_an_outlying_observation_is_seen_as_the_end_of_the_range(tmp_path: Path)
     ends[:4, 0], ends[4:, 0] = 2.5, -0.5
     assert (policy.reset(0).act_chunk(seen) == policy.reset(0).act_chunk(ends)).all()
     seen[:, 0] = 1.0
-    policy.normalizer.limit(None, None)
+    policy.sequence.normalizer.limit(None, None)
     without = policy.reset(0).act_chunk(seen)
     assert (limited(policy).reset(0).act_chunk(seen) == without).all()
 
@@ -120,28 +117,29 @@ def test_training_sees_outliers_at_the_ends_of_the_ranges() -> None:
     data = make([2000])
     low, high = data.actions.min(0), data.actions.max(0)
     data.observations[[5, 9], 1], data.actions[7, 0] = [1e9, -1e9], -1e4
-    samples = ActionSequences(Windows(data, 4), Normalizer.of(data.statistics()))
+    samples = actions_of(data).samples(data)
     condition, x = samples.gather({"index": torch.arange(2000)})
     assert condition.abs().max() < 10
     assert x.abs().max() <= 1
     assert x[7, 0, 0] == -1
-    np.testing.assert_allclose(samples.normalizer.raw_action(x)[100:1000, 0], data.actions[100:1000], atol=1e-6)
-    assert samples.normalizer.action_low.numpy().tolist() == pytest.approx(low.tolist(), abs=1e-2)
-    assert samples.normalizer.action_high.numpy().tolist() == pytest.approx(high.tolist(), abs=1e-2)
+    np.testing.assert_allclose(
+        samples.sequence.normalizer.raw_action(x)[100:1000, 0], data.actions[100:1000], atol=1e-6
+    )
+    assert samples.sequence.normalizer.action_low.numpy().tolist() == pytest.approx(low.tolist(), abs=1e-2)
+    assert samples.sequence.normalizer.action_high.numpy().tolist() == pytest.approx(high.tolist(), abs=1e-2)
 
 
 @pytest.mark.parametrize("points", [0, 4])
 def test_a_planner_sees_outliers_at_the_ends_of_the_ranges(points: int) -> None:
     data = make([500, 500], obs=4)
     data.observations[[5, 700], 2], data.actions[7, 0] = [1e9, -1e9], 1e4
-    plans = Plans(data, 12, PlanNormalizer.of_states(data.statistics(), 12, points))
-    plans.fit(0)
+    plans = states_of(data, 12, points).samples(data)
     condition, x = plans.gather(plans.draw(2000, torch.Generator().manual_seed(0)))
     assert condition.abs().max() < 10
-    assert plans.decode(x, condition).abs().max() < (1.0001 if not points else 3)
-    normalizer = plans.normalizer
-    assert normalizer.state(plans.states).abs().max() <= 1
-    assert normalizer.goal(plans.states).abs().max() < 10
+    assert plans.sequence.decode(x, condition).abs().max() < (1.0001 if not points else 3)
+    normalizer = plans.sequence.normalizer
+    assert normalizer.state(plans.states_of_data).abs().max() <= 1
+    assert normalizer.goal(plans.states_of_data).abs().max() < 10
     assert normalizer.action(torch.from_numpy(data.actions)).abs().max() <= 1
 
 
@@ -246,12 +244,12 @@ def test_a_run_with_the_robots_own_range(tmp_path: Path) -> None:
     assert f"actions outside --action-range (dimension 0: {len(outside):,} rows, the first {outside[0]}, with" in text
     assert "they are clipped to it" in text
     policy = result.policy()
-    assert policy.normalizer.action_low.tolist() == [-0.5, -2, CONSTANT]
-    assert policy.normalizer.action_high.tolist() == [0.25, 2, CONSTANT]
+    assert policy.sequence.normalizer.action_low.tolist() == [-0.5, -2, CONSTANT]
+    assert policy.sequence.normalizer.action_high.tolist() == [0.25, 2, CONSTANT]
     actions = policy.act_chunk(np.repeat(data.observations[:500], 2, 0))
     assert (actions[..., 0] >= -0.5).all()
     assert (actions[..., 0] <= 0.25).all()
-    assert policy.spec.provenance["scaling"]["action_range"] == [-0.5, 0.25, -2.0, 2.0, -1.0, 1.0]
+    assert policy.provenance["scaling"]["action_range"] == [-0.5, 0.25, -2.0, 2.0, -1.0, 1.0]
 
     export_policy(tmp_path / "run", tmp_path / "out")
     bounds = Deployed.load(tmp_path / "out").contract.content["outputs"]["actions"]
@@ -268,8 +266,8 @@ def test_a_run_with_the_robots_own_range(tmp_path: Path) -> None:
             data, out=tmp_path / "b", config=replace(config, action_range=(-1.0, 1.0)), teacher=tmp_path / "run"
         )
     of_teacher = ractd.train(data, out=tmp_path / "c", config=small(), teacher=tmp_path / "run", plain=False)
-    assert of_teacher.policy().normalizer.action_high.tolist() == [0.25, 2, CONSTANT]
-    assert of_teacher.policy().spec.provenance["scaling"]["action_range"] == [-0.5, 0.25, -2.0, 2.0, -1.0, 1.0]
+    assert of_teacher.policy().sequence.normalizer.action_high.tolist() == [0.25, 2, CONSTANT]
+    assert of_teacher.policy().provenance["scaling"]["action_range"] == [-0.5, 0.25, -2.0, 2.0, -1.0, 1.0]
 
 
 def test_a_planners_actions_have_the_given_range() -> None:

@@ -456,11 +456,11 @@ def test_a_torch_policy_is_served_by_the_command_line_with_its_own_actions(tmp_p
     policy = make_policy(history=2, candidates=3)
     server = serving(tmp_path, "--torch", policy.save(tmp_path / "policy"), "--seed", "5")
     client = connect(server)
-    spec = policy.spec
-    raw = np.random.default_rng(1).standard_normal((spec.history, spec.observation_dim), np.float32)
+    sequence = policy.sequence
+    raw = np.random.default_rng(1).standard_normal((sequence.history, sequence.observation_dim), np.float32)
     got = client.infer({"observation": raw})["actions"]
     stream = np.random.default_rng([5, client.get_server_metadata()["client"]])
-    drawn = stream.standard_normal((1, 3, spec.horizon, spec.action_dim), np.float32)
+    drawn = stream.standard_normal((1, 3, sequence.horizon, sequence.action_dim), np.float32)
     expected = policy.sample(torch.from_numpy(raw)[None], torch.from_numpy(drawn))[0]
     np.testing.assert_allclose(got, expected.numpy(), atol=1e-5)
     assert server.end() == 0

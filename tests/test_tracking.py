@@ -13,7 +13,7 @@ from conftest import STEPS, Trained, options, run_command
 
 from ractd.errors import RactdError
 from ractd.runs.rows import read_result
-from ractd.training.pipeline import train
+from ractd.runs.train import train
 from ractd.training.tracking import tracking
 
 

@@ -11,26 +11,24 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from parts_factory import actions_of, return_model
 from torch import Tensor, nn
 
+from ractd.critics.return_to_go import ReturnObjective, ReturnToGo
 from ractd.data import return_to_go
 from ractd.data.dataset import OfflineDataset
-from ractd.data.windows import Windows
 from ractd.diffusion import ctm
 from ractd.diffusion.edm import scalings, sigma_schedule
+from ractd.diffusion.preconditioning import denoiser, student_network
 from ractd.diffusion.samplers import heun
 from ractd.diffusion.settings import Diffusion
-from ractd.methods.ractd_settings import Student
-from ractd.models import ReturnNetwork, build_network, copy_matching
-from ractd.models.normalizer import Normalizer
+from ractd.methods.ractd import StudentObjective, TeacherObjective
+from ractd.methods.ractd_settings import Student, Teacher
+from ractd.models import build_network, copy_matching
 from ractd.networks.mlp import MLP
 from ractd.settings import Optimization
 from ractd.training.loop import averaged_copy, objective_stage, run_stage
 from ractd.training.metrics import Metrics
-from ractd.training.returns import ReturnObjective
-from ractd.training.samples import ActionSequences
-from ractd.training.student import StudentObjective, student_network
-from ractd.training.teacher import TeacherObjective, denoiser
 
 DIFFUSION = Diffusion()
 NETWORK = MLP(width=64, blocks=2, embed_dim=32)
@@ -56,8 +54,8 @@ def two_modes(scale: float = 1.0) -> OfflineDataset:
 
 
 DATA = two_modes()
-WINDOWS, NORMALIZER = Windows(DATA, 1), Normalizer.of(DATA.statistics())
-SEQUENCES = ActionSequences(WINDOWS, NORMALIZER)
+SEQUENCE = actions_of(DATA, 1)
+SAMPLES_OF_DATA = SEQUENCE.samples(DATA)
 
 
 def run(directory: Path, name: str, objective: nn.Module, average: nn.Module, steps: int, rate: float) -> None:
@@ -87,33 +85,33 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
     torch.manual_seed(0)
     network = build_network(NETWORK, 1, 2, 1, False)
     average = averaged_copy(network)
-    objective = TeacherObjective(network, SEQUENCES, DIFFUSION, "square")
+    objective = TeacherObjective(network, SEQUENCE, SAMPLES_OF_DATA, DIFFUSION, Teacher(loss="square"))
     run(tmp_path_factory.mktemp("teacher"), "teacher", objective, average, 2000, 2e-3)
     return average
 
 
-def train_return_model(directory: Path, scale: float = 1.0) -> tuple[ReturnNetwork, float]:
-    """Train as the pipeline does, on returns-to-go in standard deviations; return it with that deviation."""
+def train_return_model(directory: Path, scale: float = 1.0) -> ReturnToGo:
+    """Train as a run does, on returns-to-go in standard deviations."""
     returns = return_to_go(two_modes(scale), 0.99)
     mean, std = returns.mean(dtype=np.float64), returns.std(dtype=np.float64)
     targets = torch.from_numpy(((returns - mean) / std).astype(np.float32))
     torch.manual_seed(1)
-    network = ReturnNetwork(1, 2, (32, 64))
+    network = return_model(1, 2, (32, 64), mean=float(mean), std=float(std))
     average = averaged_copy(network)
     run(
         directory,
         "return",
-        ReturnObjective(network, NORMALIZER, WINDOWS, targets, torch.arange(len(targets))),
+        ReturnObjective(network, SEQUENCE, SAMPLES_OF_DATA.windows, targets, torch.arange(len(targets))),
         average,
         800,
         3e-3,
     )
-    return average, float(std)  # type: ignore[return-value]
+    return average  # type: ignore[return-value]
 
 
 @pytest.fixture(scope="module")
-def returns(tmp_path_factory: pytest.TempPathFactory) -> ReturnNetwork:
-    return train_return_model(tmp_path_factory.mktemp("return"))[0]
+def returns(tmp_path_factory: pytest.TempPathFactory) -> ReturnToGo:
+    return train_return_model(tmp_path_factory.mktemp("return"))
 
 
 @pytest.fixture(scope="module")
@@ -123,19 +121,17 @@ def noise() -> Tensor:
 
 @pytest.fixture
 def distil(
-    tmp_path: Path, teacher: nn.Module, returns: ReturnNetwork, noise: Tensor
+    tmp_path: Path, teacher: nn.Module, returns: ReturnToGo, noise: Tensor
 ) -> Callable[..., tuple[Tensor, StudentObjective]]:
     """Distil a student of the exact teacher; return its one-step samples and what it minimised."""
 
-    def train(
-        steps: int = 600, return_network: ReturnNetwork = returns, scale: float = 1.0, **options: Any
-    ) -> tuple[Tensor, StudentObjective]:
+    def train(steps: int = 600, critic: ReturnToGo = returns, **options: Any) -> tuple[Tensor, StudentObjective]:
         torch.manual_seed(2)
         network = build_network(NETWORK, 1, 2, 1, True)
         copy_matching(teacher, network)
         average = averaged_copy(network)
         config = Student(**options)
-        objective = StudentObjective(network, average, Exact(), return_network, SEQUENCES, DIFFUSION, config, scale)
+        objective = StudentObjective(network, average, Exact(), critic, SEQUENCE, SAMPLES_OF_DATA, DIFFUSION, config)
         run(tmp_path / str(len(list(tmp_path.iterdir()))), "student", objective, average, steps, 1e-3)
         with torch.no_grad():
             sample = ctm.one_step(student_network(average, DIFFUSION), noise, torch.zeros(SAMPLES, 1), DIFFUSION)
@@ -213,10 +209,10 @@ def test_the_ctm_anchor_is_measured(distil: Distil, record_property: Any) -> Non
 # --- the reward-aware student ------------------------------------------------------------------------------------
 
 
-def test_the_return_model_could_be_exploited(returns: ReturnNetwork) -> None:
+def test_the_return_model_could_be_exploited(returns: ReturnToGo) -> None:
     """It knows which mode is better, and promises more beyond it, where there is no data."""
     points = torch.stack([WORSE, BETTER, BETTER + 5 * SPREAD, torch.ones(2)])
-    worse, better, beyond, corner = returns(torch.zeros(4, 1), points).tolist()
+    worse, better, beyond, corner = returns.row(torch.zeros(4, 1), points).tolist()
     assert better > worse + 1
     assert corner > beyond > better + 0.05
 
@@ -228,7 +224,7 @@ def test_the_reward_aware_student_moves_to_the_better_mode_and_stays_on_it(
     sample, objective = distil(reward_weight="auto", reward_share=0.15)
     measured = measure(sample)
     record_property("auto", measured)
-    print("auto, share 0.15:", measured, "gradients", objective.gradients.tolist())
+    print("auto, share 0.15:", measured, "gradients", objective.reward_weight.gradients.tolist())
     assert measured["on_better"] > 0.95, measured
     assert measured["distance"] < 2.5 * SPREAD, measured
     assert measured["out_of_bounds"] == 0, measured
@@ -245,20 +241,20 @@ def test_the_default_share_stays_in_the_data(distil: Distil, record_property: An
 
 @pytest.mark.parametrize("scale", [0.001, 1000.0])
 def test_the_automatic_weight_does_not_see_the_scale_of_the_rewards(
-    distil: Distil, returns: ReturnNetwork, tmp_path: Path, scale: float
+    distil: Distil, returns: ReturnToGo, tmp_path: Path, scale: float
 ) -> None:
     """Both with normalised returns and on the raw scale: the same return model, reward gradient and samples."""
-    scaled, std = train_return_model(tmp_path, scale)
+    scaled = train_return_model(tmp_path, scale)
     probe = torch.rand(200, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1
     torch.testing.assert_close(
-        scaled(torch.zeros(200, 1), probe), returns(torch.zeros(200, 1), probe), rtol=0.02, atol=0.02
+        scaled.row(torch.zeros(200, 1), probe), returns.row(torch.zeros(200, 1), probe), rtol=0.02, atol=0.02
     )
 
     options = {"steps": 80, "reward_weight": "auto", "reward_share": 0.15}
     expected, reference = distil(**options)
-    data, reward = reference.gradients.tolist()[:2]
-    for normalize, unit in ((True, 1.0), (False, std)):
-        sample, objective = distil(**options, return_network=scaled, scale=std, normalize_returns=normalize)
-        assert objective.gradients[0].item() == pytest.approx(data, rel=0.02)
-        assert objective.gradients[1].item() / unit == pytest.approx(reward, rel=0.05)
+    data, reward = reference.reward_weight.gradients.tolist()[:2]
+    for normalize, unit in ((True, 1.0), (False, scaled.std)):
+        sample, objective = distil(**options, critic=scaled, normalize_returns=normalize)
+        assert objective.reward_weight.gradients[0].item() == pytest.approx(data, rel=0.02)
+        assert objective.reward_weight.gradients[1].item() / unit == pytest.approx(reward, rel=0.05)
         assert (sample - expected).norm(dim=2).mean() < 0.05

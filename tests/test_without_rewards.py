@@ -51,7 +51,7 @@ def test_a_policy_without_a_return_model_acts_and_says_what_it_cannot_do(
 ) -> None:
     folder, _ = imitated
     policy = Policy.load(folder / "run")
-    observation = policy.normalizer.observation_mean.numpy()
+    observation = policy.sequence.normalizer.observation_mean.numpy()
     assert policy.act(observation).shape == (1,)
     with pytest.raises(RactdError, match="candidates is 32, expected 1: the policy has no return model"):
         policy.configured(candidates=32)

@@ -9,18 +9,18 @@ if TYPE_CHECKING:
     from ractd.data import OfflineDataset, load_dataset
     from ractd.envs.validation import validate
     from ractd.errors import RactdError
-    from ractd.policy import Policy
-    from ractd.training.pipeline import train
+    from ractd.policies import Policy
+    from ractd.runs.train import train
 
 __version__ = "0.1.0"
 __all__ = ["OfflineDataset", "Policy", "RactdError", "__version__", "load_dataset", "train", "validate"]
 
 _HOMES = {
     "OfflineDataset": "ractd.data",
-    "Policy": "ractd.policy",
+    "Policy": "ractd.policies",
     "RactdError": "ractd.errors",
     "load_dataset": "ractd.data",
-    "train": "ractd.training.pipeline",
+    "train": "ractd.runs.train",
     "validate": "ractd.envs.validation",
 }
 

@@ -83,8 +83,9 @@ class Train:
     def run(self) -> None:
         from ractd.commands.memory import keep_freed_memory
         from ractd.envs.modules import import_environment
+        from ractd.methods.ractd_resolve import NO_STUDENT
         from ractd.results.tables import result_table
-        from ractd.training.pipeline import NO_STUDENT, train
+        from ractd.runs.train import train
 
         student_options = {"--reward-weight": self.reward_weight, "--student-network": self.student_network}
         asked = [name for name, value in student_options.items() if value is not None]

@@ -6,16 +6,12 @@ teacher is). Everything here is a pure function of networks, samples and times; 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from ractd.diffusion.edm import Denoiser, distance, draw_sigma, dsm_loss, expand, loss_weight, sigma_schedule, warp
 from ractd.diffusion.samplers import StudentNetwork, heun, heun_step, jump, to_clean
 from ractd.diffusion.settings import Diffusion
-
-ReturnFunction = Callable[[Tensor, Tensor], Tensor]
 
 ODE_ANCHOR_BINS = 12
 """Bins of the teacher's few-step sample that anchors the one-step sample."""
@@ -121,26 +117,9 @@ def one_step(g: StudentNetwork, noise: Tensor, condition: Tensor, diffusion: Dif
     return to_clean(g)(diffusion.sigma_max * noise, T, condition)
 
 
-def sequence_return(return_to_go: ReturnFunction, given: Tensor, x: Tensor, rewarded: int = 1) -> Tensor:
-    """Return R summed over the first `rewarded` entries of sequences `x [B, c, D]`, `[B]`.
-
-    That is the first action, judged at the observation `given [B, O]` (paper, section 3.3), or every state of a plan, judged by
-    the goal `given [B, S]` (section 4.2). R never saw anything outside [-1, 1], where the data is, so it gets clipped entries.
-    """
-    entries = x[:, :rewarded].clamp(-1, 1).flatten(0, 1)
-    return return_to_go(given.repeat_interleave(rewarded, 0), entries).view(-1, rewarded).sum(1)
-
-
-def reward_loss(
-    return_to_go: ReturnFunction, given: Tensor, sample: Tensor, rewarded: int = 1
-) -> tuple[Tensor, Tensor]:
-    """Return `-R` of samples and the excess over the bounds of what R sees of them, each `[B]` (eq. 8).
-
-    R would extrapolate outside the bounds, so the excess is there to be penalised.
-    """
-    return -sequence_return(return_to_go, given, sample, rewarded), bound_excess(sample, rewarded)
-
-
 def bound_excess(sample: Tensor, rewarded: int = 1) -> Tensor:
-    """Return the excess of samples over the bounds of the data, `sum relu(|x| - 1)^2` over their first entries, `[B]`."""
+    """Return the excess of samples over the bounds of the data, `sum relu(|x| - 1)^2` over their first entries, `[B]`.
+
+    A critic would extrapolate outside the bounds, so the excess is there to be penalised.
+    """
     return (sample[:, :rewarded].abs() - 1).clamp(min=0).square().sum((1, 2))

@@ -165,7 +165,8 @@ def few_step(denoiser: Denoiser, noise: Tensor, sigmas: Tensor, condition: Tenso
 
 # What a policy chooses from.
 
-Kind = Literal["student", "teacher", "DDPM teacher"]
+Kind = Literal["student", "teacher", "DDPM teacher", "direct"]
+"""What a network is to its policy; `direct` networks make x of a condition at once, `condition [B, K] -> [B, n, D]`."""
 Model = TypeVar("Model")
 Schedule = TypeVar("Schedule")
 Sample = Callable[[Model, Tensor, Tensor, Schedule, int], Tensor]
@@ -232,6 +233,16 @@ def _jumps(g: StudentNetwork, noise: Tensor, condition: Tensor, diffusion: Diffu
     return jumps(g, sigmas[0] * noise[0], torch.cat([sigmas, sigmas.new_zeros(1)]), condition)
 
 
+def _direct(
+    network: Callable[[Tensor], Tensor], noise: Tensor, condition: Tensor, schedule: None, steps: int
+) -> Tensor:
+    return network(condition)
+
+
+def _none(steps: int) -> int:
+    return 0
+
+
 def _one(steps: int) -> int:
     return 1
 
@@ -250,6 +261,10 @@ def _any(diffusion: Diffusion) -> tuple[int, int]:
 
 def _bins(diffusion: Diffusion) -> tuple[int, int]:
     return 2, MOST_STEPS
+
+
+def _only_one(schedule: None) -> tuple[int, int]:
+    return 1, 1
 
 
 def _levels(schedule: DDPM) -> tuple[int, int]:
@@ -271,9 +286,13 @@ DDPM_TEACHER: dict[str, Sampler[Denoiser, DDPM]] = {
     "ddpm": Sampler(_ddpm, draws=_each, evaluations=_each, limits=_levels),
     "ddim": Sampler(_ddim, draws=_one, evaluations=_each, limits=_levels),
 }
+DIRECT: dict[str, Sampler[Callable[[Tensor], Tensor], None]] = {
+    "mean": Sampler(_direct, draws=_none, evaluations=_one, limits=_only_one),
+}
 SAMPLERS: dict[Kind, dict[str, Sampler[Any, Any]]] = {
     "student": STUDENT,
     "teacher": TEACHER,
     "DDPM teacher": DDPM_TEACHER,
+    "direct": DIRECT,
 }
 """The samplers of each kind of policy; the first is its default. A teacher's steps are its bins, `steps - 1` intervals."""

@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 
 from ractd.data import OfflineDataset, load_dataset
+from ractd.data.environment import REGISTERED
 from ractd.data.formats.made import dataset_dir
 from ractd.envs.backends import make_gymnasium
+from ractd.envs.environment import Environment
 from ractd.errors import RactdError
-from ractd.policy import Policy, PolicySpec
+from ractd.policies import Policy
+from ractd.runs.directory import read_run, versions
 from ractd.runs.evaluation import policy_directory
 from ractd.runs.rows import DERIVED, read_evaluations, read_result, select
 from ractd.settings import to_json
-from ractd.training.rundir import read_run, versions
 from ractd_runtime.contract import FORMAT, FORMAT_VERSION
 
 MARGIN = 0.5
@@ -51,11 +53,11 @@ def open_source(path: Path, name: str | None, dataset: str | Path | None, **samp
     name = name or "student"
     policy = Policy.load(path if run is None else policy_directory(run, name))
     policy = policy.configured(**sampling)
-    return ExportSource(policy, "policy" if run is None else name, run, _dataset(policy.spec, dataset))
+    return ExportSource(policy, "policy" if run is None else name, run, _dataset(policy, dataset))
 
 
-def _dataset(spec: PolicySpec, given: str | Path | None) -> OfflineDataset | None:
-    trained_on = spec.provenance.get("dataset", {})
+def _dataset(policy: Policy, given: str | Path | None) -> OfflineDataset | None:
+    trained_on = policy.provenance.get("dataset", {})
     if given is None:
         built = dataset_dir() / f"{trained_on.get('name')}.hdf5"
         there = [path for path in (trained_on.get("source"), built) if path and Path(path).is_file()]
@@ -73,12 +75,18 @@ def _dataset(spec: PolicySpec, given: str | Path | None) -> OfflineDataset | Non
 
 def contract(source: ExportSource) -> dict[str, Any]:
     """Return the contract of a policy, all but what only the written graph knows."""
-    spec, provenance = source.policy.spec, source.policy.spec.provenance
-    low, high = _bounds(source.policy)
-    shape = [spec.history, spec.observation_dim]
+    policy = source.policy
+    sequence, sampling, provenance, environment = (
+        policy.sequence,
+        policy.sampling,
+        policy.provenance,
+        policy.environment,
+    )
+    low, high = _bounds(policy)
+    shape = [sequence.history, sequence.observation_dim]
     execute = _execute(source.run)
     seen = "the last observations, oldest first"
-    if spec.plans:
+    if sequence.open_loop:
         seen = "a state and after it the goal, which is a state too: where to be, and zero for its velocities"
     return {
         "format": FORMAT,
@@ -91,33 +99,33 @@ def contract(source: ExportSource) -> dict[str, Any]:
                 "meaning": f"{seen}, in the environment's units; normalised inside the graph",
                 **_observation_range(source),
             },
-            **_noise(spec),
+            **_noise(policy),
         },
         "outputs": {
             "actions": {
-                "shape": ["batch", spec.horizon, spec.action_dim],
+                "shape": ["batch", sequence.horizon, sequence.action_dim],
                 "dtype": "float32",
                 "meaning": "the next actions in the order of execution, in the environment's units, clipped to low and high",
                 "low": low,
                 "high": high,
                 "low_and_high_are": _bounds_are(provenance.get("scaling") or {}),
             },
-            **_states(spec),
+            **sequence.describe_outputs(),
         },
         "sampling": {
-            "sampler": spec.sampler,
-            "steps": spec.steps,
-            "candidates": spec.candidates,
-            "network_evaluations": source.policy.evaluations,
+            "sampler": sampling.sampler,
+            "steps": sampling.steps,
+            "candidates": sampling.candidates,
+            "network_evaluations": policy.evaluations,
         },
         "execution": {
             "execute": execute,
-            "control_hz": control_hz(spec),
-            "advice": f"execute the first {execute} of {spec.horizon} actions, then ask again with a new observation",
+            "control_hz": control_hz(environment),
+            "advice": f"execute the first {execute} of {sequence.horizon} actions, then ask again with a new observation",
         },
         "checks": {"not_finite": "error", "out_of_range": "warning"},
-        "environment": spec.env_id,
-        "environment_settings": to_json(spec.env_settings),
+        "environment": None if environment is None else environment.env_id,
+        "environment_settings": to_json(REGISTERED if environment is None else environment.env_settings),
         "dataset": provenance.get("dataset"),
         "training": {key: value for key, value in provenance.items() if key not in ("dataset", "versions")},
         "score": score(source),
@@ -125,26 +133,23 @@ def contract(source: ExportSource) -> dict[str, Any]:
     }
 
 
-def _noise(spec: PolicySpec) -> dict[str, Any]:
+def _noise(policy: Policy) -> dict[str, Any]:
     """Return the noise that a policy takes, if it takes any."""
-    meaning = "one draw for each sampling step and candidate; the caller owns the seed"
-    about = {"dtype": "float32", "distribution": "independent standard normal", "meaning": meaning}
-    return (
-        {"noise": {"shape": ["batch", spec.draws, spec.candidates, *spec.sequence_shape], **about}}
-        if spec.draws
-        else {}
-    )
-
-
-def _states(spec: PolicySpec) -> dict[str, Any]:
-    """Return what a planner gives besides its actions."""
-    meaning = "the state that each action leads to, as planned, in the environment's units"
-    shape = ["batch", spec.horizon, spec.state_dim]
-    return {"states": {"shape": shape, "dtype": "float32", "meaning": meaning}} if spec.plans else {}
+    sampling = policy.sampling
+    if not sampling.draws:
+        return {}
+    return {
+        "noise": {
+            "shape": ["batch", sampling.draws, sampling.candidates, *policy.sequence.shape],
+            "dtype": "float32",
+            "distribution": "independent standard normal",
+            "meaning": "one draw for each sampling step and candidate; the caller owns the seed",
+        }
+    }
 
 
 def _bounds(policy: Policy) -> tuple[list[float], list[float]]:
-    normalizer = policy.normalizer
+    normalizer = policy.sequence.normalizer
     return normalizer.action_low.tolist(), normalizer.action_high.tolist()
 
 
@@ -160,13 +165,13 @@ def _without(outliers: int) -> str:
 
 
 def _observation_range(source: ExportSource) -> dict[str, Any]:
-    normalizer = source.policy.normalizer
+    normalizer = source.policy.sequence.normalizer
     mean, std = (x.numpy().astype(np.float64) for x in (normalizer.observation_mean, normalizer.observation_std))
     if source.dataset is not None:
         statistics = source.dataset.statistics()
         low, high = (x.astype(np.float64) for x in (statistics.observation_low, statistics.observation_high))
         of, but = "smallest and largest", _without(int(statistics.observation_outliers.sum()))
-        if source.policy.spec.plans:
+        if source.policy.sequence.open_loop:
             low, high = np.tile(low, 2), np.tile(high, 2)
     else:
         low, high = mean - STANDARD_DEVIATIONS * std, mean + STANDARD_DEVIATIONS * std
@@ -185,12 +190,12 @@ def _execute(run: Path | None) -> int:
     return 1 if run is None else int(read_run(run)["config"]["evaluation"]["execute"])
 
 
-def control_hz(spec: PolicySpec) -> float | None:
+def control_hz(environment: Environment | None) -> float | None:
     """Return the rate of the steps of a policy's environment, None where it isn't installed or doesn't know."""
-    if spec.env_id is None:
+    if environment is None:
         return None
     try:
-        env = make_gymnasium(spec.env_id, spec.env_settings)
+        env = make_gymnasium(environment.env_id, environment.env_settings)
     except RactdError:
         return None
     try:
@@ -204,10 +209,10 @@ def score(source: ExportSource) -> dict[str, Any] | None:
     """Return what the run measured of this policy, sampled this way: the score, or the estimate without a simulator."""
     if source.run is None:
         return None
-    spec = source.policy.spec
+    sampling = source.policy.sampling
     result = read_result(source.run)
     results = [*([] if result is None else [result]), *read_evaluations(source.run)]
-    how = {"sampler": spec.sampler, "steps": spec.steps, "candidates": spec.candidates}
+    how = {"sampler": sampling.sampler, "steps": sampling.steps, "candidates": sampling.candidates}
     rows = select((row for each in results for row in each.rows), policy=source.name, **how)
     if not rows:
         return None

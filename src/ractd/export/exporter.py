@@ -25,7 +25,7 @@ from ractd.export.contract import contract, open_source
 from ractd.export.formats import WRITERS, Format, Precision, trace
 from ractd.export.graph import batch_first, graph_of
 from ractd.files import refuse_foreign, write_json
-from ractd.policy import Policy
+from ractd.policies import Policy
 from ractd_runtime.contract import CONTRACT, FORMAT
 
 MAX_EVALUATIONS = 32
@@ -69,7 +69,7 @@ def export_policy(
         raise RactdError(f"--check-episodes is {check_episodes}, expected 0 or more")
     source = open_source(Path(path), policy, dataset, sampler=sampler, steps=steps, candidates=candidates)
     chosen = source.policy
-    if chosen.spec.kind == "DDPM teacher":
+    if chosen.sampling.kind == "DDPM teacher":
         raise RactdError(
             f"{path}: a DDPM teacher can't be exported; export the student, or an EDM teacher in a few steps"
         )
@@ -78,8 +78,8 @@ def export_policy(
             f"{path}: {chosen.evaluations} network evaluations are too many for one graph (at most {MAX_EVALUATIONS}); "
             "choose fewer with --steps, or export the student"
         )
-    env_id = chosen.spec.env_id
-    if check_episodes and env_id is None:
+    environment = chosen.environment
+    if check_episodes and environment is None:
         raise RactdError(f"{path}: its data names no environment to score in; leave out --check-episodes")
     if source.dataset is None:
         console.print(
@@ -93,13 +93,15 @@ def export_policy(
     def check(sample: verify.Sample, content: dict[str, Any]) -> dict[str, Any]:
         found["difference"] = verify.compare(chosen, sample, source.dataset, precision)
         report = asdict(found["difference"]) | {"unit": "half of the actions' range"}
-        if check_episodes and env_id is not None:
+        if check_episodes and environment is not None:
             execute = content["execution"]["execute"]
             with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
                 task = bars.add_task("scoring PyTorch and the graph", total=2 * check_episodes)
                 counted = _Counter(lambda done: bars.update(task, completed=done))
-                make = environments_of(chosen.spec, path)
-                found["scores"] = verify.evaluate_both(chosen, sample, env_id, check_episodes, execute, counted, make)
+                make = environments_of(environment, path)
+                found["scores"] = verify.evaluate_both(
+                    chosen, sample, environment.env_id, check_episodes, execute, counted, make
+                )
             names = ("pytorch", "exported")
             report["scores"] = {name: _brief(e) for name, e in zip(names, found["scores"], strict=True)}
         return report
@@ -111,9 +113,9 @@ def export_policy(
 
 
 def _examples(policy: Policy) -> dict[str, Tensor]:
-    spec = policy.spec
-    observation = torch.zeros(2, spec.history, spec.observation_dim)
-    noise = batch_first(policy.draw_noise(2), spec.candidates).contiguous()
+    sequence = policy.sequence
+    observation = torch.zeros(2, sequence.history, sequence.observation_dim)
+    noise = batch_first(policy.draw_noise(2), policy.sampling.candidates).contiguous()
     return {"observation": observation, "noise": noise} if noise.numel() else {"observation": observation}
 
 

@@ -7,41 +7,37 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from ractd import fixed_times
+from ractd.diffusion.settings import Diffusion
 from ractd.models.mlp import MLPAtTime, MLPDenoiser
-from ractd.planner import Planner
-from ractd.policy import MODELS, Policy
+from ractd.policies import Policy, folding
+from ractd.sequences.actions import Actions
 
 
 class PolicyGraph(nn.Module):
-    """`(observation [B, h, O], noise [B, draws, N, c, D]) -> actions [B, c, A]`: `Policy.sample` with the batch first.
+    """`(observation [B, h, O], noise [B, draws, N, n, D]) -> actions [B, c, A]`: `Policy.sample` with the batch first.
 
-    The policy's own sampling runs unchanged; only its model is replaced by one whose times are constants.
+    The policy's own sampling runs unchanged; only its model is replaced by one whose times are constants. A policy that draws no
+    noise takes none; one whose sequences stand for more than actions returns a tuple, see `Sequence.outputs`.
     """
 
     def __init__(self, policy: Policy) -> None:
         super().__init__()
-        spec, parts = policy.spec, (policy.spec, nn.Identity(), policy.return_network)
-        self.policy: _FixedTimes | _FixedTimesPlanner
-        if isinstance(policy, Planner):
-            self.policy = _FixedTimesPlanner(*parts, policy.normalizer, policy.dynamics)
-        else:
-            self.policy = _FixedTimes(*parts, policy.normalizer)
-        self.policy.denoisers = nn.ModuleList(fixed_times.denoisers(spec, MODELS[spec.kind], policy._own_network))
-        del self.policy.network
-        if spec.candidates == 1:
-            del self.policy.return_network
+        self.policy = _FixedTimes(
+            policy.sequence,
+            nn.Identity(),
+            policy.sampling,
+            network_settings=policy.network_settings,
+            critic=policy.critic if policy.sampling.candidates > 1 else None,
+        )
+        direct = policy.sampling.kind == "direct"
+        self.policy.evaluated = nn.ModuleList(
+            [policy.network] if direct else folding.denoisers(policy.sampling, policy.network)
+        )
 
-    def forward(self, observation: Tensor, noise: Tensor) -> Tensor:
-        return self.policy.sample(observation, draws_first(noise))
-
-
-class PlannerGraph(PolicyGraph):
-    """`(observation [B, 1, 2 S], noise [B, draws, N, c, D]) -> actions [B, H, A], states [B, H, S]`: `Planner.sample_plan`."""
-
-    def forward(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        states, actions = self.policy.sample_plan(observation, draws_first(noise))  # type: ignore[operator]
-        return actions, states
+    def forward(self, observation: Tensor, noise: Tensor | None = None) -> Tensor | tuple[Tensor, ...]:
+        draws = observation.new_zeros(0) if noise is None else draws_first(noise)
+        outputs = tuple(self.policy.outputs(observation, draws).values())
+        return outputs if len(outputs) > 1 else outputs[0]
 
 
 class OneStepGraph(nn.Module):
@@ -52,17 +48,17 @@ class OneStepGraph(nn.Module):
 
     def __init__(self, policy: Policy) -> None:
         super().__init__()
-        spec, n = policy.spec, policy.normalizer
-        (folded,) = fixed_times.denoisers(spec, MODELS[spec.kind], policy._own_network)
+        sequence, schedule = policy.sequence, cast(Diffusion, policy.sampling.schedule)
+        n = self.normalizer = sequence.normalizer
+        (folded,) = folding.denoisers(policy.sampling, policy.network)
         denoiser = self.denoiser = cast(MLPAtTime, folded)
-        half = ((n.action_high - n.action_low) / 2).repeat(spec.horizon)
-        self.scale = nn.Buffer(spec.diffusion.sigma_max * denoiser.a * half)
-        self.normalizer = n
+        half = ((n.action_high - n.action_low) / 2).repeat(sequence.horizon)
+        self.scale = nn.Buffer(schedule.sigma_max * denoiser.a * half)
         of_noise, of_observation = denoiser.input.weight.tensor_split([len(half)], dim=1)
-        of_noise.mul_(spec.diffusion.sigma_max)
-        of_observation.div_(n.observation_std.repeat(spec.history))
+        of_noise.mul_(schedule.sigma_max)
+        of_observation.div_(n.observation_std.repeat(sequence.history))
         denoiser.output.weight.mul_(half[:, None])
-        denoiser.output.bias.mul_(half).add_(n.action_low.repeat(spec.horizon) + half)
+        denoiser.output.bias.mul_(half).add_(n.action_low.repeat(sequence.horizon) + half)
         denoiser.a = 0.0
 
     def forward(self, observation: Tensor, noise: Tensor) -> Tensor:
@@ -74,30 +70,28 @@ class OneStepGraph(nn.Module):
 
 def graph_of(policy: Policy) -> nn.Module:
     """Return a policy's graph, of the kind that takes the fewest operations."""
-    spec = policy.spec
-    if spec.plans:
-        return PlannerGraph(policy)
-    one_step = spec.kind == "student" and policy.evaluations == spec.candidates == 1
-    return (OneStepGraph if one_step and isinstance(policy._own_network, MLPDenoiser) else PolicyGraph)(policy)
+    one_step = policy.sampling.kind == "student" and policy.evaluations == policy.sampling.candidates == 1
+    folds = isinstance(policy.network, MLPDenoiser) and isinstance(policy.sequence, Actions)
+    return OneStepGraph(policy) if one_step and folds else PolicyGraph(policy)
 
 
 def draws_first(noise: Tensor) -> Tensor:
-    """Return the graph's noise `[B, draws, N, c, D]` as `Policy.sample` takes it, `[draws, B * N, c, D]`."""
+    """Return the graph's noise `[B, draws, N, n, D]` as `Policy.sample` takes it, `[draws, B * N, n, D]`."""
     return noise.transpose(0, 1).flatten(1, 2)
 
 
 def batch_first(noise: Tensor, candidates: int) -> Tensor:
-    """Return noise of `Policy.draw_noise`, `[draws, B * N, c, D]`, as the graph takes it, `[B, draws, N, c, D]`."""
+    """Return noise of `Policy.draw_noise`, `[draws, B * N, n, D]`, as the graph takes it, `[B, draws, N, n, D]`."""
     framed: Tensor = noise.unflatten(1, (-1, candidates)).transpose(0, 1)
     return framed
 
 
 class _FixedTimes(Policy):
-    denoisers: nn.ModuleList
+    """A policy whose network is a list of those at each of its evaluations."""
+
+    evaluated: nn.ModuleList
 
     def model(self) -> Callable[..., Tensor]:
-        return fixed_times.model(self.spec, MODELS[self.spec.kind], list(self.denoisers))
-
-
-class _FixedTimesPlanner(_FixedTimes, Planner):
-    pass
+        if self.sampling.kind == "direct":
+            return self.evaluated[0]
+        return folding.model_of(self.sampling, list(self.evaluated))

@@ -12,15 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ractd.data import OfflineDataset
-from ractd.diffusion.ctm import sequence_return
 from ractd.envs.context import Context
 from ractd.envs.evaluate import EvaluationResult, evaluate
 from ractd.envs.vector import MakeVector
 from ractd.errors import RactdError
 from ractd.export.formats import Precision
 from ractd.export.graph import batch_first
-from ractd.policy import Policy
-from ractd.runs.scoring import samples_of
+from ractd.policies import Policy
 
 Floats = NDArray[np.float32]
 Sample = Callable[[Floats, Floats], Floats]
@@ -53,8 +51,8 @@ class Difference:
 
 def random_observations(policy: Policy, count: int, generator: torch.Generator) -> Tensor:
     """Return observations `[count, h, O]` three times as wide as the data: normal around its mean."""
-    shape = (count, policy.spec.history, policy.spec.observation_dim)
-    normalizer = policy.normalizer
+    sequence, normalizer = policy.sequence, policy.sequence.normalizer
+    shape = (count, sequence.history, sequence.observation_dim)
     return normalizer.observation_mean + 3 * normalizer.observation_std * torch.randn(shape, generator=generator)
 
 
@@ -66,7 +64,7 @@ def compare(policy: Policy, sample: Sample, dataset: OfflineDataset | None, prec
     generator = torch.Generator().manual_seed(0)
     kinds: dict[str, Callable[[int], Tensor]] = {"random": lambda n: random_observations(policy, n, generator)}
     if dataset is not None:
-        samples = samples_of(policy, dataset)
+        samples = policy.sequence.samples(dataset)
         kinds["dataset"] = lambda n: samples.observations(samples.draw(n, generator))
     policy.reset(0)
     largest, means, limits = 0.0, [], []
@@ -95,12 +93,11 @@ def rounding(policy: Policy, observations: Tensor, noise: Tensor) -> float:
 
     Of every candidate, where it has several: which one is chosen is not a matter of rounding.
     """
-    single, repeated = policy.configured(candidates=1), observations.repeat_interleave(policy.spec.candidates, 0)
+    single, repeated = policy.configured(candidates=1), observations.repeat_interleave(policy.sampling.candidates, 0)
     with torch.inference_mode(False):
         double = copy.deepcopy(single).double()
     exact = double.sample(repeated.double(), noise.double())
-    normalizer = policy.normalizer
-    return float(((single.sample(repeated, noise) - exact).abs() / normalizer.half_range).max())
+    return float(((single.sample(repeated, noise) - exact).abs() / policy.sequence.normalizer.half_range).max())
 
 
 @torch.inference_mode()
@@ -110,20 +107,21 @@ def differences(policy: Policy, sample: Sample, observations: Tensor, noise: Ten
     Rounding decides between candidates that are as good as equal: a row counts from the nearest of those (in reduced
     precision, whose rounding is larger than any bound on a tie, from the nearest of all).
     """
-    spec, normalizer = policy.spec, policy.normalizer
-    exported = torch.from_numpy(sample(observations.numpy(), np.ascontiguousarray(batch_first(noise, spec.candidates))))
+    sequence, N = policy.sequence, policy.sampling.candidates
+    half_range = sequence.normalizer.half_range
+    exported = torch.from_numpy(sample(observations.numpy(), np.ascontiguousarray(batch_first(noise, N))))
     expected = policy.sample(observations, noise)
     if exported.shape != expected.shape:
         raise RactdError(f"the exported graph gives actions {list(exported.shape)}, expected {list(expected.shape)}")
-    found = (exported - expected).abs() / normalizer.half_range
-    if spec.candidates > 1:
-        repeated = observations.repeat_interleave(spec.candidates, 0)
-        single, condition = policy.configured(candidates=1), normalizer.observation(repeated).flatten(1)
-        each, judged = single.sample(repeated, noise), single.decode(single.sequence(condition, noise), condition)
-        given = policy.return_network.given(condition)
-        returns = sequence_return(policy.return_network, given, judged, spec.rewarded).view(-1, spec.candidates)
-        worse = returns < returns.amax(1, keepdim=True) - TIE
-        apart = (exported[:, None] - each.unflatten(0, (-1, spec.candidates))).abs() / normalizer.half_range
+    found = (exported - expected).abs() / half_range
+    if N > 1 and policy.critic is not None:
+        repeated = observations.repeat_interleave(N, 0)
+        single, condition = policy.configured(candidates=1), sequence.condition(repeated)
+        x = single.make_sequence(condition, noise)
+        values = policy.critic.value(condition, sequence.decode(x, condition)).view(-1, N)
+        worse = values < values.amax(1, keepdim=True) - TIE
+        each = sequence.to_actions(x, repeated).unflatten(0, (-1, N))
+        apart = (exported[:, None] - each).abs() / half_range
         distance = apart.flatten(2).amax(2)
         if precision == "fp32":
             distance = distance.masked_fill(worse, torch.inf)
@@ -136,8 +134,8 @@ class _Exported:
         self.policy, self.sample, self.noise = policy, sample, policy.episode_noise()
 
     def in_episodes(self, observations: NDArray[np.float32], context: Context, /) -> Floats:
-        noise = batch_first(self.noise.at(context.episodes, context.plan), self.policy.spec.candidates)
-        return self.sample(self.policy.seen(observations), np.ascontiguousarray(noise))
+        noise = batch_first(self.noise.at(context.episodes, context.plan), self.policy.sampling.candidates)
+        return self.sample(self.policy.observe(observations), np.ascontiguousarray(noise))
 
 
 def evaluate_both(
@@ -159,7 +157,7 @@ def evaluate_both(
                 env_id,
                 episodes=episodes,
                 execute=execute,
-                history=policy.spec.history,
+                history=policy.sequence.history,
                 progress=progress,
                 make=make,
             )

@@ -12,37 +12,13 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from ractd.critics.settings import ReturnModel
 from ractd.diffusion.settings import DDPM, Diffusion
 from ractd.networks import Network
 from ractd.networks.mlp import MLP
 from ractd.networks.unet import UNet
-from ractd.settings import Count, CountOrNone, Evaluation, NotNegative, Optimization, Settings
-
-
-@dataclass(frozen=True)
-class ReturnModel:
-    """The return-to-go model R(s, a) (paper, section 3.3, Table 8 and B.2)."""
-
-    layers: tuple[Count, ...] = (32, 64, 128, 256)
-    """Widths of the Linear + Mish layers (Table 8)."""
-    members: CountOrNone = 1
-    """Networks of these layers whose mean is the return model; their errors differ, what they learnt does not. 0 for none, as of
-    data without rewards: students are plain then, and nothing is ranked or estimated."""
-    gamma: Annotated[float, Meta(ge=0, le=1)] | None = None
-    """Discount; by default the paper's for hopper, walker2d and halfcheetah (B.2), else 0.99."""
-    termination_penalty: Annotated[float, Meta(ge=-1e12, le=1e12)] | None = None
-    """Added to the reward where an episode ends by a failure (B.2), never at a success or a time limit; 0 switches it off. By
-    default the paper's -100 for rewards of 1 to 10 a step, and at the scale of others."""
-    action_noise: NotNegative = 0.0
-    """Standard deviation of noise added to the scaled actions (a planner's: states) it is trained on: a smoother model
-    misleads the student less."""
-    validation_share: Annotated[float, Meta(ge=0, le=0.5)] = 0.05
-    """Share of the episodes held out to measure the model's error."""
-    optimization: Optimization = field(
-        default_factory=lambda: Optimization(steps=6_000, batch_size=512, learning_rate=1e-3)
-    )
-    """How it is trained."""
-
+from ractd.sequences.settings import Plan
+from ractd.settings import Count, Evaluation, NotNegative, Optimization, Settings
 
 TeacherLoss = Literal["pseudo-huber", "square"]
 Parametrization = Literal["edm", "ddpm"]
@@ -77,21 +53,6 @@ class Teacher:
         """Yield each field that can't stand beside the others, and what is expected of it."""
         if self.parametrization == "ddpm" and self.reward_weight != 0:
             yield "reward_weight", "0 for a DDPM teacher: only an EDM teacher can be made reward-aware"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a planner has besides: sequences of states, and the inverse dynamics that finds the actions (paper, section 4.2)."""
-
-    points: CountOrNone = 0
-    """0, the paper's: x is the states themselves. K: x is the K control points of a spline through them, so that
-    plans are smooth, begin where they should, and small networks can make them (ours, for CPUs)."""
-    dynamics_layers: tuple[Count, ...] = (64,)
-    """Widths of the Linear + ReLU layers of the inverse dynamics."""
-    optimization: Optimization = field(
-        default_factory=lambda: Optimization(steps=10_000, batch_size=512, learning_rate=1e-3)
-    )
-    """How the inverse dynamics is trained: long, since open loop its errors add up."""
 
 
 Anchor = Literal["dsm", "ctm", "ode"]
@@ -144,6 +105,11 @@ class Config(Settings):
     """What makes a planner: sequences are the states on the way to a goal, and R is the goal reward."""
     teacher: Teacher = field(default_factory=Teacher)
     student: Student = field(default_factory=Student)
+
+    @property
+    def student_network(self) -> Network:
+        """The student's backbone."""
+        return self.student.network or self.teacher.network
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """Yield each field that can't stand beside the others, and what is expected of it."""

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from torch import nn
 
-from ractd.models.dynamics import InverseDynamics
 from ractd.models.mlp import MLPDenoiser
-from ractd.models.returns import ReturnNetwork
 from ractd.models.unet import UNetDenoiser
 from ractd.networks import Network
 from ractd.networks.mlp import MLP
 from ractd.networks.unet import UNet
 
 __all__ = [
-    "InverseDynamics",
     "MLPDenoiser",
-    "ReturnNetwork",
     "UNetDenoiser",
     "build_network",
     "copy_matching",

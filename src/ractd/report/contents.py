@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ractd.errors import RactdError
 from ractd.files import read_json
 from ractd.runs import rows as results
-from ractd.training.rundir import read_run
+from ractd.runs.directory import read_run
 
 PLANS = "plans.png"
 PNG = b"\x89PNG\r\n\x1a\n"

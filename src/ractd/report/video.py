@@ -22,7 +22,7 @@ from ractd.envs.modules import gymnasium_with_robotics, registered_name
 from ractd.envs.seeds import environment_seed
 from ractd.envs.vector import Rows, Step, VectorEnv
 from ractd.errors import RactdError
-from ractd.policy import Policy
+from ractd.policies import Policy
 from ractd.report.contents import Contents, mapping, number
 from ractd.runs.evaluation import policy_directory
 from ractd.settings import to_json
@@ -72,7 +72,7 @@ def best_and_worst(run: Contents, progress: Callable[[str], None]) -> list[Clip]
     if not (run.directory / "policy" / "student").is_dir():
         raise RactdError("it has no student yet")
     policy = Policy.load(policy_directory(run.directory, "student"))
-    settings = policy.spec.env_settings
+    settings = REGISTERED if policy.environment is None else policy.environment.env_settings
     _registration(run.env_id)
     progress(f"{run.label}: playing {EPISODES} episodes")
     actions: list[list[NDArray[np.floating[Any]]]] = [[] for _ in range(EPISODES)]
@@ -83,7 +83,7 @@ def best_and_worst(run: Contents, progress: Callable[[str], None]) -> list[Clip]
         run.env_id,
         episodes=EPISODES,
         execute=int(execute),
-        history=policy.spec.history,
+        history=policy.sequence.history,
         seed=seed,
         make=lambda env_id, count, first: _Recorder(gymnasium_vector(env_id, count, first, settings), actions),
     )

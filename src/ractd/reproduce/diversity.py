@@ -11,9 +11,8 @@ from torch import Tensor
 
 from ractd.data import OfflineDataset
 from ractd.errors import RactdError
-from ractd.policy import Policy
+from ractd.policies import Policy
 from ractd.reproduce.lines import Floats
-from ractd.runs.scoring import samples_of
 
 STATES = 64
 """Logged states at which policies are sampled."""
@@ -30,10 +29,10 @@ AT_ONCE = 1024
 def sequences(directory: Path, dataset: OfflineDataset, state_seed: int, noise_seed: int) -> Tensor:
     """Return what a policy would do, [STATES, DRAWS, c·D]: action sequences within the bounds, or a planner's states, scaled."""
     policy = Policy.load(directory).reset(noise_seed)
-    samples = samples_of(policy, dataset)
+    samples = policy.sequence.samples(dataset)
     condition, _ = samples.gather(samples.draw(STATES, torch.Generator().manual_seed(state_seed)))
     parts = [
-        policy.decode(policy.sequence(part, policy.draw_noise(len(part))), part)
+        policy.sequence.decode(policy.make_sequence(part, policy.draw_noise(len(part))), part)
         for part in condition.repeat_interleave(DRAWS, 0).split(AT_ONCE)
     ]
     together: Tensor = torch.cat(parts).clamp(-1, 1).unflatten(0, (STATES, DRAWS)).flatten(2)

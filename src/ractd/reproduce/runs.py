@@ -18,17 +18,19 @@ from ractd.data import OfflineDataset
 from ractd.data.scores import normalized_score, reference
 from ractd.envs.maze import maze_of
 from ractd.errors import RactdError
+from ractd.methods.ractd_resolve import resolve
 from ractd.methods.ractd_settings import Config
-from ractd.policy import CONTRACT, Policy
+from ractd.policies import Policy
+from ractd.policies.files import DESCRIPTION
 from ractd.report.contents import read_curves
 from ractd.reproduce.lines import NOT_RUN, Floats, Measured
+from ractd.runs.directory import differences, read_run
 from ractd.runs.evaluation import evaluation_path, executed, policy_directory
 from ractd.runs.rows import Row, read_file, read_result, select
 from ractd.settings import to_json
 from ractd.sweeps.trials import Trial
-from ractd.training.pipeline import resolve
 from ractd.training.presets import planner_preset_of
-from ractd.training.rundir import differences, read_run
+from ractd.training.run import Asked
 
 Preset = Literal["cpu", "paper"]
 
@@ -106,7 +108,7 @@ class Run:
         for where, old, new in differences(path, on_disk, expected):
             return f"{self.directory.name} is another run, with {where} {old!r} instead of {new!r}"
         if "--only" in self.command:
-            finished = (self.directory / "policy" / "student" / CONTRACT).exists()
+            finished = (self.directory / "policy" / "student" / DESCRIPTION).exists()
         else:
             result = read_result(self.directory)
             finished = result is not None and result.complete
@@ -146,7 +148,7 @@ class Reading:
 def _settings(command: tuple[str, ...], dataset: OfflineDataset) -> Config:
     from ractd.commands.train import settings_of  # what a command's settings are, the command line knows
 
-    return resolve(settings_of(command), dataset)
+    return resolve(settings_of(command), dataset, Asked())
 
 
 def _train(place: Place, seed: int, suffix: str, *options: str, needs: tuple[str, ...] = ()) -> Run:

@@ -21,8 +21,8 @@ from ractd.reproduce.catalog import Experiment
 from ractd.reproduce.claims import Verdict
 from ractd.reproduce.layout import TIME, Grid
 from ractd.reproduce.lines import QUANTITIES, Line, Source
+from ractd.runs.directory import versions
 from ractd.sweeps.statistics import FEWEST_SEEDS
-from ractd.training.rundir import versions
 
 FORMAT_VERSION = 1
 COMPARISONS = (

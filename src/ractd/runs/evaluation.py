@@ -9,16 +9,18 @@ from typing import Any
 from rich.console import Console
 
 from ractd.data.environment import EnvironmentSettings, settings_for
+from ractd.envs.environment import Environment
 from ractd.envs.environments import environments_of
 from ractd.envs.probe import probe
 from ractd.envs.vector import MakeVector
 from ractd.errors import RactdError
-from ractd.policy import Policy
+from ractd.policies import Policy
+from ractd.policies.files import describe_policy
+from ractd.runs.directory import read_run
 from ractd.runs.latency import time_policies
 from ractd.runs.rows import Result
 from ractd.runs.scoring import row_of, score
 from ractd.threads import threads_for
-from ractd.training.rundir import read_run
 
 
 def policy_directory(directory: Path, name: str) -> Path:
@@ -51,19 +53,20 @@ def evaluate_policy(
     """
     path = policy_directory(directory, name)
     policy = Policy.load(path).configured(sampler=sampler, steps=steps, candidates=candidates)
-    env_id = env_id or policy.spec.env_id
+    own, sequence = policy.environment, policy.sequence
+    env_id = env_id or (None if own is None else own.env_id)
     if env_id is None:
         raise RactdError(f"{directory}: its data names no environment; give one with --env")
-    spec = policy.spec
-    if spec.plans and env_id != spec.env_id:
-        raise RactdError(f"{path}: plans in {spec.env_id!r}, whose goal and walls it knows, and not in {env_id!r}")
-    settings = settings_for(spec.env_id, spec.env_settings, env_id, env_steps)
-    make = environments_of(replace(spec, env_id=env_id, env_settings=settings), path)
+    own = own or Environment(env_id)
+    if sequence.open_loop and env_id != own.env_id:
+        raise RactdError(f"{path}: plans in {own.env_id!r}, whose goal and walls it knows, and not in {env_id!r}")
+    settings = settings_for(own.env_id, own.env_settings, env_id, env_steps)
+    make = environments_of(replace(own, env_id=env_id, env_settings=settings), path)
     _check_spaces(policy, env_id, path, make)
     execute = executed(policy) if execute is None else execute
-    if not 1 <= execute <= spec.horizon:
+    if not 1 <= execute <= sequence.horizon:
         raise RactdError(
-            f"--execute is {execute}, expected 1 to {spec.horizon}: the policy predicts {spec.horizon} actions"
+            f"--execute is {execute}, expected 1 to {sequence.horizon}: the policy predicts {sequence.horizon} actions"
         )
     if not 0 <= seed < 2**31:
         raise RactdError(f"--seed is {seed}, expected 0 to {2**31 - 1}")
@@ -72,9 +75,9 @@ def evaluate_policy(
     student = directory / "policy" / "student"
     if student.is_dir():
         beside = Policy.load(student)
-        if name != "student" or beside.spec != spec:
+        if name != "student" or describe_policy(beside) != describe_policy(policy):
             timing["student"] = beside
-    with threads_for(*(each.spec.network for each in timing.values())):
+    with threads_for(*(each.network_settings for each in timing.values())):
         row = row_of(policy, name, name, _seed_of(directory))
         row = score(row, policy, env_id, episodes, execute, seed, console, make)
         times, load = time_policies(timing)
@@ -93,7 +96,7 @@ def _seed_of(directory: Path) -> int | None:
 
 def executed(policy: Policy) -> int:
     """Return how many actions of each sequence are executed by default: the first, or all of a plan's (paper, 4.1 and 4.2)."""
-    return policy.spec.horizon if policy.spec.plans else 1
+    return policy.sequence.horizon if policy.sequence.open_loop else 1
 
 
 def evaluation_path(
@@ -110,25 +113,24 @@ def evaluation_path(
 
     `env_id` and `settings` are where it was measured, by default the policy's own environment.
     """
-    spec = policy.spec
-    key = f"{name}-e{episodes}-x{execute}-n{spec.candidates}-{spec.sampler}-k{spec.steps}-s{seed}"
-    if env_id not in (None, spec.env_id):
+    sampling, own = policy.sampling, policy.environment
+    key = f"{name}-e{episodes}-x{execute}-n{sampling.candidates}-{sampling.sampler}-k{sampling.steps}-s{seed}"
+    if env_id not in (None, own and own.env_id):
         key += f"-{str(env_id).replace('/', '-').replace(':', '-')}"
-    if settings not in (None, spec.env_settings) and settings.max_episode_steps is not None:
+    if settings is not None and settings != (own and own.env_settings) and settings.max_episode_steps is not None:
         key += f"-l{settings.max_episode_steps}"
     return directory / "evaluations" / f"{key}.json"
 
 
 def _check_spaces(policy: Policy, env_id: str, path: Path, make: MakeVector) -> None:
-    env, spec = make(env_id, 1, 0), policy.spec
+    env, sequence = make(env_id, 1, 0), policy.sequence
     try:
         dims = env.observation_dim, len(env.action_low)
         probe(env, env_id)
     finally:
         env.close()
-    observation_dim = spec.state_dim or spec.observation_dim
-    if dims != (observation_dim, spec.action_dim):
+    if dims != (sequence.environment_dim, sequence.action_dim):
         raise RactdError(
-            f"{path}: maps {observation_dim} observations to {spec.action_dim} actions, "
+            f"{path}: maps {sequence.environment_dim} observations to {sequence.action_dim} actions, "
             f"environment {env_id!r} has {dims[0]} and {dims[1]}"
         )

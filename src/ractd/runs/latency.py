@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ractd.policy import Policy
+from ractd.policies import Policy
 
 SECONDS = 0.5
 """Of calls a policy, about; of slow ones as many as `FEWEST` calls take."""
@@ -64,9 +64,9 @@ def time_policies(policies: Mapping[Key, Policy]) -> tuple[dict[Key, dict[str, A
 
 
 def _call(policy: Policy) -> Callable[[], object]:
-    observation = policy.normalizer.observation_mean.cpu().numpy()
-    if policy.spec.history > 1:
-        observation = np.repeat(observation[None], policy.spec.history, 0)
+    observation = policy.sequence.normalizer.observation_mean.cpu().numpy()
+    if policy.sequence.history > 1:
+        observation = np.repeat(observation[None], policy.sequence.history, 0)
     return lambda: policy.act(observation)
 
 

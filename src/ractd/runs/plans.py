@@ -12,8 +12,7 @@ from ractd.data import OfflineDataset
 from ractd.envs.maze import Maze, MazeVector
 from ractd.envs.maze.picture import MazePanel, draw
 from ractd.envs.seeds import environment_seed
-from ractd.planner import Planner
-from ractd.policy import Policy
+from ractd.policies import Planner, Policy
 
 PAIRS = 6
 """Starts that are drawn."""

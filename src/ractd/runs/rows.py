@@ -23,7 +23,7 @@ from ractd.files import read_json, write_json
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ractd.policy import Policy
+    from ractd.policies import Policy
 
 FORMAT, FORMAT_VERSION = "ractd-result", 2
 DERIVED = ("mean_return", "return_se", "mean_score", "score_se", "mean_length", "terminated_share", "success_rate")
@@ -233,7 +233,7 @@ class Result:
 
     def policy(self, name: str = "student") -> Policy:
         """Load a policy of the run."""
-        from ractd.policy import Policy
+        from ractd.policies import Policy
 
         return Policy.load(self.directory / "policy" / name)
 

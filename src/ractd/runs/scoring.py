@@ -17,58 +17,43 @@ from rich.progress import Progress
 from ractd.data import OfflineDataset
 from ractd.data.dataset import describe
 from ractd.data.ends import describe_ends
+from ractd.data.returns import resolved_penalty
 from ractd.data.scores import normalized_score
-from ractd.data.windows import Windows
-from ractd.diffusion.ctm import sequence_return
 from ractd.envs.environments import environments_of
 from ractd.envs.evaluate import evaluate
 from ractd.envs.maze import maze_of
 from ractd.envs.seeds import environment_seed
 from ractd.envs.vector import MakeVector
 from ractd.errors import RactdError
-from ractd.methods.ractd_settings import Config, penalty_of
-from ractd.planner import Planner
-from ractd.policy import Policy
+from ractd.methods import Variant, method_named
+from ractd.networks.tensors import read_header
+from ractd.policies import Planner, Policy
+from ractd.runs.directory import versions
 from ractd.runs.latency import time_policies
 from ractd.runs.plans import draw_plans
 from ractd.runs.rows import Result, Row, read_result
-from ractd.runs.variants import Variant, variants_of
-from ractd.training.checkpoint import read_header
+from ractd.sequences import Samples
 from ractd.training.log import Log
-from ractd.training.rundir import versions
-from ractd.training.samples import ActionSequences, Plans, Samples
 
 STATES = 1024
 """Logged states at which policies are compared without a simulator."""
-
-
-def samples_of(policy: Policy, dataset: OfflineDataset) -> Samples:
-    """Return a dataset's sequences as a policy is to make them."""
-    if isinstance(policy, Planner):
-        return Plans(dataset, policy.spec.horizon, policy.normalizer)
-    return ActionSequences(Windows(dataset, policy.spec.horizon, policy.spec.history), policy.normalizer)
 
 
 @torch.inference_mode()
 def offline_estimate(policy: Policy, samples: Samples, seed: int) -> dict[str, float]:
     """Compare a policy with the data at logged states, without a simulator.
 
-    Returns the mean distance between the policy's and the logged sequences, of what the return model looks at, in the scaled
-    space, and the return model's mean estimate for both (raw units), where there is a return model.
+    Returns the mean distance between the policy's and the logged sequences, of what a critic looks at, in the scaled space,
+    and the critic's mean estimate for both (in the data's units), where there is one.
     """
-    spec = policy.spec
+    sequence, critic = policy.sequence, policy.critic
     condition, x0 = samples.gather(samples.draw(STATES, torch.Generator().manual_seed(seed)))
-    x = policy.sequence(condition, policy.reset(seed).draw_noise(STATES))
-    chosen, logged = policy.decode(x, condition), policy.decode(x0, condition)
-    distance = float((chosen.clamp(-1, 1) - logged)[:, : spec.rewarded].norm(dim=2).mean())
-    if not policy.return_network.exists:
+    x = policy.make_sequence(condition, policy.reset(seed).draw_noise(STATES))
+    chosen, logged = sequence.decode(x, condition), sequence.decode(x0, condition)
+    distance = float((chosen.clamp(-1, 1) - logged)[:, : sequence.rewarded].norm(dim=2).mean())
+    if critic is None:
         return {"distance_to_data": distance}
-    given = policy.return_network.given(condition)
-    estimates = [
-        float(sequence_return(policy.return_network, given, each, spec.rewarded).mean()) * spec.return_std
-        + spec.return_mean
-        for each in (chosen, logged)
-    ]
+    estimates = [float(critic.value(condition, each).mean()) * critic.std + critic.mean for each in (chosen, logged)]
     return {
         "estimated_return": estimates[0],
         "estimated_return_of_data": estimates[1],
@@ -81,22 +66,22 @@ def row_of(policy: Policy, name: str, variant: str, seed: int | None) -> Row:
 
     `name` is the policy's in its run, `variant` what the row is called, `seed` the training's.
     """
-    spec = policy.spec
-    selection = spec.provenance.get("selection", "last")
+    sampling, provenance = policy.sampling, policy.provenance
+    selection = provenance.get("selection", "last")
     return Row(
-        method=spec.provenance.get("method", "ractd"),
+        method=policy.method,
         variant=variant,
         policy=name,
-        dataset=spec.provenance.get("dataset", {}).get("name", ""),
+        dataset=provenance.get("dataset", {}).get("name", ""),
         seed=seed,
         checkpoint="best" if selection == "online" else "last",
         selection=selection,
-        step=spec.provenance.get("step"),
-        sampler=spec.sampler,
-        steps=spec.steps,
-        candidates=spec.candidates,
+        step=provenance.get("step"),
+        sampler=sampling.sampler,
+        steps=sampling.steps,
+        candidates=sampling.candidates,
         nfe=policy.evaluations,
-        plans=spec.plans,
+        plans=policy.sequence.open_loop,
         threads=torch.get_num_threads(),
     )
 
@@ -112,7 +97,7 @@ def score(
             env_id,
             episodes=episodes,
             execute=execute,
-            history=policy.spec.history,
+            history=policy.sequence.history,
             seed=environment_seed(seed),
             progress=lambda done, total, step: progress.update(task, completed=done),
             make=make,
@@ -120,25 +105,27 @@ def score(
     return row.played(result)
 
 
-def evaluate_run(directory: Path, dataset: OfflineDataset, config: Config, console: Console, log: Log) -> Result:
+def evaluate_run(
+    directory: Path, dataset: OfflineDataset, method: str, config: Any, console: Console, log: Log
+) -> Result:
     """Measure every variant of a run that isn't measured yet, the quick ones first; each row is on disk as soon as it is known.
 
     Times come last, of all policies in turns.
     """
-    found = read_result(directory)
+    chosen, found = method_named(method), read_result(directory)
     returns = dataset.episode_returns()
     stages = _stages(directory)
     content: dict[str, Any] = {} if found is None else found.content
     content |= {
         "complete": False,
-        "method": "ractd",
+        "method": method,
         "dataset": describe(dataset),
         "behavior": {"episodes": len(returns)} | (_returns(dataset, returns) if dataset.has_rewards else {}),
-        "ends": describe_ends(dataset, penalty_of(config)),
+        "ends": describe_ends(dataset, resolved_penalty(dataset, chosen.termination_penalty(config))),
         "stages": stages,
         "versions": versions(),
     }
-    variants = [each for each in variants_of(config) if (directory / "policy" / each.policy).is_dir()]
+    variants = [each for each in chosen.variants(config) if (directory / "policy" / each.policy).is_dir()]
     loaded = {name: Policy.load(directory / "policy" / name) for name in {each.policy for each in variants}}
     policies = {_key(each): loaded[each.policy].configured(**each.sampling) for each in variants}
     rows = {} if found is None else {(row.variant, row.policy): row for row in found.rows}
@@ -169,13 +156,14 @@ def evaluate_run(directory: Path, dataset: OfflineDataset, config: Config, conso
             )
         rows[key] = replace(
             row,
-            offline=offline_estimate(policy, samples_of(policy, dataset), config.seed),
+            offline=offline_estimate(policy, policy.sequence.samples(dataset), config.seed),
             processor_seconds=_processor_seconds(stages, variant),
         )
         write(complete=False)
     times, content["load"] = time_policies(policies)
     rows |= {key: replace(rows[key], **each) for key, each in times.items()}
-    _draw(directory, dataset, config, variants, log)
+    if any(isinstance(policy, Planner) for policy in loaded.values()):
+        _draw(directory, dataset, config.seed, variants, log)
     return write(complete=True)
 
 
@@ -194,13 +182,13 @@ def _returns(dataset: OfflineDataset, returns: NDArray[np.float64]) -> dict[str,
     }
 
 
-def _draw(directory: Path, dataset: OfflineDataset, config: Config, variants: Sequence[Variant], log: Log) -> None:
+def _draw(directory: Path, dataset: OfflineDataset, seed: int, variants: Sequence[Variant], log: Log) -> None:
     maze = maze_of(dataset)
-    if config.plan is None or maze is None:
+    if maze is None:
         return
     try:
         panels = {each.label: each.policy for each in reversed(variants) if not each.sampling}
-        log.say(f"drew {draw_plans(directory, dataset, maze, panels, config.seed)}")
+        log.say(f"drew {draw_plans(directory, dataset, maze, panels, seed)}")
     except RactdError as error:
         log.say(f"no picture of the plans: {escape(str(error))}")
 

@@ -15,7 +15,7 @@ from ractd.errors import RactdError
 from ractd_runtime.past import PAST_ACTIONS, PAST_REWARDS, Past
 
 if TYPE_CHECKING:
-    from ractd.policy import Policy
+    from ractd.policies import Policy
 
 FloatArray = NDArray[np.float32]
 
@@ -61,25 +61,25 @@ class TorchPolicy:
     past_steps = 0
 
     def __init__(self, policy: Policy) -> None:
-        from ractd.settings import to_json
+        from ractd.policies.files import describe_policy
 
-        spec = policy.spec
+        sequence, sampling, description = policy.sequence, policy.sampling, describe_policy(policy)
         self.policy = policy
-        self.observation_shape = (spec.history, spec.observation_dim)
-        self.action_shape = (spec.horizon, spec.action_dim)
-        self.noise_shape: tuple[int, ...] = (spec.sampling.draws(spec.steps), spec.candidates, *spec.sequence_shape)
-        sha = hashlib.sha256(json.dumps(to_json(spec), sort_keys=True).encode())
-        for name, tensor in sorted(policy._tensors().items()):
+        self.observation_shape = (sequence.history, sequence.observation_dim)
+        self.action_shape = (sequence.horizon, sequence.action_dim)
+        self.noise_shape: tuple[int, ...] = (sampling.draws, sampling.candidates, *sequence.shape)
+        sha = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+        for name, tensor in sorted(policy.state_dict().items()):
             sha.update(name.encode())
             sha.update(tensor.cpu().contiguous().numpy().data)
         self.identity = sha.hexdigest()
-        low, high = policy.normalizer.action_low, policy.normalizer.action_high
+        low, high = sequence.normalizer.action_low, sequence.normalizer.action_high
         self.contract = served_contract(self, low.tolist(), high.tolist()) | {
-            "environment": spec.env_id,
-            "environment_settings": to_json(spec.env_settings),
+            "environment": description["environment"] and description["environment"]["env_id"],
+            "environment_settings": description["environment"] and description["environment"]["env_settings"],
             "sampling": {
-                "steps": spec.steps,
-                "candidates": spec.candidates,
+                "steps": sampling.steps,
+                "candidates": sampling.candidates,
                 "network_evaluations": policy.evaluations,
             },
         }
@@ -91,7 +91,7 @@ class TorchPolicy:
         """See `ServedPolicy.sample`."""
         import torch
 
-        device = self.policy.normalizer.action_low.device
+        device = self.policy.device
         with torch.inference_mode():
             draws = torch.from_numpy(noise).to(device).transpose(0, 1).flatten(1, 2)
             return self.policy.sample(torch.from_numpy(observations).to(device), draws).cpu().numpy()  # type: ignore[no-any-return]
@@ -104,7 +104,7 @@ def torch_policy(path: Path, device: str) -> ServedPolicy:
     """
     import torch
 
-    from ractd.policy import Policy
+    from ractd.policies import Policy
 
     try:
         torch.zeros(1, device=device)

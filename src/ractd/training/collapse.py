@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
-from ractd.diffusion.ctm import one_step, sequence_return
+from ractd.critics import Critic
+from ractd.diffusion.ctm import one_step
 from ractd.diffusion.edm import sigma_schedule
+from ractd.diffusion.preconditioning import denoiser, student_network
 from ractd.diffusion.samplers import heun
 from ractd.diffusion.settings import Diffusion
-from ractd.models import ReturnNetwork
-from ractd.training.samples import Samples
-from ractd.training.student import student_network
-from ractd.training.teacher import denoiser
+from ractd.networks.tensors import write_tensors
+from ractd.sequences import Samples, Sequence
+from ractd.training.log import Log
+from ractd.training.loop import Stage
 
 STATES = 128
 SAMPLES = 16
@@ -21,6 +25,8 @@ MAX_OUT_OF_BOUNDS = 0.1
 """Share of one-step action entries beyond the bounds; a working student has 2 to 3%, a collapsed one 17% (design brief)."""
 MAX_DISTANCE = 3.0
 """Distance to the nearest teacher sample, in the teacher's own distances between samples."""
+WATCH_EVERY = 500
+"""Steps between looks for collapse."""
 
 
 class CollapseWatch:
@@ -29,18 +35,19 @@ class CollapseWatch:
     def __init__(
         self,
         teacher: nn.Module,
-        return_network: ReturnNetwork,
+        critic: Critic | None,
+        sequence: Sequence,
         samples: Samples,
         diffusion: Diffusion,
-        largest_return: float,
+        largest: float,
         seed: int,
     ) -> None:
+        """Draw the states and the teacher's samples there; `largest` is the value that no logged sequence exceeds."""
         generator = torch.Generator().manual_seed(seed)
         self.condition, x0 = samples.gather(samples.draw(STATES, generator))
-        self.source = samples
-        self.return_network, self.diffusion, self.largest_return = return_network, diffusion, largest_return
+        self.sequence, self.critic, self.diffusion, self.largest = sequence, critic, diffusion, largest
         self.noise = torch.randn(x0.shape, generator=generator).to(x0.device)
-        noise = torch.randn(STATES * SAMPLES, *samples.shape, generator=generator).to(x0.device)
+        noise = torch.randn(STATES * SAMPLES, *sequence.shape, generator=generator).to(x0.device)
         sigmas = sigma_schedule(diffusion, BINS).to(x0.device)
         with torch.inference_mode():
             condition = self.condition.repeat_interleave(SAMPLES, 0)
@@ -52,23 +59,20 @@ class CollapseWatch:
 
     @torch.inference_mode()
     def measure(self, student: nn.Module) -> dict[str, float]:
-        """Return the share of entries out of bounds, the largest-return excess and the distance to the teacher's samples.
+        """Return the share of entries out of bounds, the promise and the distance to the teacher's samples.
 
-        `promise` is the mean return estimate in units in which 1 is the largest return-to-go of the data (both from the
-        data's mean), and is left out without a return model; `teacher_distance` is in mean nearest distances among the
-        teacher's samples.
+        `promise` is the mean value of the samples in units in which 1 is the largest of the data (both from the data's mean), and
+        is left out without a critic; `teacher_distance` is in mean nearest distances among the teacher's samples.
         """
         x: Tensor = one_step(student_network(student, self.diffusion), self.noise, self.condition, self.diffusion)
         nearest = torch.cdist(x.flatten(1).unsqueeze(1), self.samples).amin((1, 2))
-        judged = self.source.decode(x, self.condition)
+        entries = self.sequence.decode(x, self.condition)
         values = {
-            "watch_out_of_bounds": (judged.abs() > 1).float().mean(),
+            "watch_out_of_bounds": (entries.abs() > 1).float().mean(),
             "watch_teacher_distance": nearest.mean() / self.unit,
         }
-        if self.return_network.exists:
-            given = self.return_network.given(self.condition)
-            estimate = sequence_return(self.return_network, given, judged, self.source.rewarded).mean()
-            values["watch_promise"] = estimate / self.largest_return
+        if self.critic is not None:
+            values["watch_promise"] = self.critic.value(self.condition, entries).mean() / self.largest
         return dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))
 
 
@@ -81,3 +85,33 @@ def complaint(measured: dict[str, float]) -> str | None:
     if measured["watch_teacher_distance"] > MAX_DISTANCE:
         return f"its samples are {measured['watch_teacher_distance']:.1f} times as far from the teacher's as those from each other"
     return None
+
+
+def watch_for_collapse(
+    watch: CollapseWatch, stage: Stage, average: nn.Module, log: Log
+) -> Callable[[int, dict[str, float]], dict[str, float]]:
+    """Return a hook of a student's stage that looks for collapse, says so once, and keeps the last weights before it."""
+    healthy = stage.directory / "healthy.safetensors"
+
+    def look(step: int, metrics: dict[str, float]) -> dict[str, float]:
+        if step % WATCH_EVERY and step != stage.steps:
+            return {}
+        measured = watch.measure(average)
+        why = complaint(measured)
+        if "collapse" not in stage.record:
+            if why is None:
+                write_tensors(healthy, average.state_dict(), {"step": step})
+            else:
+                stage.record["collapse"] = {"step": step, "why": why}
+                kept = (
+                    f"The last checkpoint before it is kept as policy '{stage.name}-before-collapse'; a"
+                    if healthy.exists()
+                    else "A"
+                )
+                log.say(
+                    f"[yellow]warning:[/] policy '{stage.name}' is collapsing at step {step}: {why}. "
+                    f"{kept} smaller --reward-weight or --student.reward-share helps"
+                )
+        return measured
+
+    return look

@@ -23,18 +23,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ractd.errors import RactdError
+from ractd.networks.tensors import load_weights, prefixed, read_header, read_tensors, unprefixed, write_tensors
 from ractd.settings import Optimization
 from ractd.stopping import Interrupted
-from ractd.training.checkpoint import (
-    load_optimizer,
-    load_weights,
-    optimizer_tensors,
-    prefixed,
-    read_header,
-    read_tensors,
-    unprefixed,
-    write_tensors,
-)
+from ractd.training.checkpoint import load_optimizer, optimizer_tensors
 from ractd.training.metrics import Metrics
 
 LOG_EVERY = 50
@@ -133,7 +125,7 @@ class Stage:
 
 
 class Objective(Protocol):
-    """A module whose `forward(draws)` returns the terms of its `network`; its own buffers are running means."""
+    """A module whose `forward(draws)` returns the terms of its `network`; where it has a `state`, see `Stage.state`."""
 
     network: nn.Module
 
@@ -158,7 +150,7 @@ def objective_stage(
         lambda generator: trained.draw(generator, optimization),
         seed,
         directory,
-        state=objective,
+        state=getattr(objective, "state", None),
         checkpoint_seconds=checkpoint_seconds,
     )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ractd.errors import RactdError
-from ractd.training.rundir import read_run
+from ractd.runs.directory import read_run
 
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker

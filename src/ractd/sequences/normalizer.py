@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ractd.data.ranges import Statistics, constant_held
-from ractd.models.spline import Spline
+from ractd.sequences.spline import Spline
 
 
 class Normalizer(nn.Module):

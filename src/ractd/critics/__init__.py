@@ -1,0 +1,7 @@
+"""What sequences are worth: one object with one call, `value`. A kind of critic is a file and a line in `CRITICS`."""
+
+from __future__ import annotations
+
+from ractd.critics.critic import Critic, Value, critic_class, differentiated, pessimistic, without_gradient
+
+__all__ = ["Critic", "Value", "critic_class", "differentiated", "pessimistic", "without_gradient"]

@@ -1,0 +1,35 @@
+"""Settings of critics that are trained before a policy. Importing this imports neither torch nor numpy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from msgspec import Meta
+
+from ractd.settings import Count, CountOrNone, NotNegative, Optimization
+
+
+@dataclass(frozen=True)
+class ReturnModel:
+    """The return-to-go model R(s, a) (paper, section 3.3, Table 8 and B.2)."""
+
+    layers: tuple[Count, ...] = (32, 64, 128, 256)
+    """Widths of the Linear + Mish layers (Table 8)."""
+    members: CountOrNone = 1
+    """Networks of these layers whose mean is the return model; their errors differ, what they learnt does not. 0 for none, as of
+    data without rewards: students are plain then, and nothing is ranked or estimated."""
+    gamma: Annotated[float, Meta(ge=0, le=1)] | None = None
+    """Discount; by default the paper's for hopper, walker2d and halfcheetah (B.2), else 0.99."""
+    termination_penalty: Annotated[float, Meta(ge=-1e12, le=1e12)] | None = None
+    """Added to the reward where an episode ends by a failure (B.2), never at a success or a time limit; 0 switches it off. By
+    default the paper's -100 for rewards of 1 to 10 a step, and at the scale of others."""
+    action_noise: NotNegative = 0.0
+    """Standard deviation of noise added to the scaled actions (a planner's: states) it is trained on: a smoother model
+    misleads the student less."""
+    validation_share: Annotated[float, Meta(ge=0, le=0.5)] = 0.05
+    """Share of the episodes held out to measure the model's error."""
+    optimization: Optimization = field(
+        default_factory=lambda: Optimization(steps=6_000, batch_size=512, learning_rate=1e-3)
+    )
+    """How it is trained."""

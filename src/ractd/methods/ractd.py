@@ -1,0 +1,462 @@
+"""Reward-aware consistency trajectory distillation, RACTD: the paper from eq. 4 to eq. 9, and the stages of a run.
+
+A diffusion teacher learns the data's sequences (eq. 4). A student is distilled from it that reaches clean sequences in one step
+(CTM, eq. 5 to 7), and is paid by a critic for what its one-step samples are worth (eq. 8 and 9). With sequences of states and the
+goal critic this is the paper's planner (section 4.2).
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ractd.critics import Critic, differentiated, pessimistic, without_gradient
+from ractd.diffusion import ctm
+from ractd.diffusion.ddpm import noise_levels, noise_loss
+from ractd.diffusion.edm import (
+    Denoiser,
+    WeightedDistance,
+    distance,
+    draw_sigma,
+    expand,
+    loss_weight,
+    sigma_schedule,
+    weighted_pseudo_huber,
+    weighted_square,
+)
+from ractd.diffusion.preconditioning import denoiser, student_network
+from ractd.diffusion.settings import Diffusion
+from ractd.errors import RactdError
+from ractd.methods import Method, Variant
+from ractd.methods.ractd_resolve import NO_STUDENT, resolve
+from ractd.methods.ractd_settings import PRESETS, Anchor, Config, Student, Teacher, TeacherLoss
+from ractd.models import build_network, copy_matching
+from ractd.networks import Network
+from ractd.networks.tensors import load_weights, read_tensors
+from ractd.policies import Policy, Sampling
+from ractd.sequences import Samples, Sequence
+from ractd.settings import Optimization
+from ractd.training.auto_weight import RewardWeight, gradient_at_logged, mean_gradient
+from ractd.training.collapse import CollapseWatch, watch_for_collapse
+from ractd.training.critic import train_critic
+from ractd.training.loop import averaged_copy
+from ractd.training.run import Run
+from ractd.training.selection import train_policy
+
+Losses = tuple[Tensor, dict[str, Tensor]]
+"""A loss, and what the logger shows of it."""
+TEACHER_LOSSES: dict[TeacherLoss, WeightedDistance] = {"pseudo-huber": weighted_pseudo_huber, "square": weighted_square}
+SHARE_AT_T = 0.6
+"""Of the data term's high-noise half, the share exactly at T."""
+
+
+def _no_target(teacher: Denoiser, sample: Tensor, noise: Tensor, condition: Tensor, diffusion: Diffusion) -> Tensor:
+    return sample.new_zeros(())
+
+
+ANCHORS: dict[Anchor, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
+    "dsm": (ctm.dsm_to_zero, _no_target),
+    "ctm": (ctm.dsm_in_place, _no_target),
+    "ode": (ctm.dsm_in_place, ctm.ode_loss),
+}
+"""What holds the student: its form of eq. 7 on noised data, and what its one-step sample is compared with."""
+
+
+class TeacherObjective(nn.Module):
+    """Denoising score matching (eq. 4); with a critic also the reward of the denoised estimates (paper, Table 4)."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        sequence: Sequence,
+        samples: Samples,
+        diffusion: Diffusion,
+        config: Teacher,
+        critic: Critic | None = None,
+        mean_over_processes: Callable[[Tensor], Tensor] = lambda x: x,
+    ) -> None:
+        super().__init__()
+        self.network, self.config, self.diffusion = network, config, diffusion
+        self.sequence, self.samples, self.critic = sequence, samples, critic
+        self.weighted_distance = TEACHER_LOSSES[config.loss]
+        if critic is not None:
+            critic.requires_grad_(False)
+            self.row = differentiated(critic.row)
+            at_logged = partial(gradient_at_logged, critic, self.row, sequence, samples)
+            self.reward_weight = RewardWeight(config.reward_weight, config.reward_share, at_logged, mean_over_processes)
+
+    @property
+    def state(self) -> nn.Module | None:
+        """What it keeps from step to step."""
+        return None if self.critic is None else self.reward_weight
+
+    def draw(self, generator: torch.Generator, optimization: Optimization) -> dict[str, Tensor]:
+        """Draw the global batch: samples `[B]`, noise `[B, n, D]` and the normal draws of ln sigma `[B]`."""
+        B = optimization.batch_size
+        return {
+            **self.samples.draw(B, generator),
+            "noise": torch.randn(B, *self.sequence.shape, generator=generator),
+            "sigma": torch.randn(B, generator=generator),
+        }
+
+    def forward(self, draws: dict[str, Tensor]) -> dict[str, Tensor]:
+        condition, x0 = self.samples.gather(draws)
+        t = draw_sigma(draws["sigma"], self.diffusion)
+        x_t = x0 + expand(t, x0) * draws["noise"]
+        estimate = denoiser(self.network, self.diffusion)(x_t, t, condition)
+        dsm = self.weighted_distance(x0, estimate, t, self.diffusion)
+        loss, terms = dsm.mean(), {"dsm": dsm.detach().mean()}
+        if self.critic is not None:
+            reward, reward_terms = self.reward_loss(self.critic, condition, estimate, dsm)
+            loss, terms = loss + reward, terms | reward_terms
+        return {"loss": loss, **terms}
+
+    def reward_loss(self, critic: Critic, condition: Tensor, estimate: Tensor, dsm: Tensor) -> Losses:
+        """Return eq. 8 on denoised estimates, weighted, with the penalty on what leaves the bounds."""
+        entries = self.sequence.decode(estimate, condition)
+        negative = -critic.value(condition, entries, self.row)
+        reward, bound = negative.mean(), ctm.bound_excess(entries, self.sequence.rewarded).mean()
+        weight = self.reward_weight(lambda: (mean_gradient(dsm, estimate), mean_gradient(negative, estimate)))
+        return weight * reward + self.config.bound_weight * bound, {
+            "reward": reward.detach(),
+            "bound": bound.detach(),
+            "reward_weight": weight.detach(),
+            "estimated_return": -reward.detach(),
+            "out_of_bounds": (entries.detach().abs() > 1).float().mean(),
+        }
+
+
+class NoiseObjective(nn.Module):
+    """A DDPM teacher's: the squared error of its noise, all levels alike (Ho et al., 2020, eq. 14)."""
+
+    def __init__(self, network: nn.Module, sequence: Sequence, samples: Samples, config: Teacher) -> None:
+        super().__init__()
+        self.network, self.sequence, self.samples, self.ddpm = network, sequence, samples, config.ddpm
+        self.sigmas: Tensor
+        self.register_buffer("sigmas", noise_levels(config.ddpm).float(), persistent=False)
+
+    def draw(self, generator: torch.Generator, optimization: Optimization) -> dict[str, Tensor]:
+        """Draw the global batch: samples `[B]`, noise `[B, n, D]` and levels 1 to T, `[B]`."""
+        B = optimization.batch_size
+        return {
+            **self.samples.draw(B, generator),
+            "noise": torch.randn(B, *self.sequence.shape, generator=generator),
+            "level": torch.randint(1, self.ddpm.timesteps + 1, (B,), generator=generator),
+        }
+
+    def forward(self, draws: dict[str, Tensor]) -> dict[str, Tensor]:
+        condition, x0 = self.samples.gather(draws)
+        loss = noise_loss(self.network, x0, draws["noise"], self.sigmas[draws["level"]], condition).mean()
+        return {"loss": loss, "noise": loss.detach()}
+
+
+class StudentObjective(nn.Module):
+    """The student's losses (eq. 5 to 9); with reward weight 0, plain consistency trajectory distillation."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        average: nn.Module,
+        teacher: nn.Module,
+        critic: Critic | None,
+        sequence: Sequence,
+        samples: Samples,
+        diffusion: Diffusion,
+        config: Student,
+        mean_over_processes: Callable[[Tensor], Tensor] = lambda x: x,
+    ) -> None:
+        super().__init__()
+        self.network, self.average, self.teacher, self.critic = network, average, teacher, critic
+        self.sequence, self.samples, self.diffusion, self.config = sequence, samples, diffusion, config
+        self.sigmas: Tensor
+        self.register_buffer("sigmas", sigma_schedule(diffusion), persistent=False)
+        for frozen in (average, teacher):
+            frozen.requires_grad_(False)
+        self.g, self.g_target = student_network(network, diffusion), student_network(average, diffusion)
+        self.D = denoiser(teacher, diffusion)
+        if critic is not None:
+            critic.requires_grad_(False)
+            self.unit = 1.0 if config.normalize_returns else critic.std
+            self.row = (differentiated if config.reward_weight != 0 else without_gradient)(
+                pessimistic(critic, config.pessimism)
+            )
+            self.reward_weight = RewardWeight(
+                cast(Any, config.reward_weight),
+                config.reward_share,
+                lambda: self.unit * gradient_at_logged(critic, self.row, sequence, samples),
+                mean_over_processes,
+            )
+
+    @property
+    def state(self) -> nn.Module | None:
+        """What it keeps from step to step."""
+        return None if self.critic is None else self.reward_weight
+
+    def draw(self, generator: torch.Generator, optimization: Optimization) -> dict[str, Tensor]:
+        """Draw the global batch: samples, noises and times of the three losses."""
+        B = optimization.batch_size
+        return {
+            **self.samples.draw(B, generator),
+            "noise": torch.randn(B, 3, *self.sequence.shape, generator=generator),
+            "normal": torch.randn(B, generator=generator),
+            "uniform": torch.rand(B, 4, generator=generator),
+        }
+
+    def forward(self, draws: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return eq. 9: `alpha CTM + beta DSM + sigma Reward`, and the penalty on what leaves the bounds."""
+        config = self.config
+        condition, x0 = self.samples.gather(draws)
+        noise_ctm, noise_dsm, noise_T = draws["noise"].unbind(1)
+
+        ctm_loss, ctm_terms = self.ctm_loss(x0, noise_ctm, draws["uniform"][:, :3], condition)
+        sample = ctm.one_step(self.g, noise_T, condition, self.diffusion)
+        dsm_loss, dsm_terms = self.dsm_loss(x0, noise_dsm, draws, sample, noise_T, condition)
+        loss = config.ctm_weight * ctm_loss + config.dsm_weight * dsm_loss
+        terms = ctm_terms | dsm_terms
+
+        entries = self.sequence.decode(sample, condition)
+        if self.critic is not None:
+            reward, reward_terms = self.reward_loss(self.critic, condition, x0, sample, entries)
+            loss, terms = loss + reward, terms | reward_terms
+        bound = ctm.bound_excess(entries, self.sequence.rewarded).mean()
+        return {
+            "loss": loss + config.bound_weight * bound,
+            **terms,
+            "bound": bound.detach(),
+            "out_of_bounds": (entries.detach().abs() > 1).float().mean(),
+        }
+
+    def ctm_loss(self, x0: Tensor, noise: Tensor, uniform: Tensor, condition: Tensor) -> Losses:
+        """Return the consistency trajectory loss (eq. 5 and 6), of a share of the batch."""
+        config, diffusion = self.config, self.diffusion
+        some = slice(0, math.ceil(config.ctm_share * len(x0)))
+        times = ctm.draw_times(uniform[some], config.ode_steps, diffusion)
+        loss = ctm.ctm_loss(
+            self.g, self.g_target, self.D, x0[some], noise[some], times, condition[some], self.sigmas, config.ode_steps
+        ).mean()
+        return loss, {"ctm": loss.detach()}
+
+    def dsm_loss(
+        self, x0: Tensor, noise: Tensor, draws: dict[str, Tensor], sample: Tensor, noise_T: Tensor, condition: Tensor
+    ) -> Losses:
+        """Return the student's data term (eq. 7) over all noise levels, and what its one-step sample is compared with."""
+        diffusion = self.diffusion
+        dsm, target_loss = ANCHORS[self.config.anchor]
+        t = ctm.student_sigma(draws["normal"], draws["uniform"][:, 3], SHARE_AT_T, diffusion)
+        loss = dsm(self.g, x0, noise, t, condition, diffusion).mean()
+        loss = loss + target_loss(self.D, sample, noise_T, condition, diffusion)
+        return loss, {"dsm": loss.detach()}
+
+    def reward_loss(self, critic: Critic, condition: Tensor, x0: Tensor, sample: Tensor, entries: Tensor) -> Losses:
+        """Return the reward of one-step samples (eq. 8), weighted as configured or in proportion to the data's gradient."""
+        negative = -critic.value(condition, entries, self.row)
+        reward = self.unit * negative.mean()
+        weight = self.reward_weight(lambda: self.gradients(x0, sample, negative))
+        data, at_samples, at_logged = self.reward_weight.gradients.clone()
+        return weight * reward, {
+            "reward": reward.detach(),
+            "reward_weight": weight.detach(),
+            "data_gradient": data,
+            "reward_gradient": at_samples,
+            "reward_gradient_of_data": at_logged,
+            "estimated_return": -negative.detach().mean(),
+        }
+
+    def gradients(self, x0: Tensor, sample: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean norms of the data's and the reward's gradient at one-step samples."""
+        T = sample.new_tensor([self.diffusion.sigma_max])
+        at_sample = sample.detach().requires_grad_()
+        data = self.config.dsm_weight * loss_weight(T, self.diffusion) * distance(x0, at_sample)
+        return mean_gradient(data, at_sample), self.unit * mean_gradient(negative, sample)
+
+
+def train(run: Run) -> None:
+    """Train critic, inverse dynamics (a planner's), teacher and students, as far as `run.asked.only` goes; save the policies."""
+    config, asked = run.config, run.asked
+    if asked.teacher is None:
+        critic, teacher = _critic_and_teacher(run)
+        if teacher is None:
+            return
+        origin = {"selection": "last", "reward_weight": config.teacher.reward_weight}
+        run.save_policy("teacher", teacher_policy(run, teacher, critic, origin))
+    else:
+        critic, teacher = asked.teacher.critic, asked.teacher.network
+        copy_policies(run)
+    if asked.only not in (None, "student"):
+        return
+    if config.teacher.parametrization == "ddpm":
+        run.log.say(f"the run ends with its teacher: {NO_STUDENT}")
+        return
+    if asked.plain and asked.teacher is None and config.student.reward_weight != 0:
+        train_student(run, "plain", 0.0, teacher, critic)
+    train_student(run, "student", config.student.reward_weight, teacher, critic)
+
+
+def copy_policies(run: Run) -> None:
+    """Copy another run's teacher and plain student, so that this run stands alone."""
+    for name in ("teacher", "plain", "plain-last") if run.accelerator.is_main_process else ():
+        origin, target = Path(run.asked.teacher_from) / "policy" / name, run.directory / "policy" / name
+        if origin.is_dir() and not target.is_dir():
+            partial = target.with_name(f".{name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(origin, partial)
+            partial.rename(target)
+
+
+def _critic_and_teacher(run: Run) -> tuple[Critic | None, nn.Module | None]:
+    """Train what students need; no teacher comes back where one of the stages is still to be trained."""
+    config, only = run.config, run.asked.only
+    steps = {"return": config.return_model.optimization.steps} if config.return_model.members else {}
+    steps["teacher"] = config.teacher.optimization.steps
+    if config.plan is not None:
+        steps["dynamics"] = config.plan.optimization.steps
+    before = {"student": list(steps), "teacher": ["return"] if config.teacher.reward_weight != 0 else []}
+    for name in before.get(only or "", []):
+        if run.finished_steps(name) < steps[name]:
+            raise RactdError(
+                f"{run.directory}: its {name} is not trained; run with --only {name} first, or without --only"
+            )
+    trained = {name for name, count in steps.items() if run.finished_steps(name) >= count}
+    here = set(steps) if only in (None, "student") else trained | {only}
+    critic = train_critic(run) if "return" in here else None
+    if "dynamics" in here:
+        train_decoder(run)
+    teacher = train_teacher(run, critic) if "teacher" in here else None
+    return critic, teacher if len(here) == len(steps) else None
+
+
+def train_decoder(run: Run) -> None:
+    """Train what the run's sequences need to become actions, a planner's inverse dynamics, where they need anything."""
+    if run.sequence.decoder_stage is None:
+        return
+    run.seed_weights(run.sequence.decoder_stage)
+    learnt = run.sequence.learnt_decoder(run.samples, run.dataset)
+    average = averaged_copy(learnt.network)
+    run.train(run.stage(run.sequence.decoder_stage, learnt.objective, average, learnt.optimization))
+    run.sequence.use_decoder(average)
+
+
+def network_of(run: Run, name: str, settings: Network, jumps: bool) -> nn.Module:
+    """Build a stage's network, its first weights a function of seed and stage."""
+    run.seed_weights(name)
+    return build_network(settings, *run.sequence.shape, run.sequence.condition_dim, jumps)
+
+
+def train_teacher(run: Run, critic: Critic | None) -> nn.Module:
+    """Train the diffusion teacher, with the critic where it is to be reward-aware; its averaged weights are what is used."""
+    config = run.config.teacher
+    network = network_of(run, "teacher", config.network, jumps=False)
+    objective: nn.Module
+    if config.parametrization == "ddpm":
+        objective = NoiseObjective(network, run.sequence, run.samples, config)
+    else:
+        objective = TeacherObjective(
+            network,
+            run.sequence,
+            run.samples,
+            run.config.diffusion,
+            config,
+            critic if config.reward_weight != 0 else None,
+            run.mean_over_processes,
+        )
+    average = averaged_copy(network)
+    run.train(run.stage("teacher", objective, average, config.optimization))
+    return average
+
+
+def train_student(run: Run, name: str, reward_weight: Any, teacher: nn.Module, critic: Critic | None) -> None:
+    """Distil a student and save its policies; watch for collapse on the way."""
+    config = replace(run.config.student, reward_weight=reward_weight)
+    network = network_of(run, name, run.config.student_network, jumps=True)
+    copy_matching(teacher, network)
+    average = averaged_copy(network)
+    teacher, critic = teacher.to(run.device), critic and critic.to(run.device)
+    objective = StudentObjective(
+        network,
+        average,
+        teacher,
+        critic,
+        run.sequence,
+        run.samples,
+        run.config.diffusion,
+        config,
+        run.mean_over_processes,
+    )
+    stage = run.stage(name, objective, average, config.optimization)
+
+    def policy(provenance: dict[str, Any]) -> Policy:
+        return student_policy(run, average, critic, {**provenance, "reward_weight": reward_weight})
+
+    largest = 1.0 if critic is None else critic.largest(run.config.return_model, run.dataset)
+    watch = CollapseWatch(teacher, critic, run.sequence, run.samples, run.config.diffusion, largest, run.config.seed)
+    stage.hooks.append(watch_for_collapse(watch, stage, average, run.log))
+    train_policy(run, name, stage, average, policy)
+    healthy = stage.directory / "healthy.safetensors"
+    if run.accelerator.is_main_process and "collapse" in stage.record and healthy.exists():
+        tensors, header = read_tensors(healthy)
+        load_weights(average, tensors, healthy)
+        before = {"selection": "before collapse", "step": header["step"]}
+        run.save_policy(f"{name}-before-collapse", policy(before))
+
+
+def teacher_policy(run: Run, network: nn.Module, critic: Critic | None, provenance: dict[str, Any]) -> Policy:
+    """Return the teacher as a policy: it samples along all of its noise levels."""
+    config = run.config
+    if config.teacher.parametrization == "ddpm":
+        sampling = Sampling("DDPM teacher", "ddpm", config.teacher.ddpm, config.teacher.ddpm.timesteps)
+    else:
+        sampling = Sampling("teacher", "heun", config.diffusion, config.diffusion.bins)
+    return run.policy(network, config.teacher.network, sampling, critic, provenance)
+
+
+def student_policy(run: Run, network: nn.Module, critic: Critic | None, provenance: dict[str, Any]) -> Policy:
+    """Return a student as a policy of one step."""
+    sampling = Sampling("student", "consistency", run.config.diffusion)
+    return run.policy(network, run.config.student_network, sampling, critic, provenance)
+
+
+def variants(config: Config) -> tuple[Variant, ...]:
+    """Return the variants that a run of these settings has, the one that it is about first."""
+    returns = ("return",) if config.return_model.members else ()
+    aware = returns if config.teacher.reward_weight else ()
+    dynamics = () if config.plan is None else ("dynamics",)
+    teacher = Variant("teacher", "teacher", {}, (*aware, *dynamics, "teacher"))
+
+    def ways(label: str, name: str, more: tuple[dict[str, int], ...]) -> list[Variant]:
+        stages = (*returns, *dynamics, "teacher", name)
+        found = [Variant(label, policy, {}, stages) for policy in (name, f"{name}-last")]
+        for sampling in more:
+            ((setting, count),) = sampling.items()
+            found.append(Variant(f"{label}, {count} {setting}", name, sampling, stages))
+        return found
+
+    if not returns:
+        # The student is plain, and there is nothing to choose candidates by.
+        return *ways("plain student", "student", ()), teacher
+    candidates = {"candidates": 32}
+    student = ways("RACTD", "student", (candidates, {"steps": 2}, {"steps": 4}))
+    return *student, *ways("plain student", "plain", (candidates,)), teacher
+
+
+METHOD = Method(
+    name="ractd",
+    summary="one-step student distilled from a diffusion teacher, paid by a return model; plans in mazes",
+    source="Accelerating Diffusion Models in Offline RL via Reward-Aware Consistency Trajectory Distillation (Duan et al., 2025)",
+    presets=PRESETS,
+    train=train,
+    variants=variants,
+    resolve=resolve,
+    sequence=lambda config: "actions" if config.plan is None else "states",
+    networks=lambda config: (config.teacher.network, config.student_network),
+    termination_penalty=lambda config: config.return_model.termination_penalty,
+    stages=("return", "dynamics", "teacher", "student"),
+    reuses_teacher=True,
+)

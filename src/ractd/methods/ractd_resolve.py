@@ -1,0 +1,138 @@
+"""What RACTD's settings leave to the data and to a teacher of another run, and what can't go together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from ractd.data import OfflineDataset
+from ractd.data.origin import d4rl_name
+from ractd.data.returns import resolved_penalty
+from ractd.data.scores import family
+from ractd.diffusion.settings import Diffusion
+from ractd.envs.maze import maze_of
+from ractd.errors import RactdError
+from ractd.methods.ractd_settings import DEFAULT_GAMMA, GAMMA, TABLE_9, Config
+from ractd.models import build_network
+from ractd.policies import Policy
+from ractd.sequences.states import States
+from ractd.training.run import Asked
+
+NO_STUDENT = "a student is distilled along the PF-ODE of an EDM teacher, and this one is a DDPM"
+
+
+def resolve(config: Config, data: OfflineDataset, asked: Asked) -> Config:
+    """Fill in what depends on the data or on another run's teacher, and refuse what doesn't go together.
+
+    That is the paper's discount of the data's environment, its reward weight where the data is one of D4RL's datasets or
+    rebuilds it (`d4rl_name`), the penalty of a failure, and whether it is executed closed or open loop.
+
+    Raises:
+        RactdError: For a planner without a maze, a teacher that doesn't fit, a reward without returns, or a network that can't be
+            built.
+    """
+    _check_plan(config, data, asked.only)
+    if asked.teacher is not None:
+        config = _with_teacher(config, asked.teacher, data, asked.teacher_from)
+    learns_returns = data.has_rewards if asked.teacher is None else asked.teacher.critic is not None
+    if config.plan is None and not learns_returns:
+        config = _without_returns(config, asked.only)
+    returns, student, evaluation = config.return_model, config.student, config.evaluation
+    gamma = GAMMA.get(family(data.env_id or "") or "", DEFAULT_GAMMA) if returns.gamma is None else returns.gamma
+    penalty = resolved_penalty(data, returns.termination_penalty)
+    if student.reward_weight is None:
+        student = replace(student, reward_weight=TABLE_9.get(d4rl_name(data) or "", "auto"))
+    if evaluation.execute is None:
+        evaluation = replace(evaluation, execute=1 if config.plan is None else config.horizon)
+    config = replace(
+        config,
+        return_model=replace(returns, gamma=gamma, termination_penalty=penalty),
+        student=student,
+        evaluation=evaluation,
+    )
+    if asked.only == "student" and config.teacher.parametrization == "ddpm":
+        raise RactdError(f"--only student: {NO_STUDENT}; train one with --teacher.parametrization edm")
+    _check_networks(config, data)
+    return config
+
+
+def _without_returns(config: Config, only: str | None) -> Config:
+    """Return the settings of a run without a return model; raises `RactdError` for those that ask for one."""
+    weights = {"student": config.student.reward_weight, "teacher": config.teacher.reward_weight}
+    for stage, weight in weights.items():
+        if weight not in (None, "auto", 0):
+            raise RactdError(f"--{stage}.reward-weight is {weight}, and there are no rewards to weigh; leave it out")
+    if only == "return":
+        raise RactdError("--only return: there are no rewards, so there are no returns to learn")
+    return replace(
+        config,
+        return_model=replace(config.return_model, members=0),
+        teacher=replace(config.teacher, reward_weight=0.0),
+        student=replace(config.student, reward_weight=0.0, pessimism=0.0),
+    )
+
+
+def _check_networks(config: Config, data: OfflineDataset) -> None:
+    """Raise `RactdError` for networks that can't be built, before the hours that come before they are."""
+    shape = config.horizon, data.action_dim, config.history * data.observation_dim
+    if config.plan is not None:
+        shape = config.plan.points or config.horizon, data.observation_dim, 2 * data.observation_dim
+    with torch.device("meta"):
+        for network in (config.teacher.network, config.student_network):
+            build_network(network, *shape, jumps=True)
+
+
+def _check_plan(config: Config, data: OfflineDataset, only: str | None) -> None:
+    """Raise `RactdError` where a planner has no maze to plan in, or a setting makes no sense for it."""
+    if config.plan is None:
+        if only == "dynamics":
+            raise RactdError("--only dynamics: only a planner has inverse dynamics; its presets are named maze2d-...")
+        return
+    if maze_of(data) is None:
+        raise RactdError(
+            f"dataset {data.name!r} is of {data.env_id or 'no environment'}, and a planner needs a maze to plan in: "
+            "leave out --preset, or use a dataset that 'ractd data make maze2d-umaze' or '--maze FILE' made"
+        )
+    if config.history != 1:
+        raise RactdError(f"--history is {config.history}, expected 1 for a planner: its states have their velocities")
+
+
+def _with_teacher(config: Config, teacher: Policy, data: OfflineDataset, where: str) -> Config:
+    """Return the settings with what a teacher decides: horizon, history, range of actions, noise levels, networks, critic."""
+    sequence, critic = teacher.sequence, teacher.critic
+    plans = isinstance(sequence, States)
+    if plans != (config.plan is not None):
+        kind, others = ("a planner", "action sequences") if plans else ("no planner", "plans")
+        raise RactdError(f"{where}: its teacher is {kind}, and the settings are those of {others}; see --preset")
+    observation_dim = sequence.state_dim if isinstance(sequence, States) else sequence.observation_dim
+    if (observation_dim, sequence.action_dim) != (data.observation_dim, data.action_dim):
+        raise RactdError(
+            f"{where}: its teacher maps {observation_dim} observations to {sequence.action_dim} actions, "
+            f"the dataset has {data.observation_dim} and {data.action_dim}"
+        )
+    schedule = teacher.sampling.schedule
+    if teacher.sampling.kind != "teacher" or not isinstance(schedule, Diffusion):
+        raise RactdError(f"{where}: {NO_STUDENT}; name a run that was trained with --teacher.parametrization edm")
+    found = (teacher.provenance.get("scaling") or {}).get("action_range")
+    action_range = None if found is None else tuple(found)
+    if config.action_range not in (None, action_range):
+        raise RactdError(
+            f"--action-range can't be given with --teacher {where}: the range is the teacher's; leave it out"
+        )
+    plan = config.plan
+    if isinstance(sequence, States) and plan is not None:
+        plan = replace(plan, points=sequence.part.points, dynamics_layers=sequence.part.dynamics_layers)
+    returns = replace(config.return_model, members=0 if critic is None else critic.part.members)
+    if critic is not None:
+        returns = replace(returns, layers=critic.part.layers)
+    return replace(
+        config,
+        action_range=action_range,
+        horizon=sequence.horizon,
+        history=sequence.history,
+        plan=plan,
+        diffusion=schedule,
+        teacher=replace(config.teacher, network=teacher.network_settings, parametrization="edm"),
+        return_model=returns,
+    )

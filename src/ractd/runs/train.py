@@ -1,0 +1,259 @@
+"""From a dataset to policies: a method's stages, then their scores, in one run directory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+from rich.markup import escape
+
+from ractd.data import OfflineDataset
+from ractd.data.dataset import describe
+from ractd.data.ends import describe_ends
+from ractd.data.environment import REGISTERED
+from ractd.data.findings import stop_at_errors
+from ractd.data.range_checks import check_action_range
+from ractd.data.ranges import within
+from ractd.data.returns import resolved_penalty
+from ractd.envs.validation import NO_ENVIRONMENT, examine
+from ractd.errors import RactdError
+from ractd.methods import Method, method_named
+from ractd.policies import Policy
+from ractd.policies.files import WEIGHTS
+from ractd.runs.directory import locked, open_run, versions
+from ractd.runs.rows import Result, read_result
+from ractd.runs.scoring import evaluate_run
+from ractd.sequences import Sequence, sequence_class
+from ractd.settings import TerminalsMean, check, to_json
+from ractd.stopping import Interrupted, stop_requests
+from ractd.threads import threads_for
+from ractd.training.log import Log
+from ractd.training.metrics import Metrics
+from ractd.training.presets import preset_for
+from ractd.training.run import Asked, Run
+from ractd.training.tracking import TrackerName, require, tracking
+
+
+def train(
+    dataset: str | OfflineDataset,
+    *,
+    method: str = "ractd",
+    out: str | Path | None = None,
+    config: Any = None,
+    env_id: str | None = None,
+    env_steps: int | None = None,
+    simulate: bool = True,
+    ends: TerminalsMean | None = None,
+    accept: Collection[str] = (),
+    only: str | None = None,
+    teacher: str | Path | None = None,
+    plain: bool = True,
+    checkpoint_seconds: float = 30.0,
+    track: TrackerName | None = None,
+    console: Console | None = None,
+) -> Result:
+    """Train a method on a dataset and score its policies; continue or show the run if it exists.
+
+    Args:
+        dataset: Name, file, or data in memory.
+        method: A name in `ractd.methods.METHODS`.
+        out: The run directory, `runs/<dataset>-s<seed>` by default.
+        config: The method's settings; by default those of the preset that the data's environment asks for: the planner's of a
+            maze, else `cpu`.
+        env_id: The environment that policies are scored in, by default the data's.
+        env_steps: Its step limit.
+        simulate: Without it nothing is scored and no environment made.
+        ends: What the data's terminals are, where nothing in it does say so.
+        accept: Names of errors about the data that are to be warnings, see `ractd.data.findings.ACCEPTABLE`.
+        only: One stage to train, with what the run has.
+        teacher: Another run, of which teacher and critic are taken, with their horizon, history, noise levels and networks.
+        plain: Also distil a student without reward, to compare.
+        checkpoint_seconds: Time between checkpoints.
+        track: A service that shows metrics and scores as well.
+        console: Where progress is shown; nowhere by default.
+
+    Raises:
+        RactdError: For unusable data or options.
+        ractd.stopping.Interrupted: After a Ctrl-C, once everything is saved.
+    """
+    console = console or Console(quiet=True)
+    chosen = method_named(method)
+    if track is not None:
+        require(track)
+    penalty = None if config is None else chosen.termination_penalty(config)
+    named, findings = examine(dataset, env_id, env_steps, ends, simulate, penalty)
+    findings = stop_at_errors(findings, accept)
+    assert named is not None
+    if config is None:
+        config = preset_of(chosen, named)
+    if not simulate:
+        _check_nothing_to_simulate(chosen, config, env_id, env_steps)
+    data = named
+    if not simulate or any(finding.key == NO_ENVIRONMENT for finding in findings):
+        data = replace(named, env_id=None, env_settings=REGISTERED, known_ends=named.ends)
+    asked = _asked(chosen, only, teacher, plain)
+    config = chosen.resolve(config, named, asked)
+    check(config)
+    findings += check_action_range(data, config.action_range)
+    directory = Path(out) if out is not None else Path("runs") / f"{data.name}-s{config.seed}"
+    accelerator = Accelerator(
+        mixed_precision="bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+    )
+    description = {
+        "method": method,
+        "config": to_json(config),
+        "dataset": describe(data),
+        "teacher_from": None if teacher is None else _identity(Path(teacher)),
+        "plain": plain,
+    }
+    main = accelerator.is_main_process
+    with locked(directory) if main else nullcontext(), threads_for(*chosen.networks(config)):
+        if main:
+            open_run(directory, description)
+        log = Log(console, directory if main else None)
+        for finding in findings:
+            log.say(f"[yellow]warning:[/] {escape(finding.message)}")
+        if not sequence_class(chosen.sequence(config), "the method").open_loop:
+            log.say(escape(_ends_told(chosen, config, data)))
+        accelerator.wait_for_everyone()
+        finished = read_result(directory)
+        if finished is not None and finished.complete:
+            log.say(f"{escape(str(directory))} is finished; this is its result")
+            return finished
+        with tracking(track, directory) if main and track is not None else nullcontext() as tracked:
+            with stop_requests(console, "stopping at the next checkpoint; once more stops at once") as should_stop:
+                metrics = Metrics(directory if main else None, console if main else None, tracked)
+                run = prepare(
+                    chosen, config, data, directory, accelerator, metrics, log, checkpoint_seconds, should_stop, asked
+                )
+                try:
+                    chosen.train(run)
+                except (RactdError, Interrupted) as error:
+                    log.write(f"stopped: {error}")
+                    raise
+                finally:
+                    metrics.close()
+            accelerator.wait_for_everyone()
+            if only is None and main:
+                result = evaluate_run(directory, data, method, config, console, log)
+                if tracked is not None:
+                    tracked.scores(result.scores())
+                return result
+    return Result(directory, {})
+
+
+def prepare(
+    method: Method,
+    config: Any,
+    data: OfflineDataset,
+    directory: Path,
+    accelerator: Accelerator,
+    metrics: Metrics,
+    log: Log,
+    checkpoint_seconds: float = 30.0,
+    should_stop: Callable[[], bool] = lambda: False,
+    asked: Asked = Asked(),  # noqa: B008
+) -> Run:
+    """Bring a dataset to the device; scales come from it, or from the policy whose teacher is used."""
+    sequence = _sequence(method, config, data, asked, accelerator.device)
+    samples = sequence.samples(data)
+    log.say(f"{escape(data.name)}: {samples.summary}")
+    provenance = {
+        "dataset": describe(data),
+        "scaling": _scaling(config, data, asked),
+        "ends": _ends_told(method, config, data),
+        "seed": config.seed,
+        "versions": versions(),
+    }
+    return Run(
+        directory,
+        method.name,
+        config,
+        asked,
+        data,
+        sequence,
+        samples,
+        provenance,
+        accelerator,
+        metrics,
+        log,
+        checkpoint_seconds,
+        should_stop,
+    )
+
+
+def _ends_told(method: Method, config: Any, data: OfflineDataset) -> str:
+    """Return what ended the data's episodes and what that costs, in a sentence."""
+    return describe_ends(data, resolved_penalty(data, method.termination_penalty(config)))
+
+
+def preset_of(method: Method, data: OfflineDataset) -> Any:
+    """Return a method's settings for a dataset; raises `RactdError` for a maze where the method doesn't plan."""
+    name = preset_for(data.env_id, data.maze, data.where)
+    if name not in method.presets:
+        raise RactdError(
+            f"dataset {data.name!r} is of a maze, and method {method.name!r} can't plan in one: use --method ractd, or "
+            "name a preset to train on its transitions all the same"
+        )
+    return method.presets[name]
+
+
+def _asked(method: Method, only: str | None, teacher: str | Path | None, plain: bool) -> Asked:
+    """Check what a user asks of a training besides its settings, and open the teacher of another run."""
+    if only is not None and only not in method.stages:
+        stages = f"expected one of {', '.join(method.stages)}" if method.stages else "its stages train together"
+        raise RactdError(f"--only {only}: method {method.name!r} has no such stage; {stages}")
+    if teacher is None:
+        return Asked(only, plain=plain)
+    if not method.reuses_teacher:
+        raise RactdError(f"--teacher {teacher}: method {method.name!r} has no teacher; leave it out")
+    if only not in (None, "student"):
+        raise RactdError(f"--only {only}: the run trains a student alone, the rest comes from --teacher {teacher}")
+    return Asked(only, _teacher_of(Path(teacher)), str(teacher), plain)
+
+
+def _sequence(method: Method, config: Any, data: OfflineDataset, asked: Asked, device: torch.device) -> Sequence:
+    """Return the sequences that a method makes, scaled as the data is, or as another run's teacher has them."""
+    if asked.teacher is not None:
+        return asked.teacher.sequence.to(device)
+    return sequence_class(method.sequence(config), "the method").fit(config, data, device)
+
+
+def _scaling(config: Any, data: OfflineDataset, asked: Asked) -> dict[str, Any]:
+    """Return where the range of the actions comes from."""
+    if asked.teacher is not None:
+        return asked.teacher.provenance.get("scaling") or {}
+    outliers = within(data.statistics(), config.action_range).action_outliers
+    return {"action_range": config.action_range, "action_outliers": int(outliers.sum())}
+
+
+def _check_nothing_to_simulate(method: Method, config: Any, env_id: str | None, env_steps: int | None) -> None:
+    """Raise `RactdError` where something asks for the environment that is not to be."""
+    asked = [option for option, value in (("--env", env_id), ("--env-steps", env_steps)) if value is not None]
+    if asked:
+        raise RactdError(f"--no-env scores nothing: leave it out, or {' and '.join(asked)}")
+    if sequence_class(method.sequence(config), "the method").open_loop:
+        raise RactdError(
+            "--no-env: a planner plans in the maze of its data, whose walls and goal it knows; leave it out"
+        )
+
+
+def _teacher_of(run: Path) -> Policy:
+    if run.is_dir() and not (run / "policy" / "teacher").exists():
+        raise RactdError(
+            f"{run}: it has no policy/teacher, which a run writes once its return model and its teacher are trained"
+        )
+    return Policy.load(run / "policy" / "teacher")
+
+
+def _identity(run: Path) -> dict[str, str]:
+    """Name a run's teacher by its weights, however the run's path is written."""
+    with open(run / "policy" / "teacher" / WEIGHTS, "rb") as file:
+        return {"run": run.resolve().name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

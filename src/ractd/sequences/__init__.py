@@ -1,0 +1,7 @@
+"""What x is: the sequences that a network makes, and what they stand for. A kind is a file and a line in `SEQUENCES`."""
+
+from __future__ import annotations
+
+from ractd.sequences.sequence import Samples, Sequence, sequence_class
+
+__all__ = ["Samples", "Sequence", "sequence_class"]

@@ -1,0 +1,148 @@
+"""The interface of a kind of sequence, and the kinds there are."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ractd.data import OfflineDataset
+from ractd.envs.maze import Maze
+from ractd.errors import RactdError
+from ractd.registry import find
+from ractd.sequences.normalizer import Normalizer
+from ractd.settings import Optimization
+
+SEQUENCES = {
+    "actions": "ractd.sequences.actions:Actions",
+    "states": "ractd.sequences.states:States",
+}
+"""Every kind of sequence: its name, and where its class is."""
+
+
+class Samples(Protocol):
+    """A dataset's sequences x in [-1, 1] with their conditions, as a method trains on them."""
+
+    def draw(self, batch: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Draw what decides on `batch` samples, each tensor `[batch]`."""
+
+    def observations(self, draws: dict[str, Tensor]) -> Tensor:
+        """Return what the policy observes at draws, raw, `[B, h, O]`."""
+
+    def gather(self, draws: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return conditions `[B, K]` and sequences x `[B, n, D]` of draws, both normalised."""
+
+    @property
+    def summary(self) -> str:
+        """What a user should know of them, in half a sentence."""
+
+
+class LearntDecoder(NamedTuple):
+    """What a kind of sequence has to learn before its sequences can become actions: a stage of its own."""
+
+    network: nn.Module
+    objective: nn.Module
+    optimization: Optimization
+
+
+class Sequence(nn.Module):
+    """One kind of sequence, with the statistics of the data that it was fitted to.
+
+    B batch, h observations of history, O and A their and an action's entries, c actions predicted, K entries of a condition;
+    x is `[B, n, D]`.
+    """
+
+    kind: ClassVar[str]
+    Part: ClassVar[type]
+    """Frozen dataclass of what a policy file says of such a sequence; `__init__` takes one."""
+    critic: ClassVar[str] = "return-to-go"
+    """The kind of critic that values such sequences by default."""
+    open_loop: ClassVar[bool] = False
+    """Whether the whole sequence is executed before the next one is made (paper, section 4.2), or its first action only."""
+
+    part: Any
+    normalizer: Normalizer
+    observation_dim: int
+    """O, of what a policy is asked with."""
+    action_dim: int
+    horizon: int
+    """c."""
+    history: int
+    """h."""
+    shape: tuple[int, int]
+    """(n, D) of one x."""
+    entries: tuple[int, int]
+    """(steps, entries of a step) of what `decode` returns."""
+    rewarded: int
+    """Over how many steps of what `decode` returns a critic looks: the first action, or all states of a plan."""
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, config: Any, dataset: OfflineDataset, device: torch.device) -> Sequence:
+        """Return a sequence with the statistics of a dataset, for a method's settings."""
+
+    @abstractmethod
+    def samples(self, dataset: OfflineDataset) -> Samples:
+        """Return a dataset's sequences of this kind."""
+
+    @abstractmethod
+    def decode(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Return what critics value, in [-1, 1] where the data is, of sequences x and their conditions."""
+
+    @abstractmethod
+    def to_actions(self, x: Tensor, observations: Tensor) -> Tensor:
+        """Return raw actions `[B, c, A]` of sequences x, made at raw observations `[B, h, O]`."""
+
+    @abstractmethod
+    def scaled(self, raw: Tensor) -> Tensor:
+        """Return raw actions (a plan's: states) as `decode` returns them."""
+
+    @property
+    def condition_dim(self) -> int:
+        """K."""
+        return self.history * self.observation_dim
+
+    @property
+    def environment_dim(self) -> int:
+        """Entries of an environment's observation, of which `observe` makes what a policy is asked with."""
+        return self.observation_dim
+
+    def condition(self, observations: Tensor) -> Tensor:
+        """Return the conditions `[B, K]` of raw observations `[B, h, O]`."""
+        return self.normalizer.observation(observations).flatten(1)
+
+    def outputs(self, x: Tensor, observations: Tensor) -> dict[str, Tensor]:
+        """Return all that sequences x stand for, by name: `actions` first, then what else an exported policy gives."""
+        return {"actions": self.to_actions(x, observations)}
+
+    def describe_outputs(self) -> dict[str, dict[str, Any]]:
+        """Return shape and meaning of the outputs besides `actions`, for the contract of an exported policy."""
+        return {}
+
+    def observe(self, observations: NDArray[np.float32], maze: Maze | None) -> NDArray[np.float32]:
+        """Return what a policy is asked with, of an environment's observations `[B, h, O]`: the same."""
+        return observations
+
+    decoder_stage: ClassVar[str | None] = None
+    """Name of the stage that `learnt_decoder` is trained in, which seeds its draws; None where nothing has to be learnt."""
+
+    def learnt_decoder(self, samples: Samples, dataset: OfflineDataset) -> LearntDecoder:
+        """Return what has to be learnt before sequences can become actions."""
+        raise NotImplementedError(f"sequences of {self.kind} have no decoder to learn")
+
+    def use_decoder(self, network: nn.Module) -> None:
+        """Decode with a trained network of `learnt_decoder` from now on."""
+        raise NotImplementedError(f"sequences of {self.kind} have no decoder to learn")
+
+
+def sequence_class(kind: str, where: str | Path) -> type[Sequence]:
+    """Return the class of a kind of sequence; raises `RactdError`, naming `where` it was asked for."""
+    try:
+        return find(SEQUENCES, kind, "kind of sequence")  # type: ignore[no-any-return]
+    except RactdError as error:
+        raise RactdError(f"{where}: {error}") from None
