@@ -12,7 +12,7 @@ from ractd.critics.return_to_go import ReturnToGo, ReturnToGoPart
 from ractd.data import OfflineDataset
 from ractd.diffusion.samplers import SAMPLERS, Kind
 from ractd.diffusion.settings import DDPM, Diffusion
-from ractd.envs.environment import Environment
+from ractd.envs.environments import Environment
 from ractd.models import build_network
 from ractd.networks import Network
 from ractd.networks.mlp import MLP

@@ -21,8 +21,7 @@ from ractd.data.dataset import describe
 from ractd.data.environment import REGISTERED, EnvironmentSettings, WrapperSettings, settings_for
 from ractd.data.formats.minari import environment_of
 from ractd.envs import evaluate, make_vector
-from ractd.envs.environment import Environment
-from ractd.envs.environments import environments_of
+from ractd.envs.environments import Environment, environments_of
 from ractd.envs.maze import MAZES, maze_vector
 from ractd.errors import RactdError
 from ractd.export.contract import control_hz

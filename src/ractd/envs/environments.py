@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -34,8 +35,18 @@ def make_vector(env_id: str, num_envs: int, seed: int = 0, settings: Environment
     return gymnasium_vector(env_id, num_envs, seed, settings)
 
 
+@dataclass(frozen=True)
+class Environment:
+    """The environment that a policy is scored in, as its file says it: made by this machine's Gymnasium, or a maze."""
+
+    env_id: str
+    env_settings: EnvironmentSettings = REGISTERED
+    maze: str = ""
+    """Map of a maze of one's own, as text."""
+
+
 class HasEnvironment(Protocol):
-    """Data or a policy, which say which environment is theirs."""
+    """An `Environment`, or data, which say which one is theirs."""
 
     @property
     def env_id(self) -> str | None:

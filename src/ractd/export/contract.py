@@ -13,7 +13,7 @@ from ractd.data import OfflineDataset, load_dataset
 from ractd.data.environment import REGISTERED
 from ractd.data.formats.made import dataset_dir
 from ractd.envs.backends import make_gymnasium
-from ractd.envs.environment import Environment
+from ractd.envs.environments import Environment
 from ractd.errors import RactdError
 from ractd.policies import Policy
 from ractd.runs.directory import read_run, versions

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ractd.critics import Critic, critic_class
-from ractd.envs.environment import Environment
+from ractd.envs.environments import Environment
 from ractd.errors import RactdError
 from ractd.files import read_json, write_json
 from ractd.models import build_network

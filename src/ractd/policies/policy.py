@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ractd.critics import Critic
 from ractd.envs.context import Context
-from ractd.envs.environment import Environment
+from ractd.envs.environments import Environment
 from ractd.errors import RactdError
 from ractd.models.fixed_time import FoldsTime
 from ractd.networks import Network

@@ -9,8 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from ractd.data.environment import EnvironmentSettings, settings_for
-from ractd.envs.environment import Environment
-from ractd.envs.environments import environments_of
+from ractd.envs.environments import Environment, environments_of
 from ractd.envs.probe import probe
 from ractd.envs.vector import MakeVector
 from ractd.errors import RactdError

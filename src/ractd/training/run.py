@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ractd.critics import Critic
 from ractd.data import OfflineDataset
-from ractd.envs.environment import Environment
+from ractd.envs.environments import Environment
 from ractd.networks import Network
 from ractd.policies import Policy, Sampling
 from ractd.policies.policy import policy_class
