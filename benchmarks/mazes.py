@@ -25,14 +25,17 @@ from common import write_result
 
 from ractd.data.formats.made import built_names
 from ractd.data.scores import standard_error
-from ractd.reproduce.paper import TABLE_2
+from ractd.reproduce.paper import MAZES, published
 from ractd.runs.rows import Row, labels, read_file, read_result
 
 POLICIES = {"teacher": "teacher", "plain": "plain student", "student": "RACTD"}
 """Those that are also evaluated closed loop, and the rows of a result that they are."""
 PAPER = {
-    maze: {method: row.score for method, row in rows.items() if method in ("Diffuser", "CTD (plain student)", "RACTD")}
-    for maze, rows in TABLE_2.items()
+    maze: {
+        method: float(published("table2").score[maze, method])
+        for method in ("Diffuser", "CTD (plain student)", "RACTD")
+    }
+    for maze in MAZES
 }
 """Table 2 of the paper; CTD is consistency trajectory distillation without reward."""
 COMPARED, EPISODES = ("plain", "student"), 1_000

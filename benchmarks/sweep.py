@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import tyro
 from common import print_table, write_result
 
@@ -108,9 +109,9 @@ def main() -> None:
         outs = {name: directory / name.replace(" ", "-") for name in names}
         one, two = timed(options, outs["one worker"], 1), timed(options, outs["two workers"], 2)
         done = killed(options, outs["killed"])
-        tables = {name: (out / "sweep.csv").read_text() for name, out in outs.items()}
-    same = {name: tables[name] == tables["one worker"] for name in ("two workers", "killed")}
-    print(tables["one worker"])
+        tables = {name: pd.read_csv(out / "sweep.csv").drop(columns="processor_seconds") for name, out in outs.items()}
+    same = {name: tables[name].equals(tables["one worker"]) for name in ("two workers", "killed")}
+    print(tables["one worker"].to_string())
     print_table(
         f"{options.trials} trainings on {options.dataset}",
         ["", "wall s", "same table"],

@@ -19,14 +19,13 @@ import numpy as np
 import pytest
 from conftest import Trained, rows_of
 from dataset_factory import make
-from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
 from ractd.data import write_hdf5
 from ractd.files import write_json
-from ractd.reproduce import EXPERIMENTS, judge
-from ractd.reproduce.lines import Line, Measured, Source
-from ractd.reproduce.tables import Table, write_table
+from ractd.reproduce import EXPERIMENTS, comparisons
+from ractd.reproduce.lines import Line, Measured, TableSource
+from ractd.reproduce.tables import PaperTable, write_table
 
 ROOT = Path(__file__).parent.parent
 Script = Callable[..., str]
@@ -281,13 +280,13 @@ def test_the_comparison_of_two_commits_finds_one_bit(
     assert all(s.startswith("checkpoints/return/last") and s.endswith("only before") for s in others)
 
 
-def test_tables_are_judged_again_as_they_were_made(script: Script, tmp_path: Path) -> None:
+def test_comparisons_are_made_again_as_they_were(script: Script, tmp_path: Path) -> None:
     """From the means by seed alone: the comparisons that `ractd reproduce` writes, old rules' words gone."""
     rng = np.random.default_rng(0)
     lines = []
     for method, mean, run in (("behaviour data", 14, ""), ("teacher", 19, "run"), ("RACTD", 93, "run")):
         samples = [{"score": rng.normal(mean, 9, 50), "upper": np.ones(50)} for _ in range(3)]
-        seeds = {seed: Measured(each, run, fixed=not run) for seed, each in enumerate(samples)}
+        seeds = {seed: Measured(each, run) for seed, each in enumerate(samples)}
         lines.append(Line("d", method, seeds=seeds))
     facts = {
         "name": "d",
@@ -297,18 +296,17 @@ def test_tables_are_judged_again_as_they_were_made(script: Script, tmp_path: Pat
         "episodes": 1,
         "fingerprint": "0" * 64,
     }
-    sources = [Source("d", facts, False, "score")]
-    experiment = replace(EXPERIMENTS["figure3"], figures=None)
+    sources = [TableSource("d", facts, False, "score")]
+    experiment = replace(EXPERIMENTS["figure3"], draw=None)
     settings = {"preset": "cpu", "seeds": [0, 1, 2], "options": []}
-    verdicts, means = judge(experiment, lines, sources)
-    table = Table("figure3", experiment, lines, verdicts, sources, {}, settings, means)
-    write_table(table, tmp_path, Console(quiet=True))
+    found = comparisons(experiment, lines, sources)
+    write_table(PaperTable("figure3", experiment, lines, found, sources, {}, settings), tmp_path)
     paths = [tmp_path / "figure3.json", tmp_path / "figure3.md"]
     made = [path.read_text() for path in paths]
     content = json.loads(made[0])
     assert {each["state"] for each in content["comparisons"]} == {"confirmed", "not confirmed", "not run"}
     write_json(paths[0], content | {"comparisons": [], "aggregates": []})
     paths[1].write_text(re.sub("confirmed", "certain", made[1]))
-    said = script("benchmarks/verdicts.py", paths[0])
+    said = script("benchmarks/comparisons.py", paths[0])
     assert said == "figure3.json: 2 not confirmed, 3 not run, 1 confirmed\n"
     assert [path.read_text() for path in paths] == made

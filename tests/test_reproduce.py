@@ -19,12 +19,11 @@ from scipy.stats import ttest_rel
 
 from ractd.data import write_hdf5
 from ractd.reproduce import EXPERIMENTS, paper
-from ractd.reproduce.aggregates import aggregates
-from ractd.reproduce.claims import ALIKE_SHARE, MORE, TIMES, Claim, Relation, alike, t_interval, verdict
-from ractd.reproduce.diversity import CELLS, kept, spread
-from ractd.reproduce.experiments import better_mode
-from ractd.reproduce.layout import UPPER
-from ractd.reproduce.lines import Line, Measured
+from ractd.reproduce.claims import Claim, compare
+from ractd.reproduce.lines import Line, Measured, TableSource, summary
+from ractd.reproduce.measures import CELLS, better_mode, kept, spread
+from ractd.reproduce.tables import COLUMNS, PaperTable
+from ractd.results.statistics import t_interval
 
 Command = Callable[..., Answer]
 EXTRA = ["--", *(word for pair in TINY.items() for word in pair)]
@@ -56,15 +55,27 @@ def by_method(table: Any) -> dict[str, Any]:
 
 
 def test_the_papers_numbers_are_those_of_its_text() -> None:
-    assert paper.TABLE_1["hopper-medium-expert"]["RACTD"] == paper.Published(129.0, 1.3, 1)
-    assert paper.TABLE_1["walker2d-medium-replay"]["Diffusion QL"] == paper.Published(98.0, 0.5, 5)
-    assert paper.TABLE_1["halfcheetah-medium"]["MOReL"].score == 42.1
-    assert paper.TABLE_2["maze2d-large"]["Diffuser"] == paper.Published(123.0, 6.4, 256, 5.568)
-    assert paper.TABLE_3["hopper-medium-replay"]["EDM teacher"] == paper.Published(114.2, None, 80, 2.134)
-    assert paper.TABLE_4["hopper-medium-replay"][paper.REWARD_IN_TEACHER] == paper.Published(96.2, 0.2, 1)
-    assert paper.TABLE_5["hopper-medium-replay"]["RACTD, 3 steps"] == paper.Published(108.7, 0.1, 3, 0.0377)
-    assert paper.TABLE_10["walker2d-medium"][paper.REWARD_IN_BOTH] == paper.Published(94.5, 2.6, 1)
-    assert paper.TABLE_11["maze2d-medium"]["DDIM, 1 step"] == paper.Published(-2.6, 12.5, 1)
+    def printed(table: str, dataset: str, method: str) -> dict[str, float]:
+        numbers: dict[str, float] = paper.published(table).loc[dataset, method].dropna().to_dict()
+        return numbers
+
+    assert printed("table1", "hopper-medium-expert", "RACTD") == {"score": 129.0, "se": 1.3, "nfe": 1}
+    assert printed("table1", "walker2d-medium-replay", "Diffusion QL") == {"score": 98.0, "se": 0.5, "nfe": 5}
+    assert printed("table1", "halfcheetah-medium", "MOReL") == {"score": 42.1}
+    assert printed("table2", "maze2d-large", "Diffuser") == {"score": 123.0, "se": 6.4, "nfe": 256, "seconds": 5.568}
+    assert printed("table3", "hopper-medium-replay", "EDM teacher") == {"score": 114.2, "nfe": 80, "seconds": 2.134}
+    assert printed("table4", "hopper-medium-replay", paper.REWARD_IN_TEACHER) == {"score": 96.2, "se": 0.2, "nfe": 1}
+    three = {"score": 108.7, "se": 0.1, "nfe": 3, "seconds": 0.0377}
+    assert printed("table5", "hopper-medium-replay", "RACTD, 3 steps") == three
+    assert printed("table10", "walker2d-medium", paper.REWARD_IN_BOTH) == {"score": 94.5, "se": 2.6, "nfe": 1}
+    assert printed("table11", "maze2d-medium", "DDIM, 1 step") == {"score": -2.6, "se": 12.5, "nfe": 1}
+
+
+def test_every_number_of_ours_stands_beside_one_of_the_papers_or_is_named() -> None:
+    for name, experiment in EXPERIMENTS.items():
+        known = {*paper.published(name).index.get_level_values("method"), *experiment.ours}
+        assert {name for claim in experiment.claims for name in (claim.first, claim.second)} <= known, name
+        assert set(experiment.columns) <= COLUMNS.keys()
 
 
 @pytest.mark.parametrize(
@@ -86,47 +97,42 @@ def test_the_papers_numbers_are_those_of_its_text() -> None:
     ],
 )
 def test_rows_of_table_1_have_the_averages_that_the_paper_prints(method: str, average: float) -> None:
-    scores = [paper.TABLE_1[dataset][method].score for dataset in paper.MUJOCO]
-    assert np.mean([score for score in scores if score is not None]) == pytest.approx(average, abs=0.11)
+    scores = paper.published("table1").score.unstack("dataset").loc[method, list(paper.MUJOCO)]
+    assert scores.mean() == pytest.approx(average, abs=0.11)
 
 
 @pytest.mark.parametrize(
     ("table", "method", "average"),
     [
-        (paper.TABLE_2, "MPPI", 16.2),
-        (paper.TABLE_2, "CQL", 7.7),
-        (paper.TABLE_2, "IQL", 47.0),
-        (paper.TABLE_2, "Diffuser", 119.5),
-        (paper.TABLE_2, "CTD (plain student)", 123.4),
-        (paper.TABLE_2, "RACTD", 133.4),
-        (paper.TABLE_11, "DDPM, 100 steps", 132.6),
-        (paper.TABLE_11, "DDIM, 10 steps", 130.2),
-        (paper.TABLE_11, "DDIM, 1 step", -0.2),
-        (paper.TABLE_11, "EDM teacher", 131.5),
-        (paper.TABLE_11, "RACTD", 133.4),
+        ("table2", "MPPI", 16.2),
+        ("table2", "CQL", 7.7),
+        ("table2", "IQL", 47.0),
+        ("table2", "Diffuser", 119.5),
+        ("table2", "CTD (plain student)", 123.4),
+        ("table2", "RACTD", 133.4),
+        ("table11", "DDPM, 100 steps", 132.6),
+        ("table11", "DDIM, 10 steps", 130.2),
+        ("table11", "DDIM, 1 step", -0.2),
+        ("table11", "EDM teacher", 131.5),
+        ("table11", "RACTD", 133.4),
     ],
 )
 def test_rows_of_the_maze_tables_have_the_averages_that_the_paper_prints(
-    table: paper.Numbers, method: str, average: float
+    table: str, method: str, average: float
 ) -> None:
-    scores = [table[dataset][method].score for dataset in paper.MAZES]
-    assert np.mean([score for score in scores if score is not None]) == pytest.approx(average, abs=0.11)
+    scores = paper.published(table).score.unstack("dataset").loc[method, list(paper.MAZES)]
+    assert scores.mean() == pytest.approx(average, abs=0.11)
 
 
 def test_the_papers_numbers_show_what_it_says_of_them() -> None:
     checked = 0
-    tables = {f"table{n}": getattr(paper, f"TABLE_{n}") for n in (1, 2, 3, 4, 5, 10, 11)}
-    for name, table in tables.items():
+    for name in (f"table{n}" for n in (1, 2, 3, 4, 5, 10, 11)):
+        numbers = paper.published(name)
         for claim in EXPERIMENTS[name].claims:
-            for dataset, methods in table.items():
-                if claim.datasets and dataset not in claim.datasets:
-                    continue
-                quantity = {"score": "score", "ms": "seconds"}[claim.quantity]
-                first, second = (
-                    getattr(methods.get(method, paper.NOTHING), quantity) for method in (claim.first, claim.second)
-                )
-                if first is not None and second is not None:
-                    assert first > second, (name, dataset, claim)
+            values = numbers[{"score": "score", "ms": "seconds"}[claim.quantity]].dropna()
+            for dataset in claim.datasets or values.index.unique("dataset"):
+                if {(dataset, claim.first), (dataset, claim.second)} <= set(values.index):
+                    assert values[dataset, claim.first] > values[dataset, claim.second], (name, dataset, claim)
                     checked += 1
     assert checked > 60
 
@@ -136,14 +142,14 @@ def test_the_papers_numbers_show_what_it_says_of_them() -> None:
 
 def line(method: str, *by_seed: Any, quantity: str = "score") -> Line:
     """A line with samples by seed."""
-    seeds = {seed: Measured({quantity: np.asarray(values, float)}, "") for seed, values in enumerate(by_seed)}
+    seeds = {seed: Measured({quantity: np.asarray(values, float)}, "run") for seed, values in enumerate(by_seed)}
     return Line("d", method, seeds=seeds)
 
 
 def test_an_interval_is_students_of_the_differences_of_the_same_seeds() -> None:
     """The paired t test's own interval."""
     first, second = [3.1, 52.2, 99.7, 7.0], [1.0, 50.0, 98.0, 9.0]
-    said = verdict(Claim("a", MORE, "b"), [line("a", *([x] for x in first)), line("b", *([x] for x in second))], "d")
+    said = compare(Claim("a", "b"), [line("a", *([x] for x in first)), line("b", *([x] for x in second))], "d")
     low, high = ttest_rel(first, second).confidence_interval(0.95)
     mean = np.mean(np.subtract(first, second))
     assert said.evidence == f"difference {mean:+.3g} [{low:.3g}, {high:.3g}], 4 seeds"
@@ -154,19 +160,19 @@ def test_seeds_are_paired() -> None:
     levels, rng = (0.0, 50.0, 100.0), np.random.default_rng(0)
     low = [level + rng.normal(0, 0.1, 5) for level in levels]
     high = [values + rng.normal(1, 0.1, 5) for values in low]
-    said = verdict(Claim("a", MORE, "b"), [line("a", *high), line("b", *low)], "d")
+    said = compare(Claim("a", "b"), [line("a", *high), line("b", *low)], "d")
     assert said.state == "confirmed", "what seeds do to both methods alike is no doubt about their difference"
 
 
-def test_verdicts() -> None:
+def test_comparisons() -> None:
     lines = [line("a", [10, 11, 12], [20, 21, 22], [15, 15, 18]), line("b", [1, 2, 3], [12, 13, 14], [7, 7]), line("c")]
-    said = verdict(Claim("a", MORE, "b"), lines, "d")
+    said = compare(Claim("a", "b"), lines, "d")
     assert (said.state, "3 seeds" in said.evidence) == ("confirmed", True)
-    reverse = verdict(Claim("b", MORE, "a"), lines, "d")
+    reverse = compare(Claim("b", "a"), lines, "d")
     assert (reverse.state, "the other way round" in reverse.evidence) == ("not confirmed", True)
-    assert verdict(Claim("a", MORE, "a"), lines, "d").state == "not confirmed", "what is equal is not larger"
-    assert verdict(Claim("a", MORE, "c"), lines, "d").state == "not run"
-    same = verdict(Claim("a", MORE, "b"), [line("a", [3], [4], [5]), line("b", [1], [2], [3])], "d")
+    assert compare(Claim("a", "a"), lines, "d").state == "not confirmed", "what is equal is not larger"
+    assert compare(Claim("a", "c"), lines, "d").state == "not run"
+    same = compare(Claim("a", "b"), [line("a", [3], [4], [5]), line("b", [1], [2], [3])], "d")
     assert (same.state, same.evidence) == (
         "not confirmed",
         "difference +2, 3 seeds that all have the same: no spread to judge by",
@@ -177,45 +183,54 @@ def test_rounding_is_no_difference() -> None:
     first, second = ([[x + y] for x, y in ((0.1, 0.2), (0.3, 0.4), (0.7, 0.1))], [[0.3], [0.7], [0.8]])
     assert np.subtract(first, second).any()
     for pair in ((first, second), (second, first)):
-        said = verdict(Claim("a", MORE, "b"), [line("a", *pair[0]), line("b", *pair[1])], "d")
+        said = compare(Claim("a", "b"), [line("a", *pair[0]), line("b", *pair[1])], "d")
         assert "no spread to judge by" in said.evidence
 
 
-def test_without_scipy_nothing_starts(
-    pendulum: Path, tmp_path: Path, cli: Command, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("module", ["scipy", "rliable", "matplotlib"])
+def test_without_the_extra_nothing_starts(
+    module: str,
+    pendulum: Path,
+    tmp_path: Path,
+    cli: Command,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ractd.reproduce.claims.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("ractd.reproduce.importlib.util.find_spec", lambda name: name != module or None)
     answer = make(cli, tmp_path / "runs", "table4", "--datasets", pendulum)
     assert (answer.code, answer.err) == (
         2,
-        'error: intervals of comparisons need scipy: pip install "ractd[reproduce]"\n',
+        f'error: the paper\'s tables need {module}: pip install "ractd[reproduce]"\n',
     )
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
-@pytest.mark.parametrize("relation", [MORE, TIMES, ALIKE_SHARE])
-def test_fewer_than_three_seeds_confirm_nothing(seeds: int, relation: Relation) -> None:
+@pytest.mark.parametrize("claim", [Claim("a", "b"), Claim("a", "b", "ms"), Claim("a", "b", alike=0.1)])
+def test_fewer_than_three_seeds_confirm_nothing(seeds: int, claim: Claim) -> None:
     """However far apart or alike the numbers are, and however many episodes there are."""
-    first, second = (line(method, *([x + 1e-3 * k] * 400 for k in range(seeds))) for method, x in (("a", 9), ("b", 1)))
-    said = verdict(Claim("a", relation, "b"), [first, second], "d")
+    first, second = (
+        line(method, *([x + 1e-3 * k] * 400 for k in range(seeds)), quantity=claim.quantity)
+        for method, x in (("a", 9), ("b", 1))
+    )
+    said = compare(claim, [first, second], "d")
     assert said.state == "too few seeds"
     assert f"{seeds} seed{'s' * (seeds > 1)} of the 3" in said.evidence
-    third = line("b", *([1.0 + 1e-3 * k**2] for k in range(3)))
-    assert verdict(Claim("a", relation, "b"), [first, third], "d").state == "too few seeds", "seeds of both count"
+    third = line("b", *([1.0 + 1e-3 * k**2] for k in range(3)), quantity=claim.quantity)
+    assert compare(claim, [first, third], "d").state == "too few seeds", "seeds of both count"
 
 
 SIMULATIONS = 4000
 
 
-def share_confirmed(seeds: int, relation: Relation, gap: float, draw: Callable[..., Any], seed: int = 0) -> float:
+def share_confirmed(seeds: int, claim: Claim, gap: float, draw: Callable[..., Any], seed: int = 0) -> float:
     """How often a claim about two methods, `gap` apart, is confirmed: what a seed does to both, to each, and episodes' noise."""
     rng = np.random.default_rng(seed)
     confirmed = 0
     for _ in range(SIMULATIONS):
         shared = 3 * rng.standard_normal(seeds)
         first, second = (draw(50 + offset + shared + 2 * rng.standard_normal(seeds), rng) for offset in (gap, 0.0))
-        said = verdict(Claim("a", relation, "b"), [line("a", *first), line("b", *second)], "d")
+        lines = [line(name, *values, quantity=claim.quantity) for name, values in (("a", first), ("b", second))]
+        said = compare(claim, lines, "d")
         confirmed += said.state == "confirmed"
     return confirmed / SIMULATIONS
 
@@ -235,24 +250,24 @@ BINOMIAL = 4 * np.sqrt(0.025 * 0.975 / SIMULATIONS)
 
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])
-@pytest.mark.parametrize(("relation", "draw"), [(MORE, episodes), (TIMES, one_time)])
-def test_of_equal_methods_a_fortieth_is_confirmed(seeds: int, relation: Relation, draw: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(("claim", "draw"), [(Claim("a", "b"), episodes), (Claim("a", "b", "ms"), one_time)])
+def test_of_equal_methods_a_fortieth_is_confirmed(seeds: int, claim: Claim, draw: Callable[..., Any]) -> None:
     """2.5% in each direction, 5% in both: what a 95% interval claims."""
-    shares = [share_confirmed(seeds, relation, 0.0, draw, seed) for seed in range(2)]
+    shares = [share_confirmed(seeds, claim, 0.0, draw, seed) for seed in range(2)]
     assert max(shares) < 0.025 + BINOMIAL
     assert min(shares) > 0.025 - BINOMIAL, "a test that confirms nothing would have no error either"
 
 
 @pytest.mark.parametrize(("seeds", "gap", "at_least"), [(3, 30, 0.9), (5, 10, 0.9), (10, 6, 0.9)])
 def test_methods_that_differ_are_confirmed(seeds: int, gap: float, at_least: float) -> None:
-    assert share_confirmed(seeds, MORE, gap, episodes) > at_least
-    assert share_confirmed(seeds, MORE, -gap, episodes) == 0
-    assert share_confirmed(seeds, TIMES, gap, one_time) > at_least
+    assert share_confirmed(seeds, Claim("a", "b"), gap, episodes) > at_least
+    assert share_confirmed(seeds, Claim("a", "b"), -gap, episodes) == 0
+    assert share_confirmed(seeds, Claim("a", "b", "ms"), gap, one_time) > at_least
 
 
 @pytest.mark.parametrize("seeds", [3, 10])
 def test_alike_is_not_confirmed_of_methods_that_differ_by_the_margin(seeds: int) -> None:
-    margin = alike(10.0)
+    margin = Claim("a", "b", alike=10.0)
     assert share_confirmed(seeds, margin, 10.0, episodes) < 0.025 + BINOMIAL
     assert share_confirmed(10, margin, 0.0, episodes) > 0.9
 
@@ -260,8 +275,8 @@ def test_alike_is_not_confirmed_of_methods_that_differ_by_the_margin(seeds: int)
 def test_a_line_has_its_error_over_seeds_or_else_over_episodes() -> None:
     assert line("a", [1, 2, 3, 4]).error("score") == pytest.approx(np.std([1, 2, 3, 4], ddof=1) / 2)
     assert line("a", [1, 3], [5, 7]).error("score") == pytest.approx(2.0), "means 2 and 6"
-    assert line("a", [5.0]).error("score") is None
-    assert line("a", [5.0], [5.0], [5.0]).error("score") is None, "no spread, and so no error that is known"
+    assert np.isnan(line("a", [5.0]).error("score"))
+    assert np.isnan(line("a", [5.0], [5.0], [5.0]).error("score")), "no spread, and so no error that is known"
     agreed = line("a", [1, 3], [0, 4], [2, 2])
     assert agreed.error("score") == pytest.approx(np.std([1, 3, 0, 4, 2, 2], ddof=1) / np.sqrt(6)), "over episodes"
 
@@ -269,7 +284,7 @@ def test_a_line_has_its_error_over_seeds_or_else_over_episodes() -> None:
 def test_the_error_of_the_data_is_that_of_one_sample_however_many_seeds_there_are() -> None:
     """Each seed has an array of its own of the same numbers."""
     upper = np.array([0.0, 1, 1, 1, 0] * 20)
-    seeds = {seed: Measured({"upper": upper.copy()}, "", fixed=True) for seed in range(3)}
+    seeds = {seed: Measured({"upper": upper.copy()}, "") for seed in range(3)}
     expected = np.sqrt(0.6 * 0.4 / 99)
     assert Line("d", "data", seeds=seeds).error("upper") == pytest.approx(expected)
     assert Line("d", "data", seeds={0: seeds[0]}).error("upper") == pytest.approx(expected)
@@ -287,22 +302,31 @@ def test_figure_3s_error_is_never_zero() -> None:
     """Three seeds of one data, of a policy that is always in the better mode, and of seeds with the same share."""
     mixed = np.repeat([0.0, 1.0], 50)
     for measured in (
-        [Measured({"upper": mixed.copy()}, "", fixed=True) for _ in range(3)],
-        [Measured({"upper": np.ones(100)}, "") for _ in range(3)],
-        [Measured({"upper": np.roll(mixed, k)}, "") for k in range(3)],
+        [Measured({"upper": mixed.copy()}, "") for _ in range(3)],
+        [Measured({"upper": np.ones(100)}, "run") for _ in range(3)],
+        [Measured({"upper": np.roll(mixed, k)}, "run") for k in range(3)],
     ):
-        error = Line("d", "m", seeds=dict(enumerate(measured))).error("upper")
-        assert error is not None
+        one = Line("d", "m", seeds=dict(enumerate(measured)))
+        error = one.error("upper")
         assert 0.001 < error < 0.1
-        assert UPPER.text(Line("d", "m", seeds=dict(enumerate(measured))), None).endswith(f"± {error:.1%}")
+        (row,) = summary([one], "figure3").itertuples()
+        assert COLUMNS["upper"][1](row, None).endswith(f"± {error:.1%}")
 
 
 @pytest.mark.parametrize(("seeds", "methods"), [(2, []), (3, ["a", "b"])])
 def test_interquartile_means_are_of_three_seeds_or_more(seeds: int, methods: list[str]) -> None:
     rng = np.random.default_rng(0)
     lines = [line(method, *rng.normal(50, 5, (seeds, 4))) for method in ("a", "b")]
-    data = Line("d", "data", seeds={k: Measured({"score": np.ones(3)}, "", fixed=True) for k in range(seeds)})
-    assert [each.method for each in aggregates([*lines, data], True)] == methods
+    data = Line("d", "data", seeds={k: Measured({"score": np.ones(3)}, "") for k in range(seeds)})
+    table = PaperTable(
+        "table1", EXPERIMENTS["table1"], [*lines, data], [], [TableSource("d", {}, False, "score")], {}, {}
+    )
+    found = table.aggregates()
+    assert list(found.method) == methods
+    for row, one in zip(found.itertuples(), lines, strict=False):
+        assert (row.seeds, row.datasets) == (3, 1)
+        assert row.low <= row.iqm <= row.high
+        assert row.iqm == pytest.approx(np.mean(list(one.means("score").values()))), "the middle half of three is all"
 
 
 def test_diversity_of_known_samples() -> None:
@@ -376,7 +400,7 @@ def test_a_table_of_times_says_how_many_were_measured_on_a_busy_machine(
 def test_curves_are_those_of_the_runs_metrics(runs: Path, pendulum: Path, cli: Command) -> None:
     assert make(cli, runs, "figure4", "--no-train", "--datasets", pendulum).code == 0
     with (runs.parent / "results" / "figure4-curves.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["method"] == "reward weight auto"]
+        rows = [row for row in csv.DictReader(file) if row["method"] == "the preset's reward weight"]
     logged = [json.loads(text) for text in (runs / "pendulum-s0" / "metrics.jsonl").read_text().splitlines()]
     expected = [
         (entry["step"], entry["episode_return"])

@@ -11,6 +11,7 @@ from tyro.conf import Positional, Suppress, arg
 
 from ractd.commands.consoles import out, say
 from ractd.commands.parsing import read, split_training
+from ractd.commands.train import settings_of
 
 
 @dataclass
@@ -52,11 +53,12 @@ class Reproduce:
 
     def run(self) -> None:
         from ractd.report import report_of_runs
-        from ractd.reproduce import Workers, reproduce
+        from ractd.reproduce import Resources, reproduce
         from ractd.reproduce.tables import show
 
         done = reproduce(
             self.names,
+            settings_of=settings_of,
             datasets=self.datasets,
             preset=self.preset,
             seeds=self.seeds,
@@ -64,7 +66,7 @@ class Reproduce:
             out=self.out,
             train=self.train,
             options=self.train_options,
-            workers=Workers(self.jobs, self.cpus, self.gpus, self.ray_address),
+            workers=Resources(self.jobs, self.cpus, self.gpus, self.ray_address),
             console=out,
         )
         for each in done.tables:

@@ -14,7 +14,7 @@ from ractd.commands.parsing import read, split_training
 from ractd.commands.train import settings_of
 
 if TYPE_CHECKING:
-    from ractd.sweeps.grid import Run
+    from ractd.sweeps.grid import SweepRun
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Sweep:
     """What comes after '--'."""
 
     def run(self) -> None:
-        from ractd.sweeps.grid import claim, runs_of, trial
+        from ractd.sweeps.grid import note_commands, runs_of, trial
         from ractd.sweeps.summary import main_table, summarize, write_summary
         from ractd.sweeps.trials import check_resources, run_trials
 
@@ -56,7 +56,7 @@ class Sweep:
         runs = runs_of(self.datasets, self.vary, self.seeds, self.train_options)
         _check(runs, self.train_options)
         trials = [trial(run, self.out, self.train_options) for run in runs]
-        claim(trials, self.out)
+        note_commands(trials, self.out)
         outcomes = run_trials(
             trials,
             self.out / "logs",
@@ -79,7 +79,7 @@ class Sweep:
             raise SystemExit(1)
 
 
-def _check(runs: Sequence[Run], train_options: Sequence[str]) -> None:
+def _check(runs: Sequence[SweepRun], train_options: Sequence[str]) -> None:
     """Read every setting as 'ractd train' will, and find or download every dataset, before hours are spent on others."""
     from ractd.data.registry import find_source
 

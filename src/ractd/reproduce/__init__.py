@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, pairwise
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
@@ -17,19 +19,17 @@ from ractd.data import OfflineDataset, load_dataset
 from ractd.data.dataset import describe
 from ractd.data.origin import published_recipe
 from ractd.errors import RactdError
-from ractd.reproduce.aggregates import Aggregate, aggregates
 from ractd.reproduce.catalog import EXPERIMENTS, Experiment
-from ractd.reproduce.claims import Verdict, require_scipy, verdict
-from ractd.reproduce.experiments import Wanted
-from ractd.reproduce.lines import Line, Measured, Source
-from ractd.reproduce.paper import dataset_key
-from ractd.reproduce.runs import Place, Preset
-from ractd.reproduce.tables import Table, write_table
-from ractd.sweeps.trials import Outcome, Trial, check_resources, run_trials
+from ractd.reproduce.claims import Comparison, compare
+from ractd.reproduce.lines import Line, Measured, TableSource
+from ractd.reproduce.paper import dataset_key, published
+from ractd.reproduce.runs import DATA, DatasetRuns, Preset, TableRun
+from ractd.reproduce.tables import PaperTable, write_table
+from ractd.sweeps.trials import Outcome, check_resources, run_trials
 
 
 @dataclass(frozen=True)
-class Workers:
+class Resources:
     """Where trainings run; see `ractd.sweeps.run_trials`."""
 
     jobs: int = 1
@@ -42,16 +42,16 @@ class Workers:
 class Reproduction:
     """What became of a command."""
 
-    tables: list[Written]
+    tables: list[WrittenTable]
     failed: list[str]
     """Trainings and evaluations that failed, or that needed one of these, a sentence each."""
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenTable:
     """A table and its files."""
 
-    table: Table
+    table: PaperTable
     paths: list[Path]
     runs: list[Path]
     """Directories of the runs that it was read from."""
@@ -60,6 +60,7 @@ class Written:
 def reproduce(
     names: Sequence[str],
     *,
+    settings_of: Callable[[Sequence[str]], Any],
     datasets: Sequence[str] = (),
     preset: Preset = "cpu",
     seeds: int = 1,
@@ -67,15 +68,16 @@ def reproduce(
     out: str | Path = "results",
     train: bool = True,
     options: Sequence[str] = (),
-    workers: Workers | None = None,
+    workers: Resources | None = None,
     console: Console | None = None,
 ) -> Reproduction:
     """Make tables and figures of the paper, by their names in `EXPERIMENTS`, and write them into `out`.
 
     `datasets` take the place of the paper's own, of which those that can't be used are skipped, and the table says why. Runs
     below `runs` that are there with the same settings and data are reused; `train=False` only reads these. `options` are
-    further ones of every `ractd train`. Raises `RactdError` without scipy, for an unknown name, no seed, unusable `workers` or
-    `options`, one of `datasets` that can't be used, and two of one name.
+    further ones of every `ractd train`, and `settings_of` reads the words of such a command. Raises `RactdError` without the
+    extra `reproduce`, for an unknown name, no seed, unusable `workers` or `options`, one of `datasets` that can't be used, and two
+    of one name.
     """
     console = console or Console(quiet=True)
     experiments = {name: _experiment(name) for name in names}
@@ -83,44 +85,53 @@ def reproduce(
         raise RactdError(f"name at least one table or figure of {', '.join(EXPERIMENTS)}")
     if seeds < 1:
         raise RactdError(f"--seeds is {seeds}, expected at least 1")
-    require_scipy()
-    workers = workers or Workers()
+    _check_extra()
+    workers = workers or Resources()
     check_resources(workers.jobs, workers.cpus, workers.gpus, workers.ray_address)
     specs = {name: tuple(datasets) or experiment.datasets for name, experiment in experiments.items()}
     env_id = _env(options)
     loaded = {spec: _load(spec, env_id, spec in datasets) for spec in dict.fromkeys(chain(*specs.values()))}
-    places = {
-        spec: Place(spec, dataset, Path(runs), preset, tuple(range(seeds)), tuple(options))
+    usable = {
+        spec: DatasetRuns(spec, dataset, Path(runs), preset, tuple(range(seeds)), tuple(options), settings_of)
         for spec, dataset in loaded.items()
         if isinstance(dataset, OfflineDataset)
     }
-    _check_names(places)
-    wanted = {
-        name: [
-            (places[spec], each)
-            for spec in specs[name]
-            if spec in places
-            for each in experiments[name].rows(places[spec])
-        ]
-        for name in experiments
-    }
-    trials = _trials(wanted)
-    _check_options(trials, options)
+    _check_names(usable)
+    sources = [
+        (usable[spec], ours)
+        for name, experiment in experiments.items()
+        for spec in specs[name]
+        if spec in usable
+        for ours in experiment.ours.values()
+    ]
+    _check_options([TableRun(data, 0, ours.run) for data, ours in sources if ours.run != DATA], options)
+    trials = {trial.name: trial for data, ours in sources for seed in data.seeds for trial in ours.trials(data, seed)}
     ended: list[Outcome] = []
     if train:
         ended = run_trials(list(trials.values()), Path(runs) / "logs", **asdict(workers), console=console)
     outcomes = {outcome.trial.name: outcome for outcome in ended}
-    written = []
     settings = {"preset": preset, "seeds": list(range(seeds)), "options": list(options)}
+    written = []
     for name, experiment in experiments.items():
-        lines = _read(wanted[name], outcomes, console)
-        sources = [_source(places[spec]) for spec in specs[name] if spec in places]
+        used = [usable[spec] for spec in specs[name] if spec in usable]
+        pairs = [(data, method) for data in used for method in _methods(name, experiment, data)]
+        # Diversity is measured here, which takes a while.
+        shown = track(pairs, "reading", console=console, transient=True, disable=not console.is_terminal)
+        lines = [_line(data, method, experiment, outcomes) for data, method in shown]
+        described = [_source(data) for data in used]
         skipped = {spec: why for spec in specs[name] if isinstance(why := loaded[spec], str)}
-        verdicts, means = judge(experiment, lines, sources)
-        table = Table(name, experiment, lines, verdicts, sources, skipped, settings, means)
-        used = sorted({measured.run for line in lines for measured in line.seeds.values() if measured.run})
-        written.append(Written(table, write_table(table, Path(out), console), [Path(runs) / run for run in used]))
+        table = PaperTable(
+            name, experiment, lines, comparisons(experiment, lines, described), described, skipped, settings
+        )
+        read = sorted({measured.run for line in lines for measured in line.seeds.values() if measured.run})
+        written.append(WrittenTable(table, write_table(table, Path(out)), [Path(runs) / run for run in read]))
     return Reproduction(written, [f"{end.trial.name}: {end.reason}" for end in ended if end.reason])
+
+
+def _check_extra() -> None:
+    for module in ("scipy", "rliable", "matplotlib"):
+        if importlib.util.find_spec(module) is None:
+            raise RactdError(f'the paper\'s tables need {module}: pip install "ractd[reproduce]"')
 
 
 def _experiment(name: str) -> Experiment:
@@ -151,84 +162,72 @@ def _load(spec: str, env_id: str | None, required: bool) -> OfflineDataset | str
         return str(error)
 
 
-def _check_names(places: Mapping[str, Place]) -> None:
+def _check_names(usable: Mapping[str, DatasetRuns]) -> None:
     by_name: dict[str, str] = {}
-    for spec, place in places.items():
-        other = by_name.setdefault(place.name, spec)
+    for spec, data in usable.items():
+        other = by_name.setdefault(data.name, spec)
         if other != spec:
-            raise RactdError(
-                f"--datasets: {other} and {spec} are both named {place.name!r}, and so would their runs be"
-            )
-
-
-def _trials(wanted: Mapping[str, list[tuple[Place, Wanted]]]) -> dict[str, Trial]:
-    """Return what has to be done before tables can be read, by name; tables share trials."""
-    trials: dict[str, Trial] = {}
-    for pairs in wanted.values():
-        for _, each in pairs:
-            for reading in each.readings.values():
-                trials |= {trial.name: trial for trial in reading.trials if trial.name not in trials}
-    return trials
+            raise RactdError(f"--datasets: {other} and {spec} are both named {data.name!r}, and so would their runs be")
 
 
 SHORT = {"--student.reward-weight": "--reward-weight"}
 """Options of 'ractd train' with two names."""
 
 
-def _check_options(trials: Mapping[str, Trial], options: Sequence[str]) -> None:
+def _check_options(runs: Sequence[TableRun], options: Sequence[str]) -> None:
     """Raise `RactdError` for an option after '--' that a training has already, or that is out of its range."""
-    from ractd.commands.train import settings_of
-
     names = [word.partition("=")[0].replace("_", "-") for word in options if word.startswith("--")]
-    for trial in trials.values():
-        if trial.command[0] != "train":
-            continue
-        own = trial.command[: len(trial.command) - len(options)]
+    for run in dict.fromkeys(runs):
+        own = run.command[: len(run.command) - len(options)]
         for name in names:
             if SHORT.get(name, name) in own:
-                raise RactdError(f"{name} after '--': 'ractd reproduce' sets it itself, for {trial.name}; leave it out")
-        settings_of(trial.command)
+                raise RactdError(f"{name} after '--': 'ractd reproduce' sets it itself, for {run.name}; leave it out")
+        run.of.settings_of(run.command)
 
 
-def _read(pairs: list[tuple[Place, Wanted]], outcomes: Mapping[str, Outcome], console: Console) -> list[Line]:
-    """Read what there is; diversity is measured here, which takes a while."""
-    lines = []
-    for place, each in track(pairs, "reading", console=console, transient=True, disable=not console.is_terminal):
-        found: dict[int, Measured] = {}
-        missing: dict[int, str] = {}
-        for seed, reading in each.readings.items():
-            try:
-                found[seed] = reading.read()
-            except RactdError as error:
-                failed = [outcomes[trial.name] for trial in reading.trials if trial.name in outcomes]
-                reasons = [f"{end.trial.name} {end.state}: {end.reason}" for end in failed if end.reason]
-                missing[seed] = reasons[0] if reasons else str(error)
-        lines.append(Line(place.name, each.method, each.published, found, missing))
-    return lines
+def _methods(name: str, experiment: Experiment, data: DatasetRuns) -> list[str]:
+    """Return the methods of a dataset's lines: those of the paper's table, in its order, and ours that it doesn't have."""
+    numbers = published(name)
+    methods = dict.fromkeys([*numbers.index.get_level_values("method"), *experiment.ours])
+    return [
+        method for method in methods if method in experiment.ours or (dataset_key(data.name), method) in numbers.index
+    ]
 
 
-def _source(place: Place) -> Source:
-    description = describe(place.dataset)
+def _line(data: DatasetRuns, method: str, experiment: Experiment, outcomes: Mapping[str, Outcome]) -> Line:
+    """Read what there is of a method, and say why where there is nothing."""
+    seeds: dict[int, Measured] = {}
+    missing: dict[int, str] = {}
+    ours = experiment.ours.get(method)
+    for seed in data.seeds:
+        if ours is None:
+            break
+        try:
+            measured = ours.measured(data, seed)
+            seeds[seed] = experiment.add(measured, data, seed) if experiment.add else measured
+        except RactdError as error:
+            ended = [outcomes[trial.name] for trial in ours.trials(data, seed) if trial.name in outcomes]
+            reasons = [f"{end.trial.name} {end.state}: {end.reason}" for end in ended if end.reason]
+            missing[seed] = reasons[0] if reasons else str(error)
+    return Line(data.name, method, seeds, missing)
+
+
+def _source(data: DatasetRuns) -> TableSource:
+    description = describe(data.dataset)
     del description["source"]
     # What the reader of D4RL's names calls a file that doesn't say itself what it is, as rebuilt ones do.
-    published = description["recipe"] == published_recipe(place.spec)
-    return Source(place.name, description, published, place.unit)
+    own = description["recipe"] == published_recipe(data.spec)
+    return TableSource(data.name, description, own, data.unit)
 
 
-def judge(
-    experiment: Experiment, lines: Sequence[Line], sources: Sequence[Source]
-) -> tuple[list[Verdict], list[Aggregate]]:
-    """Return what lines say of the claims that the paper makes for their datasets, and the methods' interquartile means.
-
-    Both need nothing of a line but the mean of each of its seeds.
-    """
-    verdicts = [
-        verdict(claim, lines, source.name)
+def comparisons(experiment: Experiment, lines: Sequence[Line], sources: Sequence[TableSource]) -> list[Comparison]:
+    """Return what lines say of the claims that the paper makes for their datasets; all that it needs are the means by seed."""
+    return [
+        compare(claim, lines, source.name)
         for source in sources
         for claim in experiment.claims
         if not claim.datasets or dataset_key(source.name) in claim.datasets
     ]
-    return verdicts, aggregates(lines, {source.unit for source in sources} == {"score"})
 
 
-__all__ = ["EXPERIMENTS", "Reproduction", "Workers", "Written", "judge", "reproduce"]
+__all__ = ["EXPERIMENTS", "Reproduction", "Resources", "WrittenTable", "comparisons", "reproduce"]

@@ -1,70 +1,22 @@
 """What the paper says of its numbers, and whether ours say so too.
 
 Seeds are paired, since the methods of one seed share data and teacher: each seed that both methods have gives one difference of
-their means (of times, one ratio), and Student's t interval of these says whether a claim is confirmed. Its error is over
-trainings on one dataset. A claim in one direction holds by chance in 2.5% of the comparisons of equal methods.
+their means (of times, the logarithm of one ratio), and Student's t interval of these says whether a claim is confirmed. Its
+error is over trainings on one dataset. A claim in one direction holds by chance in 2.5% of the comparisons of equal methods.
 """
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from ractd.errors import RactdError
-from ractd.reproduce.lines import Floats, Line, vary
-from ractd.sweeps.statistics import FEWEST_SEEDS
+from ractd.reproduce.lines import Line, differ
+from ractd.results.statistics import FEWEST_SEEDS, t_interval
 
-LEVEL = 0.95
-"""Of the intervals, two-sided."""
 State = Literal["confirmed", "not confirmed", "too few seeds", "not run"]
-
-
-@dataclass(frozen=True)
-class Relation:
-    """How one method is said to compare with another."""
-
-    sign: str
-    paired: Callable[[Floats, Floats], Floats]
-    """Means of both methods, [seeds] each -> one number a seed, [seeds], which is 0 where they are equal."""
-    holds: Callable[[float, float], bool]
-    """Bounds of the interval of these numbers' mean -> whether the claim does."""
-    shown: Callable[[float], float]
-    """From such a number to what people read."""
-    evidence: str
-    """Sentence about their mean, `{0}`, and interval, `{1}`, as shown."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A comparison that the paper makes between two methods of a table."""
-
-    first: str
-    relation: Relation
-    second: str
-    quantity: str = "score"
-    datasets: tuple[str, ...] = ()
-    """The paper's names of those it is made for; empty for all."""
-
-    def text(self) -> str:
-        """Return it as people read it."""
-        return f"{WORDS[self.quantity]}: {self.first} {self.relation.sign} {self.second}"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """A claim on one dataset."""
-
-    dataset: str
-    claim: str
-    state: State
-    evidence: str
-    """Interval and number of seeds, or what is missing."""
-
-
 WORDS = {
     "score": "score",
     "ms": "time",
@@ -76,61 +28,64 @@ WORDS = {
 }
 
 
-def _above(low: float, high: float) -> bool:
-    return low > 0
+@dataclass(frozen=True)
+class Claim:
+    """A comparison that the paper makes between two methods of a table: the first has more of a quantity than the second."""
+
+    first: str
+    second: str
+    quantity: str = "score"
+    datasets: tuple[str, ...] = ()
+    """The paper's names of those it is made for; empty for all."""
+    alike: float | None = None
+    """The claim is instead that both have as much: that all of the interval of their difference is nearer to zero than this."""
+
+    def text(self) -> str:
+        """Return it as people read it."""
+        return f"{WORDS[self.quantity]}: {self.first} {'>' if self.alike is None else '~'} {self.second}"
 
 
-def alike(margin: float) -> Relation:
-    """Hold where the whole interval of the difference is closer to zero than `margin`: a test of equivalence."""
+@dataclass(frozen=True)
+class Comparison:
+    """A claim on one dataset."""
 
-    def holds(low: float, high: float) -> bool:
-        return -margin < low and high < margin
-
-    return Relation("~", np.subtract, holds, float, f"difference {{0:+.3g}}{{1}}, alike within {margin:g}")
-
-
-MORE = Relation(">", np.subtract, _above, float, "difference {0:+.3g}{1}")
-TIMES = Relation(">", lambda first, second: np.log(first / second), _above, np.exp, "{0:.3g} times{1}")
-ALIKE_SHARE = alike(0.1)
+    dataset: str
+    claim: str
+    state: State
+    evidence: str
+    """Interval and number of seeds, or what is missing."""
 
 
-def require_scipy() -> None:
-    """Raise `RactdError` where `t_interval` can't be computed."""
-    if importlib.util.find_spec("scipy") is None:
-        raise RactdError('intervals of comparisons need scipy: pip install "ractd[reproduce]"')
+def compare(claim: Claim, lines: Sequence[Line], dataset: str) -> Comparison:
+    """Return whether a dataset's lines confirm a claim."""
+    state, evidence = _compare(claim, {line.method: line for line in lines if line.dataset == dataset})
+    return Comparison(dataset, claim.text(), state, evidence)
 
 
-def t_interval(values: Floats) -> tuple[float, float]:
-    """Return the bounds of Student's t interval (`LEVEL`) of the mean of `values` [n], n at least 2."""
-    from scipy.stats import t
-
-    half = t.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean() - half), float(values.mean() + half)
-
-
-def verdict(claim: Claim, lines: Sequence[Line], dataset: str) -> Verdict:
-    """Judge a claim by a dataset's lines."""
-    found = {line.method: line for line in lines if line.dataset == dataset}
-    first, second = (
-        found[method].samples(claim.quantity) if method in found else {} for method in (claim.first, claim.second)
-    )
+def _compare(claim: Claim, lines: dict[str, Line]) -> tuple[State, str]:
+    names = (claim.first, claim.second)
+    first, second = (lines[name].means(claim.quantity) if name in lines else {} for name in names)
     seeds = sorted(first.keys() & second.keys())
     if not seeds:
-        lacking = [method for method, samples in ((claim.first, first), (claim.second, second)) if not samples]
-        return Verdict(dataset, claim.text(), "not run", f"no numbers of {' and '.join(lacking) or 'the same seed'}")
-    relation = claim.relation
-    means = [np.array([samples[seed].mean() for seed in seeds]) for samples in (first, second)]
-    values = relation.paired(*means)
-    mean = relation.shown(float(values.mean()))
+        lacking = [name for name, means in zip(names, (first, second), strict=True) if not means]
+        return "not run", f"no numbers of {' and '.join(lacking) or 'the same seed'}"
+    means = np.array([[each[seed] for seed in seeds] for each in (first, second)])
+    ratio = claim.quantity == "ms"
+    values = np.log(means[0] / means[1]) if ratio else means[0] - means[1]
+
+    def told(interval: tuple[float, ...] = ()) -> str:
+        mean, *bounds = np.exp([values.mean(), *interval]) if ratio else (values.mean(), *interval)
+        middle = f"{mean:.3g} times" if ratio else f"difference {mean:+.3g}"
+        return middle + (f" [{bounds[0]:.3g}, {bounds[1]:.3g}]" if bounds else "")
+
     count = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
     if len(seeds) < FEWEST_SEEDS:
-        evidence = f"{relation.evidence.format(mean, '')}, {count} of the {FEWEST_SEEDS} that an interval needs"
-        return Verdict(dataset, claim.text(), "too few seeds", evidence)
-    if not vary(values, float(np.abs(means).max())):
-        evidence = f"{relation.evidence.format(mean, '')}, {count} that all have the same: no spread to judge by"
-        return Verdict(dataset, claim.text(), "not confirmed", evidence)
+        return "too few seeds", f"{told()}, {count} of the {FEWEST_SEEDS} that an interval needs"
+    if not differ(values, float(np.abs(means).max())):
+        return "not confirmed", f"{told()}, {count} that all have the same: no spread to judge by"
     low, high = t_interval(values)
-    evidence = relation.evidence.format(mean, f" [{relation.shown(low):.3g}, {relation.shown(high):.3g}]")
-    holds = relation.holds(low, high)
-    reverse = ", the other way round" if not holds and relation.holds(-high, -low) else ""
-    return Verdict(dataset, claim.text(), "confirmed" if holds else "not confirmed", f"{evidence}{reverse}, {count}")
+    if claim.alike is not None:
+        holds = -claim.alike < low and high < claim.alike
+        return "confirmed" if holds else "not confirmed", f"{told((low, high))}, alike within {claim.alike:g}, {count}"
+    reverse = ", the other way round" if high < 0 else ""
+    return "confirmed" if low > 0 else "not confirmed", f"{told((low, high))}{reverse}, {count}"

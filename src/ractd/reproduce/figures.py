@@ -1,69 +1,64 @@
-"""The paper's figures from a table's lines, for whoever draws them (`ractd.report.plots`)."""
+"""The paper's figures, from a table's lines of one dataset. Each is drawn by Matplotlib; None where nothing is known."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
-from ractd.report.figures import BINS
-from ractd.report.plots import GREY, HISTOGRAM_COLORS, RUN_COLORS, Entry, Figure, Panel, Series, shortened
-from ractd.reproduce.lines import Floats, Line
+from ractd.reproduce.lines import Line
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BINS = 40
 
 
-def histograms(name: str, dataset: str, lines: Sequence[Line], unit: str) -> list[Figure]:
-    """Episode returns, a panel a method, all seeds together (Figure 3)."""
-    returns = {line.method: np.concatenate(by_seed) for line in lines if (by_seed := _returns(line))}
+def histograms(dataset: str, lines: Sequence[Line], unit: str) -> Figure | None:
+    """Draw episode returns, a panel a method, all seeds together (Figure 3)."""
+    by_seed = {line.method: list(line.samples("return").values())[: 1 if line.of_data else None] for line in lines}
+    returns = {method: np.concatenate(values) for method, values in by_seed.items() if values}
     if not returns:
-        return []
+        return None
     edges = np.histogram_bin_edges(np.concatenate(list(returns.values())), BINS)
-    panels = []
-    for method, values in returns.items():
-        shares = 100 * np.histogram(values, edges)[0] / len(values)
-        outline = Series(
-            name=method,
-            x=shortened(edges),
-            y=shortened([*shares, shares[-1]]),
-            color=HISTOGRAM_COLORS[method],
-            outline=True,
-        )
-        title = f"{method}: mean {values.mean():,.0f}, {len(values):,} episodes"
-        last = method == list(returns)[-1]
-        panels.append(Panel(title, "episode return" if last else "", "% of episodes", [outline]))
-    return [Figure(f"{name}-{dataset}", f"Episode returns: {dataset}", panels, [], columns=1)]
+    figure = _figure(f"Episode returns: {dataset}", 1.0 + 1.6 * len(returns))
+    panels = figure.subplots(len(returns), sharex=True, squeeze=False)[:, 0]
+    for number, ((method, values), axes) in enumerate(zip(returns.items(), panels, strict=True)):
+        shares = np.full(len(values), 100 / len(values))
+        axes.hist(values, edges, weights=shares, histtype="stepfilled", color=f"C{number}", alpha=0.6)
+        axes.set_title(f"{method}: mean {values.mean():,.0f}, {len(values):,} episodes", loc="left", fontsize=10)
+        axes.set_ylabel("% of episodes")
+    panels[-1].set_xlabel("episode return")
+    return figure
 
 
-def _returns(line: Line) -> list[Floats]:
-    by_seed = line.samples("return")
-    return list(by_seed.values())[:1] if line.fixed else list(by_seed.values())
-
-
-def training_curves(name: str, dataset: str, lines: Sequence[Line], unit: str) -> list[Figure]:
-    """Evaluations during training, a curve a method: mean over seeds, standard error over them or over episodes (Figure 4)."""
-    series, legend = [], []
+def training_curves(dataset: str, lines: Sequence[Line], unit: str) -> Figure | None:
+    """Draw evaluations during training, a curve a method: mean over seeds, standard error over them or over episodes (Figure 4)."""
+    figure = _figure(f"Reward weights during training: {dataset}", 5.0)
+    axes = figure.subplots()
     for number, line in enumerate(lines):
-        curves = [measured.curve for measured in line.seeds.values() if measured.curve and len(measured.curve[0])]
+        curves = [measured.curve for measured in line.seeds.values() if measured.curve is not None]
         if not curves:
             continue
-        steps = curves[0][0]
-        same = [curve for curve in curves if np.array_equal(curve[0], steps)]
-        values = np.stack([curve[1] for curve in same])
-        errors = values.std(axis=0, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan_to_num(same[0][2])
-        color = GREY if number == 0 else RUN_COLORS[number % len(RUN_COLORS)]
-        series.append(
-            Series(
-                name=line.method,
-                x=shortened(steps),
-                y=shortened(values.mean(axis=0)),
-                error=shortened(errors),
-                color=color,
-                tags=(line.method,),
-                marker=number,
-                dashed=number == 0,
-            )
-        )
-        legend.append(Entry(line.method, color, number, dashed=number == 0))
-    if not series:
-        return []
-    panel = Panel("", "training step of the student", unit, series)
-    return [Figure(f"{name}-{dataset}", f"Reward weights during training: {dataset}", [panel], legend, columns=1)]
+        by_step = pd.concat(curves).groupby("step")
+        mean = by_step.score.mean()
+        error = by_step.score.sem() if len(curves) > 1 else by_step.score_se.first()
+        style = "o-" if number else "o--"
+        axes.errorbar(mean.index, mean, error.fillna(0), fmt=style, color=f"C{number}", capsize=2, label=line.method)
+    if not axes.lines:
+        return None
+    axes.set_xlabel("training step of the student")
+    axes.set_ylabel(unit)
+    axes.grid(alpha=0.25)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def _figure(title: str, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.0, height), dpi=150, layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left")
+    return figure

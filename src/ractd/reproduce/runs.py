@@ -1,4 +1,4 @@
-"""The runs that tables are made of: each one's command, whether it is there, and what it gave.
+"""The runs that tables are read from: each one's command, whether it is there, and what it gave.
 
 Runs lie below one folder. `DATASET-sSEED` has teacher, plain student and RACTD; `-wWEIGHT` behind it a student alone, of that
 run's teacher; `-rt` a reward-aware teacher and its students; `-ddpm` a DDPM teacher.
@@ -7,8 +7,8 @@ run's teacher; `-rt` a reward-aware teacher and its students; `-ddpm` a DDPM tea
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,35 +19,49 @@ from ractd.data.scores import normalized_score, reference
 from ractd.envs.maze import maze_of
 from ractd.errors import RactdError
 from ractd.methods.ractd_resolve import resolve
-from ractd.methods.ractd_settings import Config
-from ractd.policies import Policy
 from ractd.policies.files import DESCRIPTION
-from ractd.report.contents import read_curves
-from ractd.reproduce.lines import NOT_RUN, Floats, Measured
+from ractd.reproduce.lines import NOT_RUN, Measured
+from ractd.reproduce.paper import FIGURE_4_WEIGHTS
+from ractd.results.statistics import Array
 from ractd.runs.directory import differences, read_run
-from ractd.runs.evaluation import evaluation_path, executed, policy_directory
-from ractd.runs.rows import Row, read_file, read_result, select
+from ractd.runs.evaluation import evaluation_path
+from ractd.runs.rows import Result, Row, read_file, read_result, select
 from ractd.settings import to_json
 from ractd.sweeps.trials import Trial
 from ractd.training.presets import planner_preset_of
 from ractd.training.run import Asked
 
 Preset = Literal["cpu", "paper"]
+BASE, REWARD_AWARE, DDPM = "", "-rt", "-ddpm"
+DATA = "data"
+"""Not a run: the dataset's own episodes."""
+OPTIONS: dict[str, tuple[str, ...]] = {
+    BASE: (),
+    REWARD_AWARE: ("--teacher.reward-weight", "auto"),
+    DDPM: ("--teacher.parametrization", "ddpm"),
+    **{
+        f"-w{weight:g}": ("--reward-weight", f"{weight:g}", "--only", "student", "--no-plain")
+        for weight in FIGURE_4_WEIGHTS
+    },
+}
+"""What is behind a run's name, and its own options of `ractd train`."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """A dataset and where its runs are."""
+class DatasetRuns:
+    """A dataset and the runs on it."""
 
     spec: str
     """What `ractd train` calls it."""
     dataset: OfflineDataset
-    runs: Path
-    """Folder of the run directories."""
+    folder: Path
+    """Of the run directories."""
     preset: Preset
     seeds: tuple[int, ...]
-    options: tuple[str, ...] = ()
+    options: tuple[str, ...]
     """Further options of every `ractd train`."""
+    settings_of: Callable[[Sequence[str]], Any]
+    """From the words of a training's command to its settings."""
 
     @property
     def name(self) -> str:
@@ -60,7 +74,7 @@ class Place:
         env_id = self.dataset.env_id
         return "score" if env_id is not None and reference(env_id) is not None else "return"
 
-    def score(self, returns: Any) -> Floats:
+    def score(self, returns: Any) -> Array:
         """Return episode returns in `unit`."""
         values = np.asarray(returns, np.float64)
         scores = None if self.dataset.env_id is None else normalized_score(self.dataset.env_id, values)
@@ -76,176 +90,152 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Run:
+class TableRun:
     """One run directory and the command that makes it."""
 
-    place: Place
+    of: DatasetRuns
     seed: int
-    directory: Path
-    command: tuple[str, ...]
-    needs: tuple[str, ...] = ()
+    kind: str
+    """A key of `OPTIONS`."""
+
+    @property
+    def name(self) -> str:
+        """The directory's name."""
+        return f"{self.of.name}-s{self.seed}{self.kind}"
+
+    @property
+    def directory(self) -> Path:
+        """Where it is."""
+        return self.of.folder / self.name
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The arguments of `ractd`."""
+        options = OPTIONS[self.kind]
+        if "--only" in options:
+            options = ("--teacher", str(self.of.folder / self.needs[0]), *options)
+        elif self.kind != DDPM and self.of.preset == "cpu":
+            # Ours balances itself; the paper's preset takes Table 9's where it knows the dataset.
+            options = ("--reward-weight", "auto", *options)
+        where = ("--out", str(self.directory), "--seed", str(self.seed), "--preset", self.of.preset_name())
+        return ("train", self.of.spec, *where, "--no-report", *options, *self.of.options)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the runs that it needs."""
+        return (TableRun(self.of, self.seed, BASE).name,) if "--only" in OPTIONS[self.kind] else ()
 
     def trial(self) -> Trial:
         """Return what trains it, unless it is there with these settings."""
-        return Trial(self.directory.name, self.command, lambda: self.lack() is None, self.needs)
+        return Trial(self.name, self.command, lambda: self.fault() is None, self.needs)
 
-    def settings(self) -> Config:
+    def settings(self) -> Any:
         """Return what its command trains with."""
-        return _settings(self.command, self.place.dataset)
+        return _settings(self.of.settings_of, self.command, self.of.dataset)
 
-    def plain(self) -> str:
-        """Return which policy is its plain student: where its reward weight is 0, the student, which is not trained twice."""
-        return "student" if self.settings().student.reward_weight == 0 else "plain"
-
-    def lack(self) -> str | None:
+    def fault(self) -> str | None:
         """Say why it can't be used as it is, None where it can."""
         path = self.directory / "config.json"
         if not path.exists():
             return NOT_RUN
         on_disk = read_run(self.directory)
         on_disk["fingerprint"] = on_disk.get("dataset", {}).get("fingerprint")
-        expected = {"config": to_json(self.settings()), "fingerprint": self.place.dataset.fingerprint}
+        expected = {"config": to_json(self.settings()), "fingerprint": self.of.dataset.fingerprint}
         for where, old, new in differences(path, on_disk, expected):
-            return f"{self.directory.name} is another run, with {where} {old!r} instead of {new!r}"
+            return f"{self.name} is another run, with {where} {old!r} instead of {new!r}"
         if "--only" in self.command:
             finished = (self.directory / "policy" / "student" / DESCRIPTION).exists()
         else:
             result = read_result(self.directory)
             finished = result is not None and result.complete
-        return None if finished else f"{self.directory.name} is not finished"
+        return None if finished else f"{self.name} is not finished"
 
     def check(self) -> None:
         """Raise `RactdError` where it can't be used as it is."""
-        why = self.lack()
-        if why is not None:
-            raise RactdError(why)
-
-    def measured(self, row: Row, load: dict[str, Any] | None) -> Measured:
-        """Return a row as samples; `load` is the machine's when it was timed."""
-        if row.protocol is None:
-            raise RactdError(f"{self.directory.name} has no environment to be scored in")
-        returns = np.asarray(row.returns, np.float64)
-        samples = {
-            "score": self.place.score(returns),
-            "return": returns,
-            "nfe": np.array([row.nfe], np.float64),
-            "ms": np.array([row.ms_per_action], np.float64),
-        }
-        return Measured(samples, self.directory.name, busy=bool(load and load["busy"]))
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How one seed of a line comes about."""
-
-    trials: tuple[Trial, ...]
-    """What has to be done before."""
-    read: Callable[[], Measured]
-    """Reads what they left; raises `RactdError` that says why there is nothing."""
+        fault = self.fault()
+        if fault is not None:
+            raise RactdError(fault)
 
 
 @functools.cache
-def _settings(command: tuple[str, ...], dataset: OfflineDataset) -> Config:
-    from ractd.commands.train import settings_of  # what a command's settings are, the command line knows
-
+def _settings(settings_of: Callable[[Sequence[str]], Any], command: tuple[str, ...], dataset: OfflineDataset) -> Any:
     return resolve(settings_of(command), dataset, Asked())
 
 
-def _train(place: Place, seed: int, suffix: str, *options: str, needs: tuple[str, ...] = ()) -> Run:
-    directory = place.runs / f"{place.name}-s{seed}{suffix}"
-    command = ("train", place.spec, "--out", str(directory), "--seed", str(seed), "--preset", place.preset_name())
-    return Run(place, seed, directory, (*command, "--no-report", *options, *place.options), needs)
+@dataclass(frozen=True)
+class Ours:
+    """Where our numbers of one method of a table come from: a row of a run's result, or `ractd eval` of one of its policies."""
 
+    run: str
+    """A key of `OPTIONS`, or `DATA`."""
+    variant: str = ""
+    """The row; its best checkpoint where it has one, as the paper's are, else its last."""
+    policy: str = ""
+    """What is evaluated, sampled in its own way."""
+    sampler: str = ""
+    steps: int = 0
 
-def _reward_weight(place: Place) -> tuple[str, ...]:
-    """Ours balances itself; the paper's preset takes Table 9's where it knows the dataset."""
-    return ("--reward-weight", "auto") if place.preset == "cpu" else ()
+    def trials(self, data: DatasetRuns, seed: int) -> list[Trial]:
+        """Return what has to be done before it can be read."""
+        if self.run == DATA:
+            return []
+        run = TableRun(data, seed, self.run)
+        if not self.policy:
+            return [run.trial()]
+        how = self._protocol(run)
+        env_id = data.dataset.env_id or ""
+        if ":" in env_id:  # a module, which only a command line may name
+            how["env"] = env_id
+        words = [word for option, value in how.items() for word in (f"--{option}", str(value))]
+        name = f"{run.name}-{self.policy}-{self.sampler}-{self.steps}"
+        trial = Trial(
+            name,
+            ("eval", str(run.directory), "--policy", self.policy, *words),
+            lambda: run.fault() is None and self._path(run).exists(),
+            (run.name,),
+        )
+        return [run.trial(), trial]
 
-
-def base(place: Place, seed: int) -> Run:
-    """Teacher, plain student and RACTD."""
-    return _train(place, seed, "", *_reward_weight(place))
-
-
-def weighted(place: Place, seed: int, weight: float) -> Run:
-    """A student alone with a reward weight of its own, of `base`'s teacher."""
-    teacher = base(place, seed).directory
-    student = ("--teacher", str(teacher), "--reward-weight", f"{weight:g}", "--only", "student", "--no-plain")
-    return _train(place, seed, f"-w{weight:g}", *student, needs=(teacher.name,))
-
-
-def reward_aware(place: Place, seed: int) -> Run:
-    """A reward-aware teacher with both of its students."""
-    return _train(place, seed, "-rt", *_reward_weight(place), "--teacher.reward-weight", "auto")
-
-
-def ddpm(place: Place, seed: int) -> Run:
-    """A DDPM teacher."""
-    return _train(place, seed, "-ddpm", "--teacher.parametrization", "ddpm")
-
-
-def row(run: Run, policy: str, **sampling: Any) -> Reading:
-    """Read the row of a policy in a run's result, with one candidate and its own steps where `sampling` says nothing else."""
-
-    def read() -> Measured:
+    def measured(self, data: DatasetRuns, seed: int) -> Measured:
+        """Read what was measured; raises `RactdError` that says why there is nothing."""
+        if self.run == DATA:
+            returns = data.dataset.episode_returns().astype(np.float64)
+            return Measured({"score": data.score(returns), "return": returns}, "")
+        run = TableRun(data, seed, self.run)
         run.check()
-        result = read_result(run.directory)
-        name = run.plain() if policy == "plain" else policy
-        found = [] if result is None else select(result.rows, policy=name, **{"candidates": 1, **sampling})
-        if result is None or not found:
-            how = "".join(f", {key} {value}" for key, value in sampling.items())
-            raise RactdError(f"{run.directory.name} has no row of its {name}{how}")
-        return run.measured(min(found, key=lambda row: row.nfe), result.content.get("load"))
+        result, row = self._row(run)
+        if row.protocol is None:
+            raise RactdError(f"{run.name} has no environment to be scored in")
+        returns = np.array(row.returns, np.float64)
+        samples = {"score": data.score(returns), "return": returns, "nfe": np.array([row.nfe], np.float64)}
+        last = select(result.rows, variant=row.variant, checkpoint="last")
+        if row.checkpoint == "best" and last:
+            samples["last"] = data.score(last[0].returns)
+        for name, value in (("ms", row.ms_per_action), ("processor_seconds", row.processor_seconds)):
+            if value is not None:
+                samples[name] = np.array([value], np.float64)
+        busy = bool((result.content.get("load") or {}).get("busy"))
+        return Measured(samples, run.name, row.policy, busy)
 
-    return Reading((run.trial(),), read)
+    def _row(self, run: TableRun) -> tuple[Result, Row]:
+        if self.policy:
+            if not self._path(run).exists():
+                raise RactdError(NOT_RUN)
+            result = read_file(self._path(run), run.directory)
+            return result, result.rows[0]
+        result = read_result(run.directory) or Result(run.directory, {})
+        found = select(result.rows, variant=self.variant)
+        if not found and self.variant == "plain student" and run.settings().student.reward_weight == 0:
+            found = select(result.rows, variant="RACTD")  # which is not trained twice
+        if not found:
+            raise RactdError(f"{run.name} has no row {self.variant!r}")
+        return result, next((row for row in found if row.checkpoint == "best"), found[0])
 
+    def _protocol(self, run: TableRun) -> dict[str, Any]:
+        """Return how it is evaluated: as the run's own variants, but for how it samples."""
+        e = run.settings().evaluation
+        episodes = {"episodes": e.episodes, "execute": e.execute, "seed": run.seed}
+        return {"sampler": self.sampler, "steps": self.steps, **episodes}
 
-def evaluation(run: Run, policy: str = "student", sampler: str | None = None, steps: int | None = None) -> Reading:
-    """Read what `ractd eval` measures of a policy of a run, sampled as it is said; its episodes are the run's."""
-    episodes = run.settings().evaluation.episodes
-    how: tuple[str, ...] = (*(("--sampler", sampler) if sampler else ()), *(("--steps", str(steps)) if steps else ()))
-    env_id = run.place.dataset.env_id or ""
-    if ":" in env_id:  # a module, which only a command line may name
-        how = (*how, "--env", env_id)
-    command = ("eval", str(run.directory), "--policy", policy, "--episodes", str(episodes), "--seed", str(run.seed))
-    name = "-".join([run.directory.name, policy, *filter(None, [sampler, str(steps or "")])])
-
-    def path() -> Path:
-        configured = Policy.load(policy_directory(run.directory, policy)).configured(sampler=sampler, steps=steps)
-        return evaluation_path(run.directory, policy, configured, episodes, executed(configured), run.seed)
-
-    def done() -> bool:
-        return run.lack() is None and path().exists()
-
-    def read() -> Measured:
-        run.check()
-        if not path().exists():
-            raise RactdError(NOT_RUN)
-        result = read_file(path(), run.directory)
-        return run.measured(result.rows[0], result.content.get("load"))
-
-    return Reading((run.trial(), Trial(name, (*command, *how), done, (run.directory.name,))), read)
-
-
-def with_curve(reading: Reading, run: Run, stage: str) -> Reading:
-    """Add the evaluations during a student's training to what is read of it."""
-
-    def read() -> Measured:
-        measured = reading.read()
-        steps, values, errors = _curve(run, stage)
-        late = values[steps > steps.max(initial=0) / 2]
-        samples = {"late": late, "swing": abs(late - late.mean())} if len(late) > 1 else {}
-        return replace(measured, samples=measured.samples | samples, curve=(steps, values, errors))
-
-    return Reading(reading.trials, read)
-
-
-def _curve(run: Run, stage: str) -> tuple[Floats, Floats, Floats]:
-    """Return steps, values in the place's unit, and their standard errors, [N] each."""
-    metrics = read_curves(run.directory / "metrics.jsonl", []).get(stage, {})
-    if "episode_return" not in metrics:
-        return np.zeros(0), np.zeros(0), np.zeros(0)
-    steps, returns = metrics["episode_return"].steps, metrics["episode_return"].values
-    errors = metrics["episode_return_se"].values
-    # A standard error scales as a difference of returns does.
-    return steps, run.place.score(returns), run.place.score(returns + errors) - run.place.score(returns)
+    def _path(self, run: TableRun) -> Path:
+        return evaluation_path(run.directory, self.policy, **self._protocol(run))

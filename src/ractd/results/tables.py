@@ -1,9 +1,7 @@
-"""Results as tables: in the terminal, as Markdown, as CSV."""
+"""Results as tables: in the terminal and as Markdown."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -16,25 +14,40 @@ from ractd.runs.latency import busy_sentence
 from ractd.runs.rows import Result, Row
 
 
-def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return cells as a Markdown table, the first column to the left and the others, which are numbers, to the right."""
-    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
-    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+def markdown_table(columns: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return cells as a Markdown table, columns of numbers to the right."""
+    headings, cells = list(columns), [tuple(row) for row in rows]
+    rule = ["---:" if right else "---" for right in _numeric(headings, cells)]
+    lines = (" | ".join(cell.replace("|", "\\|") for cell in line) for line in (headings, rule, *cells))
+    return "".join(f"| {line} |\n" for line in lines)
 
 
-def csv_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return values as CSV; None is an empty cell."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
-    return text.getvalue()
+def terminal_table(columns: Iterable[str], rows: Iterable[Sequence[str]], **settings: Any) -> Table:
+    """Return cells as a table for people, columns of numbers to the right; `settings` are rich's."""
+    headings, cells = list(columns), [tuple(row) for row in rows]
+    table = Table(title_justify="left", caption_justify="left", **settings)
+    for heading, right in zip(headings, _numeric(headings, cells), strict=True):
+        table.add_column(escape(heading), justify="right" if right else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*map(escape, row))
+    return table
+
+
+def _numeric(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[bool]:
+    """Return which columns, after the first, begin with a number where they begin with something."""
+    firsts = [
+        next((row[index] for row in rows if row[index] not in ("", "-", "not run")), "")
+        for index in range(len(headings))
+    ]
+    return [index > 0 and first.lstrip("+-")[:1].isdigit() for index, first in enumerate(firsts)]
 
 
 def with_error(mean: float | None, error: float | None, digits: int = 1) -> str:
-    """Return mean ± standard error, the mean alone where there is no error, and nothing where there is no mean."""
-    if mean is None:
+    """Return mean ± standard error, the mean alone where there is no error (None or NaN), and nothing where there is no mean."""
+    if mean is None or math.isnan(mean):
         return ""
     # z: what rounds to zero is not shown as -0.
-    return f"{mean:z,.{digits}f}" + ("" if error is None else f" ± {error:,.{digits}f}")
+    return f"{mean:z,.{digits}f}" + ("" if error is None or math.isnan(error) else f" ± {error:,.{digits}f}")
 
 
 def result_table(result: Result) -> Table:

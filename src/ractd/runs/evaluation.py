@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ractd.data.environment import EnvironmentSettings, settings_for
+from ractd.data.environment import settings_for
 from ractd.envs.environments import Environment, environments_of
 from ractd.envs.probe import probe
 from ractd.envs.vector import MakeVector
@@ -84,7 +84,22 @@ def evaluate_policy(
     if "student" in times:
         content["student_ms_per_action"] = times["student"]["ms_per_action"]
     result = Result(directory, content, (replace(row, **times["measured"]),))
-    result.write(evaluation_path(directory, name, policy, episodes, execute, seed, env_id, settings))
+    known = policy.environment
+    elsewhere = "" if known and env_id == known.env_id else f"-{env_id.replace('/', '-').replace(':', '-')}"
+    if settings != (known and known.env_settings) and settings.max_episode_steps is not None:
+        elsewhere += f"-l{settings.max_episode_steps}"
+    path = evaluation_path(
+        directory,
+        name,
+        sampler=policy.sampling.sampler,
+        steps=policy.sampling.steps,
+        candidates=policy.sampling.candidates,
+        episodes=episodes,
+        execute=execute,
+        seed=seed,
+        elsewhere=elsewhere,
+    )
+    result.write(path)
     return result
 
 
@@ -101,23 +116,20 @@ def executed(policy: Policy) -> int:
 def evaluation_path(
     directory: Path,
     name: str,
-    policy: Policy,
+    *,
+    sampler: str,
+    steps: int,
+    candidates: int = 1,
     episodes: int,
     execute: int,
     seed: int,
-    env_id: str | None = None,
-    settings: EnvironmentSettings | None = None,
+    elsewhere: str = "",
 ) -> Path:
-    """Return where a run keeps what `evaluate_policy` measured of one of its policies, configured as it is.
+    """Return where a run keeps what `evaluate_policy` measured of one of its policies.
 
-    `env_id` and `settings` are where it was measured, by default the policy's own environment.
+    `elsewhere` says in what the environment is not the policy's own.
     """
-    sampling, own = policy.sampling, policy.environment
-    key = f"{name}-e{episodes}-x{execute}-n{sampling.candidates}-{sampling.sampler}-k{sampling.steps}-s{seed}"
-    if env_id not in (None, own and own.env_id):
-        key += f"-{str(env_id).replace('/', '-').replace(':', '-')}"
-    if settings is not None and settings != (own and own.env_settings) and settings.max_episode_steps is not None:
-        key += f"-l{settings.max_episode_steps}"
+    key = f"{name}-e{episodes}-x{execute}-n{candidates}-{sampler}-k{steps}-s{seed}{elsewhere}"
     return directory / "evaluations" / f"{key}.json"
 
 

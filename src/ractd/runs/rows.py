@@ -184,13 +184,10 @@ def labels(rows: Sequence[Row]) -> list[str]:
 def frame(rows: Sequence[Row]) -> pd.DataFrame:
     """Return rows as a table of pandas: a column for each of a row's, the protocol's and the derived values.
 
-    `returns`, `lengths` and `terminated` hold a tuple a row: `frame(rows).explode("returns")` has a line an episode. Raises
-    `RactdError` where pandas is not installed.
+    `returns`, `lengths` and `terminated` hold a tuple a row: `frame(rows).explode("returns")` has a line an episode.
     """
-    try:
-        import pandas
-    except ModuleNotFoundError:
-        raise RactdError('a table of rows needs pandas: pip install "ractd[sweeps]"') from None
+    import pandas
+
     lines = []
     for row in rows:
         line = row.to_json()

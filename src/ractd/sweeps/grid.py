@@ -13,25 +13,25 @@ from ractd.sweeps.trials import Trial
 
 Setting = tuple[tuple[str, str], ...]
 """An option and its value, for each option that is varied."""
-OWN = {"seed": "use --seeds", "out": "use the sweep's own", "only": "a run without all stages has no score"}
+NOT_VARIED = {"seed": "use --seeds", "out": "use the sweep's own", "only": "a run without all stages has no score"}
 """Options of 'ractd train' that a sweep doesn't take, and why."""
 
 
 @dataclass(frozen=True)
-class Run:
+class SweepRun:
     """One training of a sweep."""
 
     dataset: str
     """As the user names it."""
-    task: str
-    """Short name of the dataset."""
+    dataset_name: str
+    """Its short name."""
     setting: Setting
     seed: int
 
     @property
     def name(self) -> str:
         """Name of the trial, and of its run directory."""
-        parts = [self.task, *(f"{option}={value}" for option, value in self.setting), f"s{self.seed}"]
+        parts = [self.dataset_name, *(f"{option}={value}" for option, value in self.setting), f"s{self.seed}"]
         return "-".join(re.sub(r"[^\w.+=-]+", "_", part) for part in parts)
 
     def options(self, train_options: Sequence[str]) -> tuple[str, ...]:
@@ -47,7 +47,7 @@ def label(setting: Setting) -> str:
 
 def runs_of(
     datasets: Sequence[str], vary: Sequence[Sequence[str]], seeds: int, train_options: Sequence[str]
-) -> list[Run]:
+) -> list[SweepRun]:
     """Return every combination, seeds last; raises `RactdError` for one that makes no sense."""
     if not datasets:
         raise RactdError("a sweep needs a dataset; 'ractd data list' shows those that can be named")
@@ -68,27 +68,29 @@ def runs_of(
             _check_option(f"{word} after '--'", option)
             if option in options:
                 raise RactdError(f"{word} after '--': this option is varied")
-    tasks = [_task(dataset) for dataset in datasets]
-    for task in tasks:
-        if tasks.count(task) > 1:
-            raise RactdError(f"two of the datasets are called {task!r}; name each once, or rename one of the files")
+    short = [_short_name(dataset) for dataset in datasets]
+    if name := _repeated(short):
+        raise RactdError(f"two of the datasets are called {name!r}; name each once, or rename one of the files")
     settings = list(
         itertools.product(*([(option, v) for v in words[1:]] for option, words in zip(options, vary, strict=True)))
     )
     runs = [
-        Run(dataset, task, setting, seed)
-        for dataset, task in zip(datasets, tasks, strict=True)
+        SweepRun(dataset, name, setting, seed)
+        for dataset, name in zip(datasets, short, strict=True)
         for setting in settings
         for seed in range(seeds)
     ]
-    names = [run.name for run in runs]
-    for name in names:
-        if names.count(name) > 1:
-            raise RactdError(f"two runs would be called {name!r}; use values that differ in letters and digits")
+    if name := _repeated([run.name for run in runs]):
+        raise RactdError(f"two runs would be called {name!r}; use values that differ in letters and digits")
     return runs
 
 
-def trial(run: Run, out: Path, train_options: Sequence[str]) -> Trial:
+def _repeated(names: Sequence[str]) -> str | None:
+    """Return the first name that stands there twice."""
+    return next((name for index, name in enumerate(names) if name in names[:index]), None)
+
+
+def trial(run: SweepRun, out: Path, train_options: Sequence[str]) -> Trial:
     """Return a run as a trial that is done when its result is complete."""
     from ractd.runs.rows import read_result
 
@@ -101,7 +103,7 @@ def trial(run: Run, out: Path, train_options: Sequence[str]) -> Trial:
     return Trial(run.name, (*run.options(train_options), "--out", str(directory)), done)
 
 
-def claim(trials: Sequence[Trial], out: Path) -> None:
+def note_commands(trials: Sequence[Trial], out: Path) -> None:
     """Note in `out/commands.json` which command makes which run, so that no run of other settings passes for a finished one.
 
     Raises `RactdError` for a run that was begun with another command.
@@ -146,10 +148,10 @@ def _options(command: list[str]) -> dict[str, str]:
 
 
 def _check_option(where: str, option: str) -> None:
-    if option in OWN:
-        raise RactdError(f"{where}: not for a sweep; {OWN[option]}")
+    if option in NOT_VARIED:
+        raise RactdError(f"{where}: not for a sweep; {NOT_VARIED[option]}")
 
 
-def _task(dataset: str) -> str:
+def _short_name(dataset: str) -> str:
     path = Path(dataset)
     return path.stem if path.suffix in (".hdf5", ".h5", ".npz") else dataset.replace("/", "-")

@@ -1,162 +1,188 @@
-"""What a sweep found: one table as Markdown, CSV and JSON, and performance profiles."""
+"""What a sweep found: tables as Markdown, CSV and JSON, and performance profiles."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from rich.table import Table
 
 from ractd.files import replacing, write_json
-from ractd.runs.rows import Row, labels, read_result
-from ractd.sweeps.grid import Run, label
-from ractd.sweeps.statistics import FEWEST_SEEDS, Array, installed, interquartile_mean, intervals, performance_profile
+from ractd.results.statistics import FEWEST_SEEDS, installed, interquartile_means, performance_profiles, t_interval
+from ractd.results.tables import markdown_table, terminal_table, with_error
+from ractd.runs.rows import frame, read_result
+from ractd.sweeps.grid import SweepRun, label
 
-FORMAT_VERSION = 1
-UNITS = {"score": "mean_score", "return": "mean_return", "estimated return": "estimated_return"}
-"""What runs are compared by: the first that all of them have. Only scores mean the same on several datasets."""
+FORMAT_VERSION = 2
+UNITS = {
+    "score": ("mean_score", "D4RL-normalised scores"),
+    "return": ("mean_return", "Returns"),
+    "estimated return": ("estimated_return", "The critic's estimates of the discounted return-to-go"),
+    "distance to data": ("distance_to_data", "Distances of actions to the data's"),
+}
+"""What runs are compared by, the first that all rows have: a row's column, and what it is.
+
+Only scores mean the same on several datasets."""
+LINE = ["policy", "setting", "checkpoint"]
+INTERVALS = {"iqm": "IQM [95% bootstrap interval]", "difference": "difference to the first [95% t interval]"}
+"""Columns of the lines that have an interval, and their headings."""
 THRESHOLDS = 101
 
 
 @dataclass(frozen=True)
-class Line:
-    """One setting under one policy."""
-
-    setting: str
-    values: dict[str, dict[int, float]]
-    """Of each dataset and seed that has one."""
-    iqm: float | None = None
-    """Interquartile mean of `scores`; None where there are none, or datasets can't be compared."""
-    interval: tuple[float, float] | None = None
-    """95%, of the interquartile mean; None for fewer than `FEWEST_SEEDS` seeds."""
-
-    @property
-    def seeds(self) -> list[int]:
-        """Seeds that every dataset has: statistics are of those."""
-        return sorted(set.intersection(*(set(of_task) for of_task in self.values.values())))
-
-    @property
-    def scores(self) -> Array:
-        """Values `[seeds, datasets]`."""
-        return np.array([[of_task[seed] for of_task in self.values.values()] for seed in self.seeds], dtype=np.float64)
-
-
-@dataclass(frozen=True)
 class Summary:
-    """The tables of a sweep, one a policy."""
+    """The tables of a sweep."""
 
     unit: str
-    tasks: list[str]
-    policies: dict[str, list[Line]]
+    """A key of `UNITS`."""
+    datasets: list[str]
+    values: pd.DataFrame
+    """A line a row of a result: policy, setting, checkpoint, dataset, seed, value in `unit`, processor_seconds."""
+    lines: pd.DataFrame
+    """A line a policy, setting and checkpoint.
+
+    `DATASET` and `DATASET_se` are the mean over seeds and its standard error, `processor_seconds` the mean of the trainings. Over
+    `seeds`, those that every dataset has: `iqm`, the interquartile mean, and `difference`, that of the mean to the policy's first
+    setting, each with an interval (`iqm_low`, `iqm_high`, ...).
+    """
     profiles: dict[str, Any] | None
-    """Of the main policy; None where datasets can't be compared."""
+    """Of the policy that the sweep is about; None where datasets can't be compared."""
 
     @property
     def main(self) -> str:
-        """The policy that a sweep is about: the first row of its results."""
-        return next(iter(self.policies))
+        """The policy that the sweep is about: what stands first in the runs' results."""
+        return str(self.lines.policy.iloc[0])
 
 
-def summarize(runs: Sequence[Run], out: Path) -> Summary | None:
+def summarize(runs: Sequence[SweepRun], out: Path) -> Summary | None:
     """Compare the finished runs of a sweep; None where there is none."""
-    rows: dict[Run, dict[str, Row]] = {}
+    found = []
     for run in runs:
         result = read_result(out / run.name)
         if result is not None and result.complete:
-            rows[run] = dict(zip(labels(result.rows), result.rows, strict=True))
-    if not rows:
+            found += [(run, row, row.variant == result.rows[0].variant) for row in result.rows]
+    if not found:
         return None
-    found = [row for each in rows.values() for row in each.values()]
-    unit = next(unit for unit, column in UNITS.items() if all(getattr(row, column) is not None for row in found))
-    tasks = list(dict.fromkeys(run.task for run in runs))
-    comparable = installed() and (unit == "score" or len(tasks) == 1)
-    policies = {}
-    for policy in dict.fromkeys(name for each in rows.values() for name in each):
-        values = {run: getattr(each[policy], UNITS[unit]) for run, each in rows.items() if policy in each}
-        if values:
-            lines = _lines(runs, values, tasks)
-            policies[policy] = _with_statistics(lines) if comparable else lines
-    summary = Summary(unit, tasks, policies, None)
-    return replace(summary, profiles=_profiles(policies[summary.main])) if comparable else summary
+    columns = {column for column, _ in UNITS.values()}
+    rows = frame([row for _, row, _ in found]).assign(
+        dataset=[run.dataset_name for run, _, _ in found],
+        setting=[label(run.setting) for run, _, _ in found],
+        seed=[run.seed for run, _, _ in found],
+    )
+    rows = rows.reindex(columns=[*rows.columns, *columns.difference(rows.columns)])
+    if rows.method.nunique() > 1:  # each method's main policy in one table
+        rows["setting"] = rows.method + ", " + rows.setting
+        rows["policy"] = (rows.method + ": " + rows.variant).mask([main for _, _, main in found], "each method's own")
+    else:
+        rows["policy"] = rows.variant
+    unit = next(unit for unit, (column, _) in UNITS.items() if rows[column].notna().all())
+    values = rows.assign(value=rows[UNITS[unit][0]].astype(float))
+    values = values[[*LINE, "dataset", "seed", "value", "processor_seconds"]]
+    datasets = list(dict.fromkeys(run.dataset_name for run in runs))
+    comparable = installed() and (unit == "score" or len(datasets) == 1)
+    lines, scores = _lines(values, datasets)
+    if comparable:
+        lines = lines.join(_statistics(scores))
+    profiles = _profiles(scores) if comparable else None
+    return Summary(unit, datasets, values, lines.reset_index(), profiles)
 
 
-def _lines(runs: Sequence[Run], values: dict[Run, Any], tasks: list[str]) -> list[Line]:
-    return [
-        Line(
-            label(setting),
-            {
-                task: {run.seed: value for run, value in values.items() if (run.setting, run.task) == (setting, task)}
-                for task in tasks
-            },
-        )
-        for setting in dict.fromkeys(run.setting for run in runs)
-    ]
+Scores = dict[tuple[str, str, str], pd.DataFrame]
+"""By policy, setting and checkpoint [seeds, datasets], of the seeds that every dataset has."""
 
 
-def _with_statistics(lines: list[Line]) -> list[Line]:
-    bounds = intervals({line.setting: line.scores for line in lines if len(line.seeds) >= FEWEST_SEEDS})
-    return [
-        replace(line, iqm=interquartile_mean(line.scores), interval=bounds.get(line.setting)) if line.seeds else line
-        for line in lines
-    ]
+def _lines(values: pd.DataFrame, datasets: list[str]) -> tuple[pd.DataFrame, Scores]:
+    records, scores = {}, {}
+    for key, group in values.groupby(LINE, sort=False):
+        wide = group.pivot(index="seed", columns="dataset", values="value").reindex(columns=datasets)
+        scores[key] = wide.dropna()
+        errors = wide.sem().add_suffix("_se")
+        counts = {"seeds": len(scores[key]), "processor_seconds": group.processor_seconds.astype(float).mean()}
+        records[key] = {**wide.mean(), **errors, **counts}
+    index = pd.MultiIndex.from_tuples(records, names=LINE)
+    return pd.DataFrame(list(records.values()), index=index), scores
 
 
-def _profiles(lines: list[Line]) -> dict[str, Any] | None:
-    scores = {line.setting: line.scores for line in lines if line.seeds}
-    if not scores:
-        return None
-    everything = np.concatenate([values.ravel() for values in scores.values()])
-    thresholds: Array = np.linspace(min(0.0, everything.min()), everything.max(), THRESHOLDS)
-    named = {
-        name: {"share": share.tolist(), "low": low.tolist(), "high": high.tolist()}
-        for name, (share, low, high) in performance_profile(scores, thresholds).items()
+def _statistics(scores: Scores) -> pd.DataFrame:
+    """Return interquartile means, and paired differences of means to the first setting of the same policy and checkpoint."""
+    means = interquartile_means({key: values.to_numpy() for key, values in scores.items() if len(values)})
+    table = pd.DataFrame(means, index=["iqm", "iqm_low", "iqm_high"]).T.rename_axis(index=LINE)
+    first: dict[tuple[str, str], pd.DataFrame] = {}
+    for (policy, setting, checkpoint), values in scores.items():
+        reference = first.setdefault((policy, checkpoint), values)
+        difference = (values - reference).mean(axis=1).dropna()
+        if reference is not values and len(difference) >= FEWEST_SEEDS:
+            bounds = t_interval(difference.to_numpy())
+            columns = ["difference", "difference_low", "difference_high"]
+            table.loc[(policy, setting, checkpoint), columns] = [difference.mean(), *bounds]
+    return table
+
+
+def _profiles(scores: Scores) -> dict[str, Any] | None:
+    main = next(iter(scores))[0]
+    several = len({checkpoint for policy, _, checkpoint in scores if policy == main}) > 1
+    arrays = {
+        f"{setting}, {checkpoint}" if several else setting: values.to_numpy()
+        for (policy, setting, checkpoint), values in scores.items()
+        if policy == main and len(values)
     }
-    return {"thresholds": thresholds.tolist(), "settings": named}
+    if not arrays:
+        return None
+    everything = np.concatenate([values.ravel() for values in arrays.values()])
+    thresholds = np.linspace(min(0.0, everything.min()), everything.max(), THRESHOLDS)
+    return {"thresholds": thresholds.tolist(), "settings": performance_profiles(arrays, thresholds)}
 
 
-def _cells(line: Line) -> list[str]:
-    cells = [line.setting]
-    for of_task in line.values.values():
-        values = list(of_task.values())
-        spread = f" ± {np.std(values, ddof=1) / np.sqrt(len(values)):.1f}" if len(values) > 1 else ""
-        cells.append(f"{np.mean(values):.1f}{spread}" if values else "-")
-    interval = f" [{line.interval[0]:.1f}, {line.interval[1]:.1f}]" if line.interval else ""
-    return [*cells, f"{line.iqm:.1f}{interval}" if line.iqm is not None else "-", str(len(line.seeds))]
+def _cells(summary: Summary, policy: str) -> pd.DataFrame:
+    """Return a policy's table as text: a line a setting, checkpoints side by side."""
+    lines = summary.lines[summary.lines.policy == policy]
+    texts = {
+        name: lines.apply(lambda line, name=name: with_error(line[name], line[f"{name}_se"]), axis=1)
+        for name in summary.datasets
+    }
+    for name, heading in INTERVALS.items():
+        if name in lines:
+            texts[heading] = lines.apply(_interval, axis=1, args=(name,))
+    cells = pd.DataFrame({"setting": lines.setting.unique()}).set_index("setting")
+    checkpoints = lines.checkpoint.unique()
+    for heading, text in texts.items():
+        for checkpoint in checkpoints:
+            here = lines.checkpoint == checkpoint
+            cells[f"{heading}, {checkpoint}" if len(checkpoints) > 1 else heading] = text[here].set_axis(
+                lines.setting[here]
+            )
+    whole = lines.drop_duplicates("setting").set_index("setting")
+    cells["seeds"] = whole.seeds.astype(str)
+    if whole.processor_seconds.notna().any():
+        cells["processor s"] = whole.processor_seconds.map("{:,.0f}".format, na_action="ignore")
+    return cells.fillna("").replace("", "-").reset_index()
 
 
-def _columns(summary: Summary) -> list[str]:
-    return ["setting", *summary.tasks, "IQM [95% bootstrap interval]", "seeds"]
+def _interval(line: Any, name: str) -> str:
+    middle, low, high = line[[name, f"{name}_low", f"{name}_high"]]
+    bounds = "" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]"
+    return "" if np.isnan(middle) else f"{middle:.1f}{bounds}"
 
 
 def _caption(summary: Summary) -> str:
-    unit = {
-        "score": "D4RL-normalised scores",
-        "return": "returns",
-        "estimated return": "the return model's estimates of the discounted return-to-go",
-    }[summary.unit]
     if not installed():
         lacking = '; interquartile means need rliable: pip install "ractd[sweeps]"'
-    elif summary.unit != "score" and len(summary.tasks) > 1:
+    elif summary.unit != "score" and len(summary.datasets) > 1:
         lacking = "; datasets of different scales have no common mean"
     else:
         lacking = ""
     statistics = "mean ± standard error over seeds, and the interquartile mean (IQM) over all runs"
-    return f"{unit[0].upper()}{unit[1:]}: {statistics}{lacking}."
+    return f"{UNITS[summary.unit][1]}: {statistics}{lacking}."
 
 
 def main_table(summary: Summary) -> Table:
     """Return the main policy's table for people."""
-    table = Table(title=summary.main, title_justify="left", caption=_caption(summary), caption_justify="left")
-    for index, column in enumerate(_columns(summary)):
-        table.add_column(column.replace("[", "\\["), justify="right" if index else "left")
-    for line in summary.policies[summary.main]:
-        table.add_row(*(cell.replace("[", "\\[") for cell in _cells(line)))
-    return table
+    cells = _cells(summary, summary.main)
+    return terminal_table(cells.columns, cells.itertuples(index=False), title=summary.main, caption=_caption(summary))
 
 
 def write_summary(summary: Summary, out: Path, missing: Sequence[str]) -> list[Path]:
@@ -168,13 +194,14 @@ def write_summary(summary: Summary, out: Path, missing: Sequence[str]) -> list[P
     with replacing(paths[0]) as partial:
         partial.write_text(_markdown(summary, missing))
     with replacing(paths[1]) as partial:
-        partial.write_text(_csv(summary))
+        summary.lines.assign(unit=summary.unit).to_csv(partial, index=False)
     content = {
         "format": "ractd-sweep",
         "format_version": FORMAT_VERSION,
         "unit": summary.unit,
-        "datasets": summary.tasks,
-        "policies": {name: [asdict(line) for line in lines] for name, lines in summary.policies.items()},
+        "datasets": summary.datasets,
+        "values": _records(summary.values),
+        "lines": _records(summary.lines),
         "profiles": summary.profiles,
         "missing": list(missing),
     }
@@ -184,31 +211,19 @@ def write_summary(summary: Summary, out: Path, missing: Sequence[str]) -> list[P
     return paths
 
 
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a frame's lines as JSON types, without what is not known."""
+    return [{name: value for name, value in line.items() if pd.notna(value)} for line in frame.to_dict("records")]
+
+
 def _markdown(summary: Summary, missing: Sequence[str]) -> str:
-    columns = _columns(summary)
     parts = ["# Sweep\n", _caption(summary) + "\n"]
-    for name in sorted(summary.policies, key=lambda name: name != summary.main):
-        parts.append(f"## {name}\n")
-        header = [f"| {' | '.join(columns)} |", "| --- |" + " ---: |" * (len(columns) - 1)]
-        parts.append(
-            "\n".join([*header, *(f"| {' | '.join(_cells(line))} |" for line in summary.policies[name])]) + "\n"
-        )
+    for policy in summary.lines.policy.unique():
+        cells = _cells(summary, policy)
+        parts += [f"## {policy}\n", markdown_table(cells.columns, cells.itertuples(index=False))]
     if missing:
         parts.append("## Missing\n\n" + "\n".join(f"- {sentence}" for sentence in missing) + "\n")
     return "\n".join(parts)
-
-
-def _csv(summary: Summary) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["policy", "setting", "unit", *summary.tasks, "iqm", "low", "high", "seeds"])
-    for policy, lines in summary.policies.items():
-        for line in lines:
-            means = [float(np.mean(list(of_task.values()))) if of_task else "" for of_task in line.values.values()]
-            low, high = line.interval or ("", "")
-            iqm = "" if line.iqm is None else line.iqm
-            writer.writerow([policy, line.setting, summary.unit, *means, iqm, low, high, len(line.seeds)])
-    return text.getvalue()
 
 
 def _draw(summary: Summary, path: Path) -> bool:
@@ -222,12 +237,9 @@ def _draw(summary: Summary, path: Path) -> bool:
     for name, profile in profiles["settings"].items():
         axes.plot(profiles["thresholds"], profile["share"], label=name)
         axes.fill_between(profiles["thresholds"], profile["low"], profile["high"], alpha=0.2)
-    axes.set_xlabel(summary.unit)
-    axes.set_ylabel("share of runs above")
-    axes.set_ylim(-0.02, 1.02)
+    axes.set(xlabel=summary.unit, ylabel="share of runs above", ylim=(-0.02, 1.02))
     axes.set_title(f"Performance profiles of {summary.main}; bands: 95%", loc="left")
     axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     with replacing(path) as partial:
         figure.savefig(partial, dpi=100, format="png")
