@@ -29,7 +29,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from ractd.critics import Critic, critic_class
+from ractd.critics import critic_class
 from ractd.data import OfflineDataset
 from ractd.methods.ractd import METHOD, StudentObjective, TeacherObjective, network_of
 from ractd.methods.ractd_resolve import resolve
@@ -160,7 +160,7 @@ def contenders(config: Config, data: OfflineDataset, accelerator: Accelerator) -
     student = network_of(run, "student", config.student_network, jumps=True).to(device)
     copy_matching(teacher, student)
     average = averaged_copy(student)
-    frozen_teacher, frozen_critic = averaged_copy(teacher), cast(Critic, averaged_copy(critic.to(device)))
+    frozen_teacher, frozen_critic = averaged_copy(teacher), averaged_copy(critic.to(device))
     objectives: dict[str, tuple[nn.Module, nn.Module, Optimization]] = {
         "return": (critic_objective, averaged_copy(critic), config.return_model.optimization),
         "teacher": (

@@ -31,7 +31,7 @@ def batch() -> Batch:
     torch.manual_seed(0)
     ended = torch.rand(B) < 0.3
     action = torch.rand(B, A) * 2 - 1
-    return Batch(torch.randn(B, K), action, torch.randn(B), GAMMA * ~ended, torch.randn(B, K), torch.randn(B, A))
+    return Batch(torch.randn(B, K), action, torch.randn(B), GAMMA * ~ended, torch.randn(B, K))
 
 
 def tensordict(batch: Batch) -> TensorDict:
@@ -170,8 +170,8 @@ def test_the_critic_of_td3_bc(batch: Batch) -> None:
     torch.manual_seed(3)
     wanted = reference.qvalue_loss(tensordict(batch))[0]
     torch.manual_seed(3)
-    noisy = batch._replace(noise=torch.randn_like(batch.action))
-    loss = td3_bc.critic_loss(critic, target, actor, noisy, 0.2, 0.3)["loss"]
+    noise = 0.2 * torch.randn_like(batch.action)
+    loss = td3_bc.critic_loss(critic, target, actor, batch, noise, 0.3)["loss"]
     torch.testing.assert_close(loss, wanted)
     same_critic_gradient(loss, critic, wanted, reference.qvalue_network_params)
 

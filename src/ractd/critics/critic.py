@@ -19,6 +19,7 @@ from ractd.sequences import Sequence
 CRITICS = {
     "return-to-go": "ractd.critics.return_to_go:ReturnToGo",
     "goal": "ractd.critics.goal:GoalReward",
+    "q": "ractd.critics.q:QFunction",
 }
 """Every kind of critic: its name, and where its class is."""
 

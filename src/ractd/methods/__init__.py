@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 
 METHODS = {
     "ractd": "ractd.methods.ractd:METHOD",
+    "bc": "ractd.methods.bc:METHOD",
+    "td3_bc": "ractd.methods.td3_bc:METHOD",
+    "iql": "ractd.methods.iql:METHOD",
 }
 """Every method: its name, and where it is described."""
 
-Need = Literal["rewards", "next observations"]
+Need = Literal["rewards"]
 """What a method may need of the data."""
 
 
@@ -54,7 +57,7 @@ class Method:
     """Train the stages of a run, each from its checkpoint, and save their policies."""
     variants: Callable[[Any], tuple[Variant, ...]]
     """The rows of a result, for settings: the one that it is about first."""
-    resolve: Callable[[Any, OfflineDataset, Asked], Any]
+    resolve: Callable[[Any, OfflineDataset, Asked], Any] = lambda config, data, asked: config
     """Fill in what the settings leave to the data; raises `RactdError` for data and settings that don't go together."""
     sequence: Callable[[Any], str] = lambda config: "actions"
     """The kind of sequence that it makes, for settings."""
@@ -67,6 +70,11 @@ class Method:
     """Stages that can be trained alone."""
     reuses_teacher: bool = False
     """Whether it takes a teacher of another run."""
+
+
+def best_and_last(label: str, name: str) -> tuple[Variant, ...]:
+    """Return the rows of a method of one stage and one policy, both called `name`: as `train_policy` saves its checkpoints."""
+    return Variant(label, name, stages=(name,)), Variant(label, f"{name}-last", stages=(name,))
 
 
 def method_named(name: str) -> Method:

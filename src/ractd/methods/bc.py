@@ -1,11 +1,38 @@
-"""Behaviour cloning: a network that does what the data did, of all episodes or of the best."""
+"""Behaviour cloning: a network that does what the data did, in all episodes or in the best."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Annotated, Any
+
+import torch
+from msgspec import Meta
 from torch import Tensor
 
-from ractd.networks.actor import DeterministicActor, GaussianActor
-from ractd.training.loop import Terms
+from ractd.data import OfflineDataset
+from ractd.data.shares import best_episodes
+from ractd.errors import RactdError
+from ractd.methods import Method, Variant, best_and_last
+from ractd.networks.actor import Actor, DeterministicActor, GaussianActor
+from ractd.policies import Sampling
+from ractd.settings import Optimization, Settings
+from ractd.training.loop import Follower, Terms, Update, averaged_copy
+from ractd.training.run import Asked, Run
+from ractd.training.selection import train_policy
+
+
+@dataclass(frozen=True)
+class Config(Settings):
+    """One run of behaviour cloning."""
+
+    share: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    """Share of the *transitions* that is cloned: the episodes of the highest returns first, until they hold as much."""
+    network: Actor = field(default_factory=Actor)
+    """What acts."""
+    optimization: Optimization = field(default_factory=lambda: Optimization(steps=20_000, learning_rate=1e-3))
+    """How it is trained; its moving average is the policy."""
 
 
 def squared_error(actor: DeterministicActor, condition: Tensor, x: Tensor) -> Terms:
@@ -20,5 +47,54 @@ def negative_log_likelihood(actor: GaussianActor, condition: Tensor, x: Tensor) 
     return {"loss": loss, "std": actor.log_std.detach().exp().mean()}
 
 
-LOSSES = {"deterministic": squared_error, "gaussian": negative_log_likelihood}
+LOSSES: dict[str, Callable[[Any, Tensor, Tensor], Terms]] = {
+    "deterministic": squared_error,
+    "gaussian": negative_log_likelihood,
+}
 """The loss of each head."""
+
+
+def train(run: Run) -> None:
+    """Clone the best episodes, and save the policy."""
+    config: Config = run.config
+    best = best_episodes(run.dataset, config.share)
+    rows = torch.from_numpy(best.rows)
+    run.log.say(f"cloning {best.sentence}")
+    run.seed_weights("bc")
+    actor = config.network.build(run.sequence.shape, run.sequence.condition_dim)
+    average = averaged_copy(actor)
+    loss, samples, optimization = LOSSES[config.network.head], run.samples, config.optimization
+    stage = run.stage_of(
+        "bc",
+        [Update("network", actor, lambda batch: loss(actor, *batch), optimization)],
+        [Follower("average", actor, average, optimization.ema, grows=True)],
+        lambda generator: samples.draw(optimization.batch_size, generator, rows),
+        samples.gather,
+    )
+    policy = partial(run.policy, average, config.network, Sampling("direct", "mean"), None)
+    train_policy(run, "bc", stage, average, policy)
+
+
+def resolve(config: Config, data: OfflineDataset, asked: Asked) -> Config:
+    """Refuse a share where no episode is better than another."""
+    if config.share < 1 and not data.has_rewards:
+        raise RactdError(f"--share is {config.share}, expected 1: {data.name!r} has no rewards, so no episode is best")
+    return config
+
+
+def variants(config: Config) -> tuple[Variant, ...]:
+    """Return the rows of a result."""
+    return best_and_last("BC" if config.share == 1 else f"BC, best {config.share:.0%}", "bc")
+
+
+METHOD = Method(
+    name="bc",
+    summary="behaviour cloning: does what the data did, in all episodes or in the best",
+    source="ALVINN: An Autonomous Land Vehicle in a Neural Network (Pomerleau, 1988)",
+    presets={"cpu": Config(), "best-tenth": Config(share=0.1)},
+    train=train,
+    variants=variants,
+    resolve=resolve,
+    networks=lambda config: (config.network,),
+    termination_penalty=lambda config: 0.0,
+)

@@ -2,23 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Annotated
 
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 
+from ractd.critics.q import QFunction, QPart
+from ractd.methods import Method, best_and_last
+from ractd.networks.actor import Actor
 from ractd.networks.ensemble import Ensemble
-from ractd.training.loop import Terms
-from ractd.training.transitions import Batch
+from ractd.policies import Sampling
+from ractd.settings import Count, NotNegative, Optimization, Settings
+from ractd.training.loop import Draws, Follower, Terms, Update, averaged_copy
+from ractd.training.run import Run
+from ractd.training.selection import train_policy
+from ractd.training.transitions import Batch, TransitionSamples
+
+
+@dataclass(frozen=True)
+class Config(Settings):
+    """One run of TD3+BC; the defaults are the paper's, but for fewer steps with a falling learning rate."""
+
+    horizon: Count = 1
+    """Actions predicted at once: one."""
+    alpha: NotNegative = 2.5
+    """How much Q counts beside the data's actions."""
+    gamma: Annotated[float, Meta(ge=0, le=1)] = 0.99
+    """Discount."""
+    n_step: Count = 1
+    """Steps whose rewards are summed before a value is taken; the paper's is 1."""
+    tau: Annotated[float, Meta(gt=0, le=1)] = 0.005
+    """How far the target networks move towards the trained ones at a time."""
+    policy_noise: NotNegative = 0.2
+    """Standard deviation of the noise on the target's actions, which are in [-1, 1]."""
+    noise_clip: NotNegative = 0.5
+    """Largest such noise."""
+    delay: Count = 2
+    """The actor and the targets move in one of so many steps."""
+    network: Actor = field(default_factory=Actor)
+    """What acts."""
+    critic_layers: tuple[Count, ...] = (256, 256)
+    """Widths of the Linear + ReLU layers of both Q networks."""
+    critic_layer_norm: bool = False
+    """Normalise their hidden layers."""
+    optimization: Optimization = field(
+        default_factory=lambda: Optimization(steps=200_000, weight_decay=0.0, max_grad_norm=1e6)
+    )
+    """How all networks are trained; the actor's moving average is the policy."""
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Yield each field that can't stand beside the others, and what is expected of it."""
+        yield from super().contradictions()
+        if self.horizon != 1:
+            yield "horizon", "1: Q values single actions"
+        if self.network.head != "deterministic":
+            yield "network.head", "'deterministic': Q's gradient moves the action itself"
 
 
 def critic_loss(
-    critic: Ensemble, target_critic: Ensemble, target_actor: nn.Module, batch: Batch, noise: float, clip: float
+    critic: Ensemble, target_critic: Ensemble, target_actor: nn.Module, batch: Batch, noise: Tensor, clip: float
 ) -> Terms:
-    """Return the squared errors of both Q against `r + gamma min Q'(s', pi'(s') + noise)` (as in TD3)."""
+    """Return the squared errors of both Q against `r + gamma min Q'(s', pi'(s') + noise)` (as in TD3); `noise` is `[B, A]`."""
     with torch.no_grad():
-        smoothing = (noise * batch.noise).clamp(-clip, clip)
-        action = (target_actor(batch.next_condition).flatten(1) + smoothing).clamp(-1, 1)
+        action = (target_actor(batch.next_condition).flatten(1) + noise.clamp(-clip, clip)).clamp(-1, 1)
         after = target_critic(torch.cat([batch.next_condition, action], 1)).amin(0)
         target = batch.reward + batch.discount * after
     q = critic(torch.cat([batch.condition, batch.action], 1))
@@ -41,3 +91,59 @@ def actor_loss(
     weight = alpha / mean_over_processes(q.detach().abs().mean())
     bc = (action - batch.action).square().mean()
     return {"loss": bc - weight * q.mean(), "bc": bc.detach(), "q": q.detach().mean(), "lambda": weight}
+
+
+def train(run: Run) -> None:
+    """Train actor and critics in turns, and save the policy."""
+    config: Config = run.config
+    sequence, optimization = run.sequence, config.optimization
+    samples = TransitionSamples(sequence, run.dataset, config.n_step, config.gamma)
+    run.seed_weights("td3_bc")
+    actor = config.network.build(sequence.shape, sequence.condition_dim)
+    q = QFunction.build(QPart(config.critic_layers, config.critic_layer_norm, 2, samples.unit, config.gamma), sequence)
+    critic, target_critic = q.ensemble, averaged_copy(q.ensemble)
+    target_actor, average = averaged_copy(actor), averaged_copy(actor)
+
+    def draw(generator: torch.Generator) -> Draws:
+        drawn = samples.draw(optimization.batch_size, generator)
+        return drawn | {"noise": torch.randn(optimization.batch_size, sequence.action_dim, generator=generator)}
+
+    def gather(draws: Draws) -> tuple[Batch, Tensor]:
+        return samples.gather(draws), config.policy_noise * draws["noise"]
+
+    def lower_critic(given: tuple[Batch, Tensor]) -> Terms:
+        return critic_loss(critic, target_critic, target_actor, *given, config.noise_clip)
+
+    def lower_actor(given: tuple[Batch, Tensor]) -> Terms:
+        return actor_loss(actor, critic, given[0], config.alpha, run.mean_over_processes)
+
+    stage = run.stage_of(
+        "td3_bc",
+        [
+            Update("critic", critic, lower_critic, optimization),
+            Update("actor", actor, lower_actor, optimization, every=config.delay),
+        ],
+        [
+            Follower("target critic", critic, target_critic, 1 - config.tau, every=config.delay),
+            Follower("target actor", actor, target_actor, 1 - config.tau, every=config.delay),
+            Follower("average", actor, average, optimization.ema, grows=True, every=config.delay),
+        ],
+        draw,
+        gather,
+        exploded=None,
+    )
+    policy = partial(run.policy, average, config.network, Sampling("direct", "mean"), q)
+    train_policy(run, "td3_bc", stage, average, policy)
+
+
+METHOD = Method(
+    name="td3_bc",
+    summary="TD3 whose actor is also held to the data's actions",
+    source="A Minimalist Approach to Offline Reinforcement Learning (Fujimoto and Gu, 2021)",
+    presets={"cpu": Config()},
+    train=train,
+    variants=lambda config: best_and_last("TD3+BC", "td3_bc"),
+    networks=lambda config: (config.network,),
+    termination_penalty=lambda config: 0.0,
+    needs=frozenset({"rewards"}),
+)

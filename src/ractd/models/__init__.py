@@ -7,6 +7,7 @@ from torch import nn
 from ractd.models.mlp import MLPDenoiser
 from ractd.models.unet import UNetDenoiser
 from ractd.networks import Network
+from ractd.networks.actor import Actor
 from ractd.networks.mlp import MLP
 from ractd.networks.unet import UNet
 
@@ -23,6 +24,8 @@ def build_network(network: Network, horizon: int, dim: int, condition_dim: int, 
 
     `jumps` adds the target time s as an input (the student); raises `RactdError` where a U-Net can't halve the horizon.
     """
+    if isinstance(network, Actor):
+        return network.build((horizon, dim), condition_dim)
     if isinstance(network, MLP):
         return MLPDenoiser(horizon, dim, condition_dim, network, jumps)
     assert isinstance(network, UNet)

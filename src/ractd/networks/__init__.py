@@ -10,6 +10,7 @@ from ractd.settings import Registered
 NETWORKS = {
     "mlp": "ractd.networks.mlp:MLP",
     "unet": "ractd.networks.unet:UNet",
+    "actor": "ractd.networks.actor:Actor",
 }
 """Where the settings of each kind of network are found, which also build it."""
 

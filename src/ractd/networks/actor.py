@@ -16,6 +16,9 @@ from ractd.settings import Count
 LOG_STD = (-5.0, 2.0)
 """Bounds of the logarithm of a Gaussian head's standard deviation, for actions in [-1, 1]."""
 
+WIDE = 1024
+"""Units of a layer from which its matrices are worth dividing among threads."""
+
 
 @dataclass(frozen=True)
 class Actor(Network):
@@ -29,6 +32,11 @@ class Actor(Network):
     """Normalise every hidden layer."""
     head: Literal["deterministic", "gaussian"] = "deterministic"
     """`gaussian` learns a standard deviation for every entry as well, the same at all conditions; the mean is what acts."""
+
+    @property
+    def many_threads(self) -> bool:
+        """True where a second thread pays."""
+        return max(self.layers, default=0) >= WIDE
 
     def build(self, shape: tuple[int, int], condition_dim: int, jumps: bool = False) -> nn.Module:
         """Return the network `condition [B, K] -> x [B, n, D]` for sequences of a `shape` (n, D); it takes no times."""

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 import ractd
 from ractd.errors import RactdError
 from ractd.files import read_json, refuse_foreign, write_json
-from ractd.methods.ractd_settings import Config
+from ractd.methods import method_named
 from ractd.settings import from_json, to_json
 
 FORMAT_VERSION = 1
@@ -100,12 +100,13 @@ def differences(path: Path, run: dict[str, Any], description: dict[str, Any]) ->
     `path` is its `config.json`. Only what `description` has is compared.
     """
     # An option that came after the run began has its default there.
-    run["config"] = to_json(from_json(Config, run.get("config"), path))
+    settings = method_named(run.get("method", "ractd")).presets["cpu"]
+    run["config"] = to_json(from_json(type(settings), run.get("config"), path))
     recorded = {key: run.get(key) for key in description}
     if isinstance(data := recorded.get("dataset"), dict):
         recorded["dataset"] = {name: description["dataset"].get(name) for name in SINCE if name not in data} | data
-    # The data first: what else differs may follow from them.
-    for name in sorted(description, key=lambda name: name != "dataset"):
+    # Method and data first: what else differs may follow from them.
+    for name in sorted(description, key=lambda name: {"method": 0, "dataset": 1}.get(name, 2)):
         for difference in _differences(recorded[name], description[name], name):
             if difference[0] != "dataset.source":  # the same data (its fingerprint is compared too), from another place
                 yield difference

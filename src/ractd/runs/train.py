@@ -99,6 +99,10 @@ def train(
     if not simulate or any(finding.key == NO_ENVIRONMENT for finding in findings):
         data = replace(named, env_id=None, env_settings=REGISTERED, known_ends=named.ends)
     asked = _asked(chosen, only, teacher, plain)
+    if "rewards" in chosen.needs and not named.has_rewards:
+        raise RactdError(
+            f"dataset {named.name!r} has no rewards, and method {method!r} learns from them; use --method bc"
+        )
     config = chosen.resolve(config, named, asked)
     check(config)
     findings += check_action_range(data, config.action_range)

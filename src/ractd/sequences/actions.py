@@ -73,9 +73,9 @@ class ActionSamples:
         device = sequence.normalizer.action_low.device
         self.windows = Windows(dataset, sequence.horizon, sequence.history, device)
 
-    def draw(self, batch: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Draw transitions, uniform with replacement."""
-        return {"index": self.windows.draw(batch, generator)}
+    def draw(self, batch: int, generator: torch.Generator, rows: Tensor | None = None) -> dict[str, Tensor]:
+        """Draw transitions, uniform with replacement, of all or of `rows`."""
+        return {"index": self.windows.draw(batch, generator, rows)}
 
     def observations(self, draws: dict[str, Tensor]) -> Tensor:
         """Return the last observations, raw, `[B, h, O]`."""

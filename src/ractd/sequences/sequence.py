@@ -28,8 +28,8 @@ SEQUENCES = {
 class Samples(Protocol):
     """A dataset's sequences x in [-1, 1] with their conditions, as a method trains on them."""
 
-    def draw(self, batch: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Draw what decides on `batch` samples, each tensor `[batch]`."""
+    def draw(self, batch: int, generator: torch.Generator, rows: Tensor | None = None) -> dict[str, Tensor]:
+        """Draw what decides on `batch` samples, each tensor `[batch]`, of all transitions or of `rows` (int64 `[R]`)."""
 
     def observations(self, draws: dict[str, Tensor]) -> Tensor:
         """Return what the policy observes at draws, raw, `[B, h, O]`."""

@@ -175,9 +175,10 @@ class PlanSamples:
         ends = torch.from_numpy(dataset.episode_ends - 1)
         self.last = ends.repeat_interleave(torch.from_numpy(dataset.episode_lengths)).to(device)
 
-    def draw(self, batch: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Draw transitions, and how much later each one's goal is reached, in units of its mean."""
-        index = torch.randint(len(self.states_of_data), (batch,), generator=generator)
+    def draw(self, batch: int, generator: torch.Generator, rows: Tensor | None = None) -> dict[str, Tensor]:
+        """Draw transitions, of all or of `rows`, and how much later each one's goal is reached, in units of its mean."""
+        index = torch.randint(len(self.states_of_data if rows is None else rows), (batch,), generator=generator)
+        index = index if rows is None else rows[index]
         return {"index": index, "later": torch.empty(batch).exponential_(generator=generator)}
 
     def observations(self, draws: dict[str, Tensor]) -> Tensor:

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ LOG_EVERY = 50
 EXPLODED = 1e3
 """A loss term so many times above its running mean has exploded, by default."""
 
+Module = TypeVar("Module", bound=nn.Module)
 Draws = dict[str, Tensor]
 """The random part of a step: named tensors whose first dimension is the batch."""
 Terms = dict[str, Tensor]
@@ -47,12 +48,12 @@ class Update:
     """One network, the loss that its optimiser lowers, and how often.
 
     The gradient goes to this network alone: a loss may look at any other. `name` stands before its tensors in the checkpoint
-    and, where a stage has several updates, before its metrics (`critic/loss`).
+    and, where a stage has several updates, before its metrics (`critic/loss`). The loss takes what `Stage.gather` returns.
     """
 
     name: str
     network: nn.Module
-    loss: Callable[[Draws], Terms]
+    loss: Callable[[Any], Terms]
     optimization: Optimization
     """Every update of a stage has the same steps and batch size."""
     every: int = 1
@@ -87,6 +88,8 @@ class Stage:
     """Draws the global batch of a step."""
     seed: int
     directory: Path
+    gather: Callable[[Draws], Any] = lambda draws: draws
+    """Makes of a process's share of the draws what every loss takes."""
     state: nn.Module | None = None
     """Whose own buffers the losses change from step to step (running means); they are in the checkpoint."""
     exploded: float | None = EXPLODED
@@ -177,7 +180,7 @@ def follow(follower: Follower, step: int) -> None:
     torch._foreach_lerp_([*follower.copy.parameters()], [*follower.network.parameters()], 1 - decay)
 
 
-def averaged_copy(network: nn.Module) -> nn.Module:
+def averaged_copy(network: Module) -> Module:
     """Return the copy of a network that is to follow it."""
     return copy.deepcopy(network)
 
@@ -195,8 +198,8 @@ class _Loss(nn.Module):
         super().__init__()
         self.network, self.loss = update.network, update.loss
 
-    def forward(self, draws: Draws) -> Terms:
-        return self.loss(draws)
+    def forward(self, batch: Any) -> Terms:
+        return self.loss(batch)
 
 
 class _Optimized:
@@ -223,12 +226,12 @@ class _Optimized:
         self.loss = accelerator.prepare(self.loss)
         self.loss.train()
 
-    def step(self, step: int, draws: Draws) -> None:
+    def step(self, step: int, batch: Any) -> None:
         """Lower the loss by one step of the optimiser."""
         optimization = self.update.optimization
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, optimization)
-        terms = self.loss(draws)
+        terms = self.loss(batch)
         terms["loss"].backward(inputs=self.weights)
         norm = nn.utils.clip_grad_norm_(self.weights, optimization.max_grad_norm)
         self.optimizer.step()
@@ -346,10 +349,11 @@ def run_stage(
     since, saved = first, time.monotonic()
     began, used = time.monotonic(), time.process_time()
     for step in range(first, stage.steps):
-        draws = share_of_process(stage.draw(step_generator(stage.seed, stage.name, step)), accelerator)
+        draws = stage.draw(step_generator(stage.seed, stage.name, step))
+        batch = stage.gather(share_of_process(draws, accelerator))
         for each in optimized:
             if _due(step, each.update.every):
-                each.step(step, draws)
+                each.step(step, batch)
         for follower in stage.followers:
             if _due(step, follower.every):
                 follow(follower, step)

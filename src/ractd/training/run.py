@@ -21,7 +21,16 @@ from ractd.policies.policy import policy_class
 from ractd.sequences import Samples, Sequence
 from ractd.settings import Optimization
 from ractd.training.log import Log
-from ractd.training.loop import Stage, objective_stage, read_step, run_stage
+from ractd.training.loop import (
+    EXPLODED,
+    Draws,
+    Follower,
+    Stage,
+    Update,
+    objective_stage,
+    read_step,
+    run_stage,
+)
 from ractd.training.metrics import Metrics
 
 
@@ -75,6 +84,28 @@ class Run:
         directory = self.directory / "checkpoints" / name
         seed, seconds = self.config.seed, self.checkpoint_seconds
         return objective_stage(name, objective, average, optimization, seed, directory, seconds)
+
+    def stage_of(
+        self,
+        name: str,
+        updates: list[Update],
+        followers: list[Follower],
+        draw: Callable[[torch.Generator], Draws],
+        gather: Callable[[Draws], Any],
+        exploded: float | None = EXPLODED,
+    ) -> Stage:
+        """Describe one stage of this run that trains networks in turns."""
+        return Stage(
+            name,
+            updates,
+            followers,
+            draw,
+            self.config.seed,
+            self.directory / "checkpoints" / name,
+            gather=gather,
+            exploded=exploded,
+            checkpoint_seconds=self.checkpoint_seconds,
+        )
 
     def train(self, stage: Stage) -> None:
         """Run one stage to its end, saying how long it took."""
