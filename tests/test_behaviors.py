@@ -15,7 +15,7 @@ from ractd.errors import RactdError
 from ractd.recipes import make_dataset
 from ractd.recipes.behaviors import (
     RECIPES,
-    Stage,
+    Stretch,
     load_actors,
     mixture,
     run_recipe,
@@ -206,6 +206,6 @@ def test_pendulum_ends_by_timeout_only():
 
 def test_a_stage_moves_between_its_ends():
     recipe = replace(RECIPES["hopper-mixed"], transitions=4_000, wobble=0.0)
-    early = run_recipe(replace(recipe, schedule=(Stage(1.0, "random", "random"),)))
-    late = run_recipe(replace(recipe, schedule=(Stage(1.0, "150000", "150000"),)))
+    early = run_recipe(replace(recipe, schedule=(Stretch(1.0, "random", "random"),)))
+    late = run_recipe(replace(recipe, schedule=(Stretch(1.0, "150000", "150000"),)))
     assert early.terminals.sum() > 20 * max(1, late.terminals.sum())

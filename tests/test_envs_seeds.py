@@ -14,13 +14,13 @@ from ractd.envs import envpool_vector, make_vector
 from ractd.envs.maze import MAZES, maze_vector
 from ractd.envs.seeds import BEHAVIOR, CHECKPOINT, CONFIRMATION, DATA, FINAL, SPAN, environment_seed
 from ractd.recipes import behaviors, make_dataset
-from ractd.recipes.behaviors import RANDOM, Stage
+from ractd.recipes.behaviors import RANDOM, Stretch
 from ractd.recipes.mazes import make_maze_dataset
 
 pytest.importorskip("envpool")
 SCORING = (FINAL, CHECKPOINT, CONFIRMATION)
 SEEDS = (0, 1, 7, 99_999, 100_000, 20_241_123, 2**31 - 1)
-FALLEN = replace(behaviors.RECIPES["hopper-mixed"], schedule=(Stage(1.0, RANDOM, RANDOM),))
+FALLEN = replace(behaviors.RECIPES["hopper-mixed"], schedule=(Stretch(1.0, RANDOM, RANDOM),))
 """Of random actions alone, whose episodes are short."""
 
 

@@ -61,41 +61,31 @@ class OfflineDataset:
     """What each episode's end means, where that was settled already; else `ends` finds out."""
 
     def __post_init__(self) -> None:
-        forms: dict[str, tuple[type[np.generic], int]] = {
-            "observations": (np.float32, 2),
-            "actions": (np.float32, 2),
-            "rewards": (np.float32, 1),
-            "terminals": (np.bool_, 1),
-            "timeouts": (np.bool_, 1),
-        }
-        if self.goals is not None:
-            forms["goals"] = (np.float32, 2)
-        if self.successes is not None:
-            forms["successes"] = (np.bool_, 1)
         kind = np.asarray(self.actions).dtype
         if kind.kind in "iub":
             raise RactdError(f"dataset {self.name!r}: 'actions' has dtype {kind}, expected float32; {CONTINUOUS}")
-        for field, (dtype, rank) in forms.items():
-            array = np.ascontiguousarray(getattr(self, field), dtype=dtype)
+        lengths = {}
+        for field in ("observations", "actions", "rewards", "terminals", "timeouts", "goals", "successes"):
+            if getattr(self, field) is None:
+                continue
+            dtype: type[np.generic] = np.bool_ if field in ("terminals", "timeouts", "successes") else np.float32
+            array: NDArray[Any] = np.ascontiguousarray(getattr(self, field), dtype=dtype)
+            rank, expected = (2, "(N, dimensions)") if field in ("observations", "actions", "goals") else (1, "(N,)")
             if array.ndim != rank or 0 in array.shape[1:]:
-                expected = "(N, dimensions)" if rank == 2 else "(N,)"
                 raise RactdError(f"dataset {self.name!r}: {field!r} has shape {array.shape}, expected {expected}")
             object.__setattr__(self, field, array)
-        lengths = {field: len(getattr(self, field)) for field in forms}
+            lengths[field] = len(array)
         if len(set(lengths.values())) > 1:
-            raise RactdError(
-                f"dataset {self.name!r}: fields have different lengths, {lengths}, expected one row a transition"
-            )
+            said = f"fields have different lengths, {lengths}, expected one row a transition"
+            raise RactdError(f"dataset {self.name!r}: {said}")
         if not len(self.observations):
             raise RactdError(f"dataset {self.name!r} is empty: it has no transitions")
         if self.final_observations is not None:
             final = np.ascontiguousarray(self.final_observations, dtype=np.float32)
-            expected_shape = (self.num_episodes, self.observation_dim)
-            if final.shape != expected_shape:
-                raise RactdError(
-                    f"dataset {self.name!r}: 'final_observations' has shape {final.shape}, expected {expected_shape}, "
-                    "one row an episode"
-                )
+            shape = (self.num_episodes, self.observation_dim)
+            if final.shape != shape:
+                said = f"'final_observations' has shape {final.shape}, expected {shape}, one row an episode"
+                raise RactdError(f"dataset {self.name!r}: {said}")
             object.__setattr__(self, "final_observations", final)
 
     @property

@@ -22,7 +22,7 @@ MEANINGS: dict[str, tuple[str, ...]] = {
 replay buffers' episode_ends."""
 MIXED = ("dones", "done")
 """Marks that environments gave before Gymnasium told a time limit from an end of its own."""
-SEEN = 50_000
+SAMPLED = 50_000
 """Steps that tell how far one goes."""
 FAR = 4
 """Times the largest usual step that a reset has to go to be told from one."""
@@ -92,8 +92,8 @@ def rows_after_ends(observations: NDArray[np.float32], terminals: Bools, timeout
     def steps(rows: NDArray[np.int64]) -> NDArray[np.float32]:
         return np.asarray(np.abs(observations[rows + 1] - observations[rows]))
 
-    usual = np.quantile(steps(inside[:: max(1, len(inside) // SEEN)]), 0.99, axis=0)
-    far = np.median(steps(resets[:: max(1, len(resets) // SEEN)]), axis=0)
+    usual = np.quantile(steps(inside[:: max(1, len(inside) // SAMPLED)]), 0.99, axis=0)
+    far = np.median(steps(resets[:: max(1, len(resets) // SAMPLED)]), axis=0)
     dimension = int(np.argmax(far / np.maximum(usual, np.finfo(np.float32).tiny)))
     if far[dimension] < FAR * usual[dimension]:
         return none

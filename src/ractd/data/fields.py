@@ -42,6 +42,8 @@ GOALS = "infos/goal"
 """D4RL's name for where the behaviour was going, [N, 2]; read for mazes, elsewhere the name means what its writer wants."""
 METADATA = ("env_id", "env_settings", "recipe", "maze")
 """The texts that a file has beside its arrays."""
+CARRIED = ("name", "env_id", "env_settings", "recipe", "maze", "terminals_mean")
+"""What a source and the dataset made of it have in common, beside arrays."""
 NEXT = "next_observations"
 """D4RL's name for the observation after each row's action, [N, O]; of it only each episode's last row is kept."""
 MATRICES = ("observations", "actions", GOALS)
@@ -113,10 +115,15 @@ def field_of(array: Array) -> Field:
     return Field(array.shape, array.dtype, blocks, array)
 
 
-def texts(found: Mapping[str, Any]) -> tuple[dict[str, str], tuple[Finding, ...]]:
-    """Return a file's `METADATA` as text, "" where there is none, with an error for each that is something else."""
-    metadata, notes = dict.fromkeys(METADATA, ""), []
-    for key, value in found.items():
+def source_of(
+    where: Path, name: str | None, fields: Mapping[str, Field], texts: Mapping[str, Any], **options: Any
+) -> Source:
+    """Return a file's source; of its `texts`, named in `METADATA`, each that is something else is an error.
+
+    Data whose environment can't be made are data all the same. `options` are further fields of the source.
+    """
+    metadata, notes = dict.fromkeys(METADATA, ""), list(options.pop("notes", ()))
+    for key, value in texts.items():
         if isinstance(value, bytes):
             metadata[key] = value.decode("utf-8", "replace")
         elif isinstance(value, str):
@@ -125,15 +132,22 @@ def texts(found: Mapping[str, Any]) -> tuple[dict[str, str], tuple[Finding, ...]
             dtype, shape = getattr(value, "dtype", type(value).__name__), getattr(value, "shape", ())
             what = f"{key!r} has dtype {dtype}" + (f" and shape {shape}" if shape else "")
             notes.append(error(f"{what}, expected one text; write it as such, or leave it out"))
-    return metadata, tuple(notes)
-
-
-def settings_in(text: str) -> EnvironmentSettings:
-    """Read what a file says of its environment besides the id, JSON; data whose environment can't be made is data all the same."""
+    settings, text = REGISTERED, metadata["env_settings"]
     try:
-        return from_json(EnvironmentSettings, json.loads(text), Path("env_settings")) if text else REGISTERED
+        settings = from_json(EnvironmentSettings, json.loads(text), Path("env_settings")) if text else REGISTERED
     except (RactdError, ValueError) as fault:
-        return EnvironmentSettings(fault=f"its settings can't be used ({fault})")
+        settings = EnvironmentSettings(fault=f"its settings can't be used ({fault})")
+    return Source(
+        where=str(where),
+        name=name or where.stem,
+        fields=fields,
+        env_id=metadata["env_id"] or None,
+        env_settings=settings,
+        recipe=metadata["recipe"],
+        maze=metadata["maze"],
+        notes=tuple(notes),
+        **options,
+    )
 
 
 def check_layout(source: Source, names: Mapping[str, str]) -> Iterator[Finding]:

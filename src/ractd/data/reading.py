@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from ractd.data.dataset import OfflineDataset
 from ractd.data.end_fields import MARKS, SUCCESSES, marks_of_counts, names_of_ends, rows_after_ends, settle_ends
 from ractd.data.fields import (
+    CARRIED,
     DAMAGE,
     FLAGS,
+    FORMS,
     GOALS,
     MATRICES,
     NEXT,
@@ -86,23 +89,16 @@ def _read(source: Source, findings: list[Finding]) -> OfflineDataset | None:
 
 
 def _dataset(source: Source, arrays: Mapping[str, Array], final: Array | None) -> OfflineDataset:
+    fields: dict[str, Any] = {"rewards": np.zeros(len(arrays["observations"]), np.float32)}
+    fields |= {name: array for name, array in arrays.items() if name in FORMS}
     return OfflineDataset(
-        name=source.name,
-        env_id=source.env_id,
-        env_settings=source.env_settings,
+        **fields,
+        **{name: getattr(source, name) for name in CARRIED},
         source=source.where,
-        recipe=source.recipe,
-        maze=source.maze,
         goals=arrays.get(GOALS),
         successes=arrays.get(SUCCESSES),
         final_observations=final,
-        terminals_mean=source.terminals_mean,
         has_rewards="rewards" in arrays,
-        observations=arrays["observations"],
-        actions=arrays["actions"],
-        rewards=arrays.get("rewards", np.zeros(len(arrays["observations"]), np.float32)),
-        terminals=arrays["terminals"],
-        timeouts=arrays["timeouts"],
     )
 
 

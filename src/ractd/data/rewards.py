@@ -26,12 +26,12 @@ def settle_rewards(dataset: OfflineDataset) -> tuple[OfflineDataset, str]:
     if len(paid):
         rewards = np.zeros(dataset.num_transitions, np.float32)
         rewards[paid] = 1
-        told = f"{what}, but {len(paid):,} of {dataset.num_episodes:,} episodes succeed: a success is paid 1"
-        return replace(dataset, rewards=rewards, has_rewards=True), told
+        sentence = f"{what}, but {len(paid):,} of {dataset.num_episodes:,} episodes succeed: a success is paid 1"
+        return replace(dataset, rewards=rewards, has_rewards=True), sentence
     if not absent and dataset.rewards[0] != 0 and (dataset.ends.are("failure") | dataset.ends.are("unclear")).any():
         return dataset, f"{what}, so only the lengths of episodes tell how good actions are"
-    told = f"{what}, so none of the actions is known to be better than another: a policy can only imitate the data"
-    return replace(dataset, has_rewards=False), told
+    sentence = f"{what}, so none of the actions is known to be better than another: a policy can only imitate the data"
+    return replace(dataset, has_rewards=False), sentence
 
 
 def is_maze(env_id: str | None) -> bool:

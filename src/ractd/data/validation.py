@@ -11,7 +11,7 @@ import numpy as np
 from ractd.data.dataset import Bools, Floats, Ints, OfflineDataset
 from ractd.data.end_fields import SUCCESSES
 from ractd.data.ends import FEWEST, kind_by_rewards
-from ractd.data.fields import FORMS, GOALS, Source, field_of
+from ractd.data.fields import CARRIED, FORMS, GOALS, Source, field_of
 from ractd.data.findings import Finding, error, has_errors, located, rows_have, warning
 from ractd.data.range_checks import check_ranges
 from ractd.data.ranges import BLOCK_ROWS
@@ -69,16 +69,7 @@ def _source_of(dataset: OfflineDataset) -> Source:
     fields = {name: field_of(getattr(dataset, name)) for name in names if name != "rewards" or dataset.has_rewards}
     if dataset.goals is not None:
         fields[GOALS] = field_of(dataset.goals)
-    return Source(
-        where=dataset.where,
-        name=dataset.name,
-        fields=fields,
-        env_id=dataset.env_id,
-        env_settings=dataset.env_settings,
-        recipe=dataset.recipe,
-        maze=dataset.maze,
-        terminals_mean=dataset.terminals_mean,
-    )
+    return Source(where=dataset.where, fields=fields, **{name: getattr(dataset, name) for name in CARRIED})
 
 
 def check_episodes(data: OfflineDataset) -> Iterator[Finding]:

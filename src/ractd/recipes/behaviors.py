@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ractd.data.dataset import OfflineDataset
-from ractd.data.formats.hdf5 import write_hdf5
+from ractd.data.fields import FORMS
+from ractd.data.formats.hdf5 import reference_attributes, write_hdf5
 from ractd.data.formats.made import MADE_HERE, dataset_file
-from ractd.data.scores import reference
 from ractd.envs.environments import make_vector
 from ractd.envs.rollout import Act, Episodes, join, rollout
 from ractd.envs.seeds import DATA, environment_seed
@@ -36,7 +36,7 @@ MAX_ENVS = 128
 
 
 @dataclass(frozen=True)
-class Stage:
+class Stretch:
     """A stretch of the run: the policy moves from snapshot `start` to snapshot `end` (`RANDOM`: uniform actions).
 
     Between two snapshots their weights are interpolated; from `RANDOM` to one, the share of uniform actions falls.
@@ -57,8 +57,8 @@ class Recipe:
     transitions: int
     assets: str
     """The file of snapshots in `ractd/recipes/assets`."""
-    schedule: tuple[Stage, ...]
-    """Stages in order; shares add up to 1."""
+    schedule: tuple[Stretch, ...]
+    """In order; shares add up to 1."""
     noise: float = 1.0
     """Scale of the policy's own exploration noise: 1 is SAC's stochastic policy, 0 its mean."""
     wobble: float = 0.025
@@ -75,16 +75,16 @@ RECIPES: dict[str, Recipe] = {
             transitions=200_000,
             assets="hopper.safetensors",
             schedule=(
-                Stage(0.025, RANDOM, RANDOM),
-                Stage(0.015, RANDOM, "25000"),
-                Stage(0.085, "25000", "25000"),
-                Stage(0.125, "25000", "50000"),
-                Stage(0.125, "50000", "75000"),
-                Stage(0.125, "75000", "100000"),
-                Stage(0.125, "100000", "125000"),
-                Stage(0.125, "125000", "150000"),
-                Stage(0.125, "150000", "175000"),
-                Stage(0.125, "175000", "200000"),
+                Stretch(0.025, RANDOM, RANDOM),
+                Stretch(0.015, RANDOM, "25000"),
+                Stretch(0.085, "25000", "25000"),
+                Stretch(0.125, "25000", "50000"),
+                Stretch(0.125, "50000", "75000"),
+                Stretch(0.125, "75000", "100000"),
+                Stretch(0.125, "100000", "125000"),
+                Stretch(0.125, "125000", "150000"),
+                Stretch(0.125, "150000", "175000"),
+                Stretch(0.125, "175000", "200000"),
             ),
         ),
     )
@@ -116,21 +116,9 @@ def retrace(
 
 def write_transitions(path: Path, data: Episodes, env_id: str, seed: int, recipe: str) -> Path:
     """Write transitions in D4RL's layout, with the attributes `env_id, recipe, seed` and D4RL's references if any."""
-    dataset = OfflineDataset(
-        name=path.stem,
-        observations=data.observations,
-        actions=data.actions,
-        rewards=data.rewards,
-        terminals=data.terminals,
-        timeouts=data.timeouts,
-        env_id=env_id,
-        source=str(path),
-        recipe=recipe,
-    )
-    attrs: dict[str, str | float | int] = {"seed": seed}
-    bounds = reference(env_id)
-    if bounds is not None:
-        attrs |= {"ref_min_score": bounds[0], "ref_max_score": bounds[1]}
+    columns = {name: getattr(data, name) for name in FORMS}
+    dataset = OfflineDataset(path.stem, **columns, env_id=env_id, source=str(path), recipe=recipe)
+    attrs = {"seed": seed, **reference_attributes(env_id)}
     write_hdf5(path, dataset, next_observations=data.next_observations, attrs=attrs)
     return path
 
@@ -141,7 +129,7 @@ def run_recipe(recipe: Recipe, seed: int = 0, progress: Progress | None = None) 
     if total < 1:
         raise RactdError(f"{total} transitions are asked for; it has to be at least 1")
     rng = np.random.default_rng(seed)
-    pieces = [piece for stage in recipe.schedule for piece in _pieces(stage, total)]
+    pieces = [piece for stretch in recipe.schedule for piece in _pieces(stretch, total)]
     snapshots = load_actors(recipe.assets)
     parts: list[Episodes] = []
     done, planned = 0, 0.0
@@ -151,8 +139,9 @@ def run_recipe(recipe: Recipe, seed: int = 0, progress: Progress | None = None) 
         env = make_vector(recipe.env_id, len(batch), environment_seed(seed, DATA) + first)
         lengths = np.array([piece.transitions for piece in batch])
         act = _act(recipe, batch, snapshots, uniform_policy(env.action_low, env.action_high, rng), rng)
+        act = act if progress is None else counted(act, total, progress, done)
         try:
-            runs = rollout(_counted(act, done, total, progress), env, np.ceil(lengths).astype(np.int64))
+            runs = rollout(act, env, np.ceil(lengths).astype(np.int64))
         finally:
             env.close()
         for length, run in zip(lengths, runs, strict=True):
@@ -174,10 +163,10 @@ class _Piece:
     along: float
 
 
-def _pieces(stage: Stage, total: int) -> list[_Piece]:
-    transitions = stage.share * total
+def _pieces(stretch: Stretch, total: int) -> list[_Piece]:
+    transitions = stretch.share * total
     count = max(1, round(transitions / PIECE))
-    return [_Piece(transitions / count, stage.start, stage.end, (k + 0.5) / count) for k in range(count)]
+    return [_Piece(transitions / count, stretch.start, stretch.end, (k + 0.5) / count) for k in range(count)]
 
 
 def _act(
@@ -199,18 +188,16 @@ def _act(
     return mixture(uniform, sac_actor(weights, rng, recipe.noise), np.array(shares), rng)
 
 
-def _counted(act: Act, done: int, total: int, progress: Progress | None) -> Act:
-    if progress is None:
-        return act
-    count = done
+def counted(act: Act, total: int, progress: Progress, done: int = 0) -> Act:
+    """Return a policy that tells how many transitions it has made, of `total`, on top of those that are `done`."""
 
-    def counted(observations: NDArray[np.float32], rows: Rows) -> NDArray[Any]:
-        nonlocal count
-        count += len(rows)
-        progress(min(count, total), total)
+    def act_and_count(observations: NDArray[np.float32], rows: Rows) -> NDArray[Any]:
+        nonlocal done
+        done += len(rows)
+        progress(min(done, total), total)
         return act(observations, rows)
 
-    return counted
+    return act_and_count
 
 
 def uniform_policy(low: NDArray[np.float32], high: NDArray[np.float32], rng: np.random.Generator) -> Act:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,11 @@ from ractd.envs.environments import make_vector
 from ractd.envs.evaluate import evaluate
 from ractd.envs.rollout import Act, Episodes, join, rollout
 from ractd.envs.seeds import BEHAVIOR, DATA, environment_seed
-from ractd.envs.vector import Rows
 from ractd.errors import RactdError
 from ractd.files import replacing
-from ractd.recipes.behaviors import Weights, sac_actor, uniform_policy, write_transitions
+from ractd.recipes.behaviors import Weights, counted, sac_actor, uniform_policy, write_transitions
 
-Progress = Callable[[str, int, int], None]
+StageProgress = Callable[[str, int, int], None]
 
 MEDIUM_SHARE = 1 / 3
 MAX_ENVS = 64
@@ -55,7 +55,7 @@ def collect(
     episodes: int = 10,
     hidden: tuple[int, ...] = (256, 256),
     device: str = "cpu",
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
 ) -> list[Path]:
     """Train SAC for `steps` environment steps and write `<env>-medium`, `-medium-replay`, `-medium-expert`, `-expert`.
 
@@ -84,8 +84,8 @@ def collect(
 
     def write(kind: str, data: Episodes, recipe: str) -> Path:
         note = f"SAC (Stable-Baselines3, {steps} steps) on {env_id}; made by ractd, not D4RL's data"
-        said = rebuilt_recipe(kind, f"{recipe}; {note}")
-        return write_transitions(folder / f"{stem}-{kind}.hdf5", data, env_id, seed, said)
+        note = rebuilt_recipe(kind, f"{recipe}; {note}")
+        return write_transitions(folder / f"{stem}-{kind}.hdf5", data, env_id, seed, note)
 
     what = {
         "medium": f"stochastic policy after {medium.step} steps (mean return {medium.mean_return:.1f})",
@@ -102,8 +102,8 @@ def collect(
 
 def pick_medium(snapshots: list[Snapshot], random_return: float) -> Snapshot:
     """The first snapshot a third of the way from a random policy's return to the last snapshot's, else the last."""
-    wanted = random_return + MEDIUM_SHARE * (snapshots[-1].mean_return - random_return)
-    return next((snapshot for snapshot in snapshots if snapshot.mean_return >= wanted), snapshots[-1])
+    target = random_return + MEDIUM_SHARE * (snapshots[-1].mean_return - random_return)
+    return next((snapshot for snapshot in snapshots if snapshot.mean_return >= target), snapshots[-1])
 
 
 def actor_weights(state: dict[str, Any]) -> Weights:
@@ -183,7 +183,9 @@ def _sac(task: _Task, steps: int, hidden: tuple[int, ...], device: str) -> Any:
     return model
 
 
-def _train(model: Any, task: _Task, steps: int, checkpoints: int, episodes: int, report: Progress) -> list[Snapshot]:
+def _train(
+    model: Any, task: _Task, steps: int, checkpoints: int, episodes: int, report: StageProgress
+) -> list[Snapshot]:
     def count(local: dict[str, Any], _: dict[str, Any]) -> bool:
         report("training", min(model.num_timesteps, steps), steps)
         return True
@@ -212,20 +214,12 @@ def _replay(model: Any, steps: int, task: _Task) -> Episodes:
     ).cut(steps)
 
 
-def _roll(task: _Task, snapshot: Snapshot, transitions: int, stage: str, report: Progress) -> Episodes:
+def _roll(task: _Task, snapshot: Snapshot, transitions: int, stage: str, report: StageProgress) -> Episodes:
     count = int(np.clip(transitions // task.limit, 1, MAX_ENVS))
     env = make_vector(task.env_id, count, task.environment(stage))
-    act = _actor(task, snapshot.weights)
-    done = 0
-
-    def counted(observations: NDArray[np.float32], rows: Rows) -> NDArray[Any]:
-        nonlocal done
-        done += len(rows)
-        report(stage, min(done, transitions), transitions)
-        return act(observations, rows)
-
+    act = counted(_actor(task, snapshot.weights), transitions, partial(report, stage))
     try:
-        runs = rollout(counted, env, np.full(count, -(-transitions // count)))
+        runs = rollout(act, env, np.full(count, -(-transitions // count)))
     finally:
         env.close()
     return join(runs).cut(transitions)

@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 
 from ractd.data.fields import GOALS
 from ractd.data.formats import d4rl
-from ractd.data.formats.hdf5 import create_hdf5
+from ractd.data.formats.hdf5 import create_hdf5, reference_attributes
 from ractd.data.formats.made import MADE_HERE, dataset_file
-from ractd.data.scores import reference
 from ractd.envs.maze import MAZES, Maze, WaypointController
 from ractd.envs.maze.physics import PointMass
 from ractd.envs.maze.vector import POSITION_NOISE, draw_start, reward
@@ -83,10 +82,8 @@ def make_maze_dataset(
         }
         fields = {name: file.create_dataset(name, shape, dtype) for name, (shape, dtype) in shapes.items()}
         note = f"noisy PD controller from goal to random goal in {maze.name}; made by ractd, not D4RL's data"
-        file.attrs.update({"env_id": maze.env_id, "recipe": note, "maze": maze.text, "seed": seed})
-        bounds = reference(maze.env_id)
-        if bounds is not None:
-            file.attrs.update({"ref_min_score": bounds[0], "ref_max_score": bounds[1]})
+        attrs = {"env_id": maze.env_id, "recipe": note, "maze": maze.text, "seed": seed}
+        file.attrs.update(attrs | reference_attributes(maze.env_id))
         _run(maze, total, seed, cores() if threads is None else threads, fields, progress)
     return path
 
@@ -157,8 +154,8 @@ class _Points:
         for step in range(limit):
             observations[:, step] = self._states
             goals[:, step] = self._controller.goals
-            wanted, reached = self._controller(self._states)
-            actions[:, step] = np.clip(wanted + noise[step], -1, 1)
+            action, reached = self._controller(self._states)
+            actions[:, step] = np.clip(action + noise[step], -1, 1)
             self._states = self._physics.step(self._states, actions[:, step])
             rewards[:, step] = reward(self._maze, self._states)
             self._tried += 1

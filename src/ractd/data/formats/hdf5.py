@@ -15,21 +15,11 @@ import numpy as np
 from ractd.data.dataset import Floats, OfflineDataset
 from ractd.data.end_fields import MEANINGS, NESTED, SUCCESSES
 from ractd.data.environment import REGISTERED
-from ractd.data.fields import (
-    ALIASES,
-    FORMS,
-    GOALS,
-    METADATA,
-    NEXT,
-    Array,
-    Field,
-    Source,
-    settings_in,
-    texts,
-)
+from ractd.data.fields import ALIASES, FORMS, GOALS, METADATA, NEXT, Array, Field, Source, source_of
 from ractd.data.findings import Finding, warning
 from ractd.data.ranges import BLOCK_ROWS
 from ractd.data.returns import observations_after
+from ractd.data.scores import reference
 from ractd.errors import RactdError
 from ractd.files import replacing
 from ractd.settings import to_json
@@ -64,19 +54,9 @@ def open_hdf5(path: str | Path, name: str | None = None) -> Source:
                     unfilled.append(warning(f"field {key!r} {gap}; were all rows logged?"))
             if isinstance(item, Mapping):
                 groups[key] = list(item)
-        metadata, notes = texts({key: file.attrs.get(key) for key in METADATA})
-    return Source(
-        where=str(path),
-        name=name or path.stem,
-        fields=fields,
-        unreadable=unreadable,
-        env_id=metadata["env_id"] or None,
-        env_settings=settings_in(metadata["env_settings"]),
-        recipe=metadata["recipe"],
-        maze=metadata["maze"],
-        hint=_hint(fields, groups),
-        notes=(*notes, *unfilled),
-    )
+        texts = {key: file.attrs.get(key) for key in METADATA}
+    hint = _hint(fields, groups)
+    return source_of(path, name, fields, texts, unreadable=unreadable, hint=hint, notes=unfilled)
 
 
 def _hint(fields: Mapping[str, Field], groups: Mapping[str, list[str]]) -> str:
@@ -143,6 +123,11 @@ def write_hdf5(
         if dataset.maze:
             known["maze"] = dataset.maze
         file.attrs.update({**known, **(attrs or {})})
+
+
+def reference_attributes(env_id: str) -> dict[str, float]:
+    """Return D4RL's attributes of the returns that score 0 and 100 in an environment, none where it has no references."""
+    return dict(zip(("ref_min_score", "ref_max_score"), reference(env_id) or (), strict=False))
 
 
 @contextmanager

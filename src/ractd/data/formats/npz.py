@@ -9,7 +9,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from ractd.data.fields import DAMAGE, METADATA, Array, Field, Source, settings_in, texts
+from ractd.data.fields import DAMAGE, METADATA, Array, Field, Source, source_of
 from ractd.data.ranges import BLOCK_ROWS
 from ractd.errors import RactdError
 
@@ -38,17 +38,7 @@ def open_npz(path: str | Path, name: str | None = None) -> Source:
     except DAMAGE as error:
         message = f"{path}: not a whole .npz archive ({error}); save it with numpy.savez or copy it again"
         raise RactdError(message) from error
-    metadata, notes = texts(found)
-    return Source(
-        where=str(path),
-        name=name or path.stem,
-        fields=fields,
-        env_id=metadata["env_id"] or None,
-        env_settings=settings_in(metadata["env_settings"]),
-        recipe=metadata["recipe"],
-        maze=metadata["maze"],
-        notes=notes,
-    )
+    return source_of(path, name, fields, found)
 
 
 class Header(NamedTuple):
