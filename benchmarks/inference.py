@@ -65,14 +65,14 @@ def untrained(config: Config, jumps: bool, folded: bool = True) -> Policy:
     return policy.fold() if folded else policy
 
 
-def policies(run: Path | None) -> dict[str, tuple[Policy, Policy]]:
+def policies(run: Path | None, quick: bool) -> dict[str, tuple[Policy, Policy]]:
     """Pairs of student and teacher, by the name of their network."""
     if run is not None:
         student, teacher = (Policy.load(run / "policy" / name) for name in ("student", "teacher"))
         if student.network_settings != teacher.network_settings:
             raise SystemExit(f"{run}: student and teacher have different networks, their ratio says nothing")
         return {"trained": (student, teacher)}
-    mlp, unet = PRESETS["cpu"], UNet(down_dims=(64, 128, 256))
+    mlp, unet = PRESETS["cpu"], UNet(down_dims=(8,) if quick else (64, 128, 256))
     u = Config(horizon=16, teacher=type(mlp.teacher)(network=unet))
     return {name: (untrained(config, True), untrained(config, False)) for name, config in (("mlp", mlp), ("unet", u))}
 
@@ -120,10 +120,11 @@ def latencies(times: list[float], batch: int) -> dict[str, float]:
     return {**quartiles, "calls": len(times), "median_per_action": float(p50) / batch}
 
 
-def compare(student: Policy, teacher: Policy, batch: int, seconds: float, blocks: int) -> dict[str, Any]:
-    """Time them block by block for about so many seconds, each at least once a block."""
+def compare(
+    student: Policy, teacher: Policy, graphs: dict[str, Deployed], batch: int, seconds: float, blocks: int
+) -> dict[str, Any]:
+    """Time them and the student's graphs block by block for about so many seconds, each at least once a block."""
     observation = observations(student, batch)
-    graphs: dict[str, Deployed] = {format: exported(student, format=format) for format in FORMATS}
     policies: dict[str, Policy | Deployed] = {"student": student, "teacher_folded": PolicyGraph(teacher).policy}
     policies |= {**graphs, "teacher": teacher}
     times: dict[str, list[list[float]]] = {name: [[] for _ in range(blocks)] for name in policies}
@@ -166,13 +167,13 @@ def main() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(arguments.threads)
     seconds, batches = (0.0, (1, 2)) if arguments.quick else (arguments.seconds, arguments.batches)
-    pairs = policies(arguments.run)
+    pairs = policies(arguments.run, arguments.quick)
     goal = GOAL_OF_PLANS if any(student.sequence.open_loop for student, _ in pairs.values()) else GOAL
-    results = {
-        f"{name}, batch {batch}": compare(student, teacher, batch, seconds, 1 if arguments.quick else BLOCKS)
-        for name, (student, teacher) in pairs.items()
-        for batch in batches
-    }
+    results, blocks = {}, 1 if arguments.quick else BLOCKS
+    for name, (student, teacher) in pairs.items():
+        graphs: dict[str, Deployed] = {format: exported(student, format=format) for format in FORMATS}
+        for batch in batches:
+            results[f"{name}, batch {batch}"] = compare(student, teacher, graphs, batch, seconds, blocks)
     torch.set_num_threads(before)
     rows = [
         [

@@ -85,7 +85,9 @@ def configurations(data: OfflineDataset, quick: bool) -> dict[str, Config]:
         mlp = replace(mlp, student=replace(mlp.student, optimization=small))
     return {
         "mlp": mlp,
-        "unet": replace(mlp, horizon=16, teacher=replace(mlp.teacher, network=UNet(down_dims=(64, 128, 256)))),
+        "unet": replace(
+            mlp, horizon=16, teacher=replace(mlp.teacher, network=UNet(down_dims=(8, 16) if quick else (64, 128, 256)))
+        ),
     }
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from ractd.data import write_hdf5
 from ractd.data.dataset import OfflineDataset
@@ -109,37 +112,61 @@ def command() -> Callable[..., Answer]:
 
 
 @pytest.fixture
-def short_latency(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Results time each policy for half a second, which no test looks at: here it is a blink."""
-    monkeypatch.setattr("ractd.runs.latency.SECONDS", 0.01)
-    monkeypatch.setattr("ractd.runs.latency.TURN", 0.001)
+def short_scoring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results time each policy for half a second and compare it with 1024 states, which no test looks at."""
+    shorten_scoring(monkeypatch)
+
+
+def shorten_scoring(patch: pytest.MonkeyPatch) -> None:
+    """Time each policy for a blink, and compare it with the data at a few states."""
+    patch.setattr("ractd.runs.latency.SECONDS", 0.01)
+    patch.setattr("ractd.runs.latency.TURN", 0.001)
+    patch.setattr("ractd.runs.scoring.STATES", 64)
+
+
+def call_command(*arguments: str | Path, env: dict[str, str] | None = None) -> Answer:
+    """Run `ractd` in this process, for fixtures that tests share: it spares the seconds that its imports take."""
+    with pytest.MonkeyPatch.context() as patch:
+        shorten_scoring(patch)
+        for name, value in (env or {}).items():
+            patch.setenv(name, value)
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            code = _main(arguments, patch)
+    return Answer(code, out.getvalue(), err.getvalue())
+
+
+def _main(arguments: Sequence[str | Path], patch: pytest.MonkeyPatch) -> int:
+    """Run `ractd` with these words and return its exit code."""
+    from ractd.cli import main
+
+    patch.setattr(sys, "argv", ["ractd", *map(str, arguments)])
+    patch.setenv("COLUMNS", "120")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    code: int | str | None = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = stop.code
+    finally:
+        torch.set_num_threads(threads)
+    return int(code or 0)
 
 
 @pytest.fixture
 def cli(
-    short_latency: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Answer]]:
-    """`ractd` in this process, on one thread like the others; it spares the seconds that importing torch takes."""
-    import torch
+    short_scoring: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Answer]:
+    """`ractd` in this process, what libraries write past Python included; it spares the seconds that its imports take."""
 
     def call(*arguments: str | Path) -> Answer:
-        from ractd.cli import main
-
-        monkeypatch.setattr(sys, "argv", ["ractd", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "120")
         capfd.readouterr()
-        code: int | str | None = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code
+        code = _main(arguments, monkeypatch)
         printed = capfd.readouterr()
-        return Answer(int(code or 0), printed.out, printed.err)
+        return Answer(code, printed.out, printed.err)
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield call
-    torch.set_num_threads(threads)
+    return call
 
 
 @pytest.fixture(scope="module")
@@ -173,12 +200,48 @@ def pendulum_data(rows: int = 3000, env_id: str | None = ENV_ID) -> OfflineDatas
     return OfflineDataset("pendulum", *map(np.array, columns), env_id=env_id, recipe="random actions")
 
 
+class Shared:
+    """Files that all workers of a test run share: the first who asks for a name makes them, the others wait for it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def get(self, name: str, make: Callable[[Path], object]) -> Path:
+        """Return the folder of that name, which `make(folder)` fills once."""
+        folder, finished = self.root / name, self.root / f"{name}.finished"
+        with FileLock(self.root / f"{name}.lock"):
+            if not finished.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                finished.touch()
+        return folder
+
+    def run(self, name: str, *words: str | Path, env: dict[str, str] | None = None) -> tuple[Path, Answer]:
+        """Return a run of `ractd train` with these words and the command's answer; the folder is to be copied."""
+
+        def train(folder: Path) -> None:
+            answer = call_command("train", *words, "--out", folder / "run", env=env)
+            assert answer.code == 0, answer.out + answer.err
+            (folder / "answer.json").write_text(json.dumps(asdict(answer)))
+
+        folder = self.get(name, train)
+        return folder / "run", Answer(**json.loads((folder / "answer.json").read_text()))
+
+
 @pytest.fixture(scope="session")
-def pendulum(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset that names its environment."""
-    path = tmp_path_factory.mktemp("data") / "pendulum.hdf5"
-    write_hdf5(path, pendulum_data())
-    return path
+def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Shared:
+    """What the workers share."""
+    base = tmp_path_factory.getbasetemp()
+    root = (base if worker_id == "master" else base.parent) / "shared"
+    root.mkdir(exist_ok=True)
+    return Shared(root)
+
+
+@pytest.fixture(scope="session")
+def pendulum(shared: Shared) -> Path:
+    """A dataset that names its environment; read only."""
+    return shared.get("data", lambda folder: write_hdf5(folder / "pendulum.hdf5", pendulum_data())) / "pendulum.hdf5"
 
 
 @dataclass(frozen=True)
@@ -191,12 +254,13 @@ class Trained:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, pendulum: Path) -> Trained:
-    """One uninterrupted run, start to end."""
+def trained(tmp_path_factory: pytest.TempPathFactory, shared: Shared, pendulum: Path) -> Trained:
+    """One uninterrupted run, start to end, in a folder of this worker's own."""
+    made, answer = shared.run("trained", pendulum, *options())
     directory = tmp_path_factory.mktemp("runs") / "trained"
-    answer = run_command("train", pendulum, "--out", directory, *options())
-    assert answer.code == 0, answer.out + answer.err
-    return Trained(directory, pendulum, answer)
+    shutil.copytree(made, directory)
+    out, err = (text.replace(str(made), str(directory)) for text in (answer.out, answer.err))
+    return Trained(directory, pendulum, Answer(answer.code, out, err))
 
 
 def assert_same_tensors(a: Path, b: Path) -> None:

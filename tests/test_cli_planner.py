@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import STEPS, Answer, rows_of, run_command
+from conftest import STEPS, Answer, call_command, rows_of
 from dataset_factory import make
 
 import ractd
@@ -47,7 +47,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("datasets")
     (folder / "mine.txt").write_text(OWN)
     for words in (["maze2d-umaze"], ["mine", "--maze", folder / "mine.txt"]):
-        answer = run_command("data", "make", *words, "--steps", "3000", env={"RACTD_DATA": str(folder)})
+        answer = call_command("data", "make", *words, "--steps", "3000", env={"RACTD_DATA": str(folder)})
         assert answer.code == 0, answer.err
     return folder
 
@@ -61,7 +61,7 @@ def _here(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A planner of the user's own maze, trained without naming a preset."""
     directory = tmp_path_factory.mktemp("runs") / "mine"
-    answer = run_command("train", "mine", "--out", directory, *OPTIONS, env={"RACTD_DATA": str(data)})
+    answer = call_command("train", "mine", "--out", directory, *OPTIONS, env={"RACTD_DATA": str(data)})
     assert answer.code == 0, answer.out + answer.err
     assert "reached" in answer.out
     assert "ms/plan" in answer.out
@@ -225,12 +225,14 @@ def test_stages_one_by_one_end_with_the_same_weights(run: Path, tmp_path: Path, 
 
 
 def test_the_paper_s_networks_are_for_mazes_too(cli: Callable[..., Answer], tmp_path: Path) -> None:
-    words = ["--preset", "maze2d-umaze", "--teacher.network.down-dims", "8", "16", "--evaluation.episodes", "2"]
-    small = {**TINY, "--horizon": "8"}
+    words = ["--preset", "maze2d-umaze", "--teacher.network.down-dims", "8", "16", "--no-plain", "--no-report"]
+    few = {"--horizon": "8", "--evaluation.episodes": "2", "--evaluation.checkpoints": "1", "--diffusion.bins": "5"}
+    small = {name: "10" if name.endswith("steps") else value for name, value in (TINY | few).items()}
     for name in ("--plan.points", "--teacher.network.width"):
         del small[name]
-    options = [word for pair in small.items() for word in pair]
-    answer = cli("train", "mine", "--out", tmp_path / "unet", *words, *options, "--no-plain", "--no-report")
+    answer = cli(
+        "train", "mine", "--out", tmp_path / "unet", *words, *(word for pair in small.items() for word in pair)
+    )
     assert answer.code == 0, answer.out + answer.err
     sequence = Policy.load(tmp_path / "unet").sequence
     assert (sequence.part.points, sequence.shape) == (0, (8, 4))
@@ -248,7 +250,8 @@ def test_a_planner_leaves_the_lab(run: Path, tmp_path: Path, candidates: str, cl
     assert content["execution"]["execute"] == 16
     deployed = ractd_runtime.Policy.load(tmp_path / "deployed")
     policy = Policy.load(run).configured(candidates=int(candidates))
-    observation = policy.observe(np.array([[1.0, 2.0, 0.5, 0.0]]), np.array([1.0, 3.0]))[:, None]  # type: ignore[attr-defined]
+    assert isinstance(policy, Planner)
+    observation = policy.sequence.with_goal(np.array([[1.0, 2.0, 0.5, 0.0]]), np.array([1.0, 3.0]))[:, None]
     noise = policy.reset(5).draw_noise(1)
     mine = policy.sample(torch.from_numpy(observation), noise).numpy()
     theirs = deployed.sample(observation, batch_first(noise, int(candidates)).numpy())
@@ -303,7 +306,8 @@ def test_a_damaged_map_is_named(run: Path, tmp_path: Path, cli: Callable[..., An
     shutil.copytree(run, copy)
     path = copy / "policy" / "student" / "config.json"
     content = json.loads(path.read_text())
-    path.write_text(json.dumps(content | {"maze": "#####\n#S..#\n#####"}))
+    content["environment"]["maze"] = "#####\n#S..#\n#####"
+    path.write_text(json.dumps(content))
     answer = cli("eval", copy, "--episodes", "2")
     assert answer.code == 2
     assert "has no goal" in answer.err

@@ -23,6 +23,7 @@ from safetensors.numpy import load_file, save_file
 
 from ractd.data import write_hdf5
 from ractd.files import write_json
+from ractd.methods.ractd_settings import PRESETS
 from ractd.reproduce import EXPERIMENTS, comparisons
 from ractd.reproduce.lines import Line, Measured, TableSource
 from ractd.reproduce.tables import PaperTable, write_table
@@ -32,7 +33,7 @@ Script = Callable[..., str]
 
 
 @pytest.fixture
-def script(short_latency: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Script:
+def script(short_scoring: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Script:
     """Run a script of the repository in this process, on one thread; return what it printed."""
     import torch
 
@@ -51,7 +52,17 @@ def script(short_latency: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     return run
 
 
-def test_train_from_logs(script: Script, tmp_path: Path) -> None:
+@pytest.fixture
+def few_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Presets that evaluate twice on the way, two episodes each, and sample with ten noise levels."""
+    for name, preset in PRESETS.items():
+        few = replace(preset.evaluation, checkpoints=2, checkpoint_episodes=2)
+        monkeypatch.setitem(
+            PRESETS, name, replace(preset, evaluation=few, diffusion=replace(preset.diffusion, bins=10))
+        )
+
+
+def test_train_from_logs(script: Script, few_checkpoints: None, tmp_path: Path) -> None:
     said = script("examples/train_from_logs.py", "--out", tmp_path / "run", "--share", "0.01")
     for label in ("teacher", "plain student", "RACTD"):
         assert re.search(rf"^{label}: estimated return-to-go -?\d", said, re.MULTILINE)
@@ -74,7 +85,7 @@ def test_control_loop(script: Script, trained: Trained, tmp_path: Path) -> None:
     assert "deadlines missed: 0," in script(*words, "--background", "--execute", "2")
 
 
-def test_plan_a_maze(script: Script, tmp_path: Path) -> None:
+def test_plan_a_maze(script: Script, few_checkpoints: None, tmp_path: Path) -> None:
     words = ("--out", tmp_path / "run", "--transitions", "2000", "--share", "0.002", "--episodes", "5")
     said = script("examples/plan_a_maze.py", *words)
     for label in ("teacher", "plain student", "RACTD"):

@@ -21,7 +21,7 @@ from ractd.settings import Optimization
 from ractd.training import collapse
 from ractd.training.collapse import CollapseWatch, complaint
 
-pytestmark = pytest.mark.usefixtures("short_latency")
+pytestmark = pytest.mark.usefixtures("short_scoring")
 FINE = {"watch_out_of_bounds": 0.03, "watch_promise": 0.5, "watch_teacher_distance": 1.0}
 
 

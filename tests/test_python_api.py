@@ -19,7 +19,7 @@ from ractd.networks.mlp import MLP
 from ractd.policies.files import describe_policy
 from ractd.settings import Optimization
 
-pytestmark = pytest.mark.usefixtures("short_latency")
+pytestmark = pytest.mark.usefixtures("short_scoring")
 
 
 def small(steps: int = 50) -> Config:

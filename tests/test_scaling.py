@@ -31,7 +31,7 @@ from ractd.sequences.normalizer import Normalizer, PlanNormalizer
 from ractd.settings import Optimization
 from ractd_runtime import Policy as Deployed
 
-pytestmark = pytest.mark.usefixtures("short_latency")
+pytestmark = pytest.mark.usefixtures("short_scoring")
 CONSTANT = np.float32(0.04)
 
 

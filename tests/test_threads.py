@@ -43,7 +43,7 @@ def test_threads_are_those_that_pay(networks: tuple[Network | None, ...], thread
     assert torch.get_num_threads() == GIVEN
 
 
-@pytest.mark.usefixtures("short_latency")
+@pytest.mark.usefixtures("short_scoring")
 def test_an_mlp_is_scored_on_one(trained: Trained, tmp_path: Path) -> None:
     run = shutil.copytree(trained.directory, tmp_path / "run")
     result = evaluate_policy(
