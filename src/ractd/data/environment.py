@@ -6,6 +6,8 @@ environment might take for the name of code or of a file; what is made of it com
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -120,6 +122,19 @@ class EnvironmentSettings:
 
 REGISTERED = EnvironmentSettings()
 """An environment as it is registered."""
+
+
+def gymnasium_with_robotics() -> Any:
+    """Return Gymnasium, with gymnasium_robotics' environments where that is installed; raises `RactdError` without it."""
+    try:
+        import gymnasium
+    except ImportError:
+        raise RactdError(
+            'environments need EnvPool or Gymnasium, and neither is installed: pip install "ractd[envs]"'
+        ) from None
+    if importlib.util.find_spec("gymnasium_robotics") is not None:
+        gymnasium.register_envs(importlib.import_module("gymnasium_robotics"))
+    return gymnasium
 
 
 def settings_for(

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ractd.data.environment import REGISTERED, EnvironmentSettings
-from ractd.envs.modules import gymnasium_with_robotics, registered_name
+from ractd.data.environment import REGISTERED, EnvironmentSettings, gymnasium_with_robotics
+from ractd.envs.modules import registered_name
 from ractd.envs.vector import Rows, Step, VectorEnv
 from ractd.errors import RactdError
 from ractd.processors import cores

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ractd.data.environment import gymnasium_with_robotics
 from ractd.errors import RactdError
 
 _imported: set[str] = set()
-
-
-def gymnasium_with_robotics() -> Any:
-    """Return Gymnasium, with gymnasium_robotics' environments where that is installed; raises `RactdError` without it."""
-    try:
-        import gymnasium
-    except ImportError:
-        raise RactdError(
-            'environments need EnvPool or Gymnasium, and neither is installed: pip install "ractd[envs]"'
-        ) from None
-    if importlib.util.find_spec("gymnasium_robotics") is not None:
-        gymnasium.register_envs(importlib.import_module("gymnasium_robotics"))
-    return gymnasium
 
 
 def registered_name(env_id: str) -> str:

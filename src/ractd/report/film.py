@@ -19,9 +19,9 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from ractd.data.environment import EnvironmentSettings
+from ractd.data.environment import EnvironmentSettings, gymnasium_with_robotics
 from ractd.envs.backends import make_gymnasium, one_reward
-from ractd.envs.modules import gymnasium_with_robotics, import_environment, registered_name
+from ractd.envs.modules import import_environment, registered_name
 from ractd.errors import RactdError
 from ractd.settings import from_json
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ractd.data.environment import REGISTERED, EnvironmentSettings
+from ractd.data.environment import REGISTERED, EnvironmentSettings, gymnasium_with_robotics
 from ractd.envs.backends import gymnasium_vector
 from ractd.envs.evaluate import evaluate
-from ractd.envs.modules import gymnasium_with_robotics, registered_name
+from ractd.envs.modules import registered_name
 from ractd.envs.seeds import environment_seed
 from ractd.envs.vector import Rows, Step, VectorEnv
 from ractd.errors import RactdError

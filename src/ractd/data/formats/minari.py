@@ -21,11 +21,10 @@ from typing import Any
 import numpy as np
 
 from ractd.data.end_fields import SUCCESSES
-from ractd.data.environment import REGISTERED, EnvironmentSettings, WrapperSettings
+from ractd.data.environment import REGISTERED, EnvironmentSettings, WrapperSettings, gymnasium_with_robotics
 from ractd.data.fields import NEXT, Array, Field, Source, field_of
 from ractd.data.findings import Finding, warning
 from ractd.data.formats import DatasetInfo
-from ractd.envs.modules import gymnasium_with_robotics
 from ractd.errors import RactdError
 
 ONLOOKERS = (
