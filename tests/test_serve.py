@@ -225,7 +225,10 @@ def test_clients_that_send_no_past_get_no_policy_that_needs_it(tmp_path: Path) -
     server.write(past_steps=K)
     server.signal(signal.SIGHUP)
     refused = server.wait_for("policy not swapped, the old one stays")
-    assert "the new policy's past steps is 3, the connected clients' is 0; start another server" in refused["error"]
+    assert (
+        "the new policy's number of past steps is 3, the connected clients' is 0; start another server"
+        in refused["error"]
+    )
     assert server.end() == 0
 
 

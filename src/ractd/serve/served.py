@@ -132,22 +132,17 @@ def served_contract(policy: ServedPolicy, low: list[float], high: list[float]) -
     }
 
 
-def checked(policy: ServedPolicy, like: ServedPolicy | None, largest_batch: int) -> ServedPolicy:
+def checked(policy: ServedPolicy, connected: ServedPolicy | None, largest_batch: int) -> ServedPolicy:
     """Return the policy after it has run once at batch 1 and at the largest batch, so that no client waits for that.
 
-    `like` is the policy whose clients are connected.
+    `connected` is the policy whose clients are connected, None where there are none yet.
 
     Raises:
         RactdError: It fails or returns something else than finite [B, c, A]; or its observations or actions have other
-            shapes than those of `like`, or it needs another past.
+            shapes than those of `connected`, or it needs another past.
     """
-    for name in ("observation_shape", "action_shape", "past_steps"):
-        new, old = (str(getattr(which, name)).replace("(", "[").replace(")", "]") for which in (policy, like or policy))
-        if new != old:
-            raise RactdError(
-                f"the new policy's {name.replace('_', ' ')} is {new}, the connected clients' is {old}; "
-                "start another server for it"
-            )
+    if connected is not None:
+        _check_same(policy, connected)
     for batch in (1, largest_batch):
         noise = np.random.default_rng(0).standard_normal((batch, *policy.noise_shape), np.float32)
         past, A = None, policy.action_shape[1]
@@ -160,3 +155,17 @@ def checked(policy: ServedPolicy, like: ServedPolicy | None, largest_batch: int)
         if actions.shape != (batch, *policy.action_shape) or not np.isfinite(actions).all():
             raise RactdError(f"the policy gave no finite actions for a batch of {batch} (shape {list(actions.shape)})")
     return policy
+
+
+def _check_same(policy: ServedPolicy, connected: ServedPolicy) -> None:
+    """Raise `RactdError` where clients of one policy can't go on with another."""
+    takes = {
+        "observation shape": (list(policy.observation_shape), list(connected.observation_shape)),
+        "action shape": (list(policy.action_shape), list(connected.action_shape)),
+        "number of past steps": (policy.past_steps, connected.past_steps),
+    }
+    for what, (new, old) in takes.items():
+        if new != old:
+            raise RactdError(
+                f"the new policy's {what} is {new}, the connected clients' is {old}; start another server for it"
+            )
