@@ -24,7 +24,7 @@ from ractd.training.selection import train_policy
 
 
 @dataclass(frozen=True)
-class Config(Settings):
+class BCConfig(Settings):
     """One run of behaviour cloning."""
 
     share: Annotated[float, Meta(gt=0, le=1)] = 1.0
@@ -56,7 +56,7 @@ LOSSES: dict[str, Callable[[Any, Tensor, Tensor], Terms]] = {
 
 def train(run: Run) -> None:
     """Clone the best episodes, and save the policy."""
-    config: Config = run.config
+    config: BCConfig = run.config
     best = best_episodes(run.dataset, config.share)
     rows = torch.from_numpy(best.rows)
     run.log.say(f"cloning {best.sentence}")
@@ -75,14 +75,14 @@ def train(run: Run) -> None:
     train_policy(run, "bc", stage, average, policy)
 
 
-def resolve(config: Config, data: OfflineDataset, asked: Asked) -> Config:
+def resolve(config: BCConfig, data: OfflineDataset, asked: Asked) -> BCConfig:
     """Refuse a share where no episode is better than another."""
     if config.share < 1 and not data.has_rewards:
         raise RactdError(f"--share is {config.share}, expected 1: {data.name!r} has no rewards, so no episode is best")
     return config
 
 
-def variants(config: Config) -> tuple[Variant, ...]:
+def variants(config: BCConfig) -> tuple[Variant, ...]:
     """Return the rows of a result."""
     return best_and_last("BC" if config.share == 1 else f"BC, best {config.share:.0%}", "bc")
 
@@ -91,7 +91,7 @@ METHOD = Method(
     name="bc",
     summary="behaviour cloning: does what the data did, in all episodes or in the best",
     source="ALVINN: An Autonomous Land Vehicle in a Neural Network (Pomerleau, 1988)",
-    presets={"cpu": Config(), "best-tenth": Config(share=0.1)},
+    presets={"cpu": BCConfig(), "best-tenth": BCConfig(share=0.1)},
     train=train,
     variants=variants,
     resolve=resolve,

@@ -28,7 +28,7 @@ LARGEST_WEIGHT = 100.0
 
 
 @dataclass(frozen=True)
-class Config(Settings):
+class IQLConfig(Settings):
     """One run of IQL; the defaults are the paper's for the Gym data, but for fewer steps with falling learning rates."""
 
     horizon: Count = 1
@@ -93,7 +93,7 @@ def actor_loss(
 
 def train(run: Run) -> None:
     """Train V, the actor and Q in turns, as the authors' code does, and save the policy."""
-    config: Config = run.config
+    config: IQLConfig = run.config
     sequence, optimization = run.sequence, config.optimization
     samples = TransitionSamples(sequence, run.dataset, config.n_step, config.gamma)
     run.seed_weights("iql")
@@ -126,7 +126,7 @@ METHOD = Method(
     name="iql",
     summary="values of the best actions in the data; the policy clones the better ones",
     source="Offline Reinforcement Learning with Implicit Q-Learning (Kostrikov et al., 2021)",
-    presets={"cpu": Config()},
+    presets={"cpu": IQLConfig()},
     train=train,
     variants=lambda config: best_and_last("IQL", "iql"),
     networks=lambda config: (config.network,),

@@ -24,7 +24,7 @@ from ractd.training.transitions import Batch, TransitionSamples
 
 
 @dataclass(frozen=True)
-class Config(Settings):
+class TD3BCConfig(Settings):
     """One run of TD3+BC; the defaults are the paper's, but for fewer steps with a falling learning rate."""
 
     horizon: Count = 1
@@ -95,7 +95,7 @@ def actor_loss(
 
 def train(run: Run) -> None:
     """Train actor and critics in turns, and save the policy."""
-    config: Config = run.config
+    config: TD3BCConfig = run.config
     sequence, optimization = run.sequence, config.optimization
     samples = TransitionSamples(sequence, run.dataset, config.n_step, config.gamma)
     run.seed_weights("td3_bc")
@@ -140,7 +140,7 @@ METHOD = Method(
     name="td3_bc",
     summary="TD3 whose actor is also held to the data's actions",
     source="A Minimalist Approach to Offline Reinforcement Learning (Fujimoto and Gu, 2021)",
-    presets={"cpu": Config()},
+    presets={"cpu": TD3BCConfig()},
     train=train,
     variants=lambda config: best_and_last("TD3+BC", "td3_bc"),
     networks=lambda config: (config.network,),
