@@ -30,7 +30,7 @@ from tyro.conf import Positional
 
 ROOT = Path(__file__).resolve().parent.parent
 EPISODES, LENGTH = 60, 50
-STAGES = ("return-model", "teacher", "student", "plan")
+STAGES = ("return-model", "teacher", "student")
 ACT = """
 import sys
 import numpy as np
@@ -99,9 +99,11 @@ ENVIRONMENTS = {"hopper": ("Hopper-v5", 11, 3), "maze": ("ractd/maze2d-umaze", 4
 """Environment, and entries of an observation and of an action."""
 
 
-def words(name: str, options: Options) -> list[str]:
-    """Return the options of a dataset's trainings: every stage short, and few evaluations."""
-    stages = [stage for stage in STAGES if stage != "plan" or name == "maze"]
+def words(tree: Path, name: str, options: Options) -> list[str]:
+    """Return the options of a dataset's trainings with a checkout: every stage short, and few evaluations."""
+    stages = [*STAGES]
+    if name == "maze":  # the options of a planner's sequences were once named after plans
+        stages.append("sequence" if (tree / "src/ractd/sequences").is_dir() else "plan")
     short = [word for stage in stages for word in (f"--{stage}.optimization.steps", str(options.steps))]
     played = ["--evaluation.episodes", "3", "--evaluation.checkpoints", "2", "--evaluation.checkpoint-episodes", "2"]
     return [
@@ -126,7 +128,7 @@ def run(tree: Path, *command: str) -> None:
 def train(tree: Path, data: Path, out: Path, seed: int, options: Options) -> None:
     """Train on a dataset with a checkout, and let each of the run's policies act."""
     command = ["-m", "ractd.cli", "train", str(data), "--out", str(out), "--seed", str(seed)]
-    run(tree, *command, *words(data.stem, options))
+    run(tree, *command, *words(tree, data.stem, options))
     for policy in sorted((out / "policy").iterdir()):
         run(tree, "-c", ACT, str(policy), str(out / f"actions-{policy.name}.npy"))
 

@@ -28,9 +28,9 @@ TINY = {
 TINY_PLANNER = {
     **TINY,
     "--horizon": "32",
-    "--plan.points": "5",
-    "--plan.optimization.steps": "10",
-    "--plan.optimization.batch-size": "16",
+    "--sequence.points": "5",
+    "--sequence.optimization.steps": "10",
+    "--sequence.optimization.batch-size": "16",
 }
 SMALLEST: dict[str, dict[str, str]] = {
     "ractd train": TINY,

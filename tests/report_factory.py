@@ -108,7 +108,8 @@ def make_run(directory: Path, name: str = "hopper-mixed", env_id: str | None = "
     command = ["/somewhere/bin/ractd", "train", name, "--preset", "demo"]
     config = {
         "format": "ractd-run",
-        "format_version": 1,
+        "format_version": 2,
+        "method": "ractd",
         "config": to_json(PRESETS["demo"]),
         "dataset": describe(data),
         "teacher_from": None,

@@ -28,7 +28,7 @@ from ractd.policies import Planner, Policy
 
 TINY = {
     "--horizon": "16",
-    "--plan.points": "5",
+    "--sequence.points": "5",
     "--teacher.network.width": "32",
     "--diffusion.bins": "10",
     "--evaluation.episodes": "4",
@@ -148,7 +148,7 @@ def test_help_opens_no_dataset(cli: Callable[..., Answer], monkeypatch: pytest.M
     for words in ((), ("mine",), ("--preset", "maze2d-large"), ("mine", "--preset", "mujoco")):
         answer = cli("train", *words, "--help")
         assert answer.code == 0
-        assert ("--plan.points" in answer.out) == ("maze2d-large" in words)
+        assert ("--sequence.points" in answer.out) == ("maze2d-large" in words)
         assert ("--teacher.network.down-dims" in answer.out) == ("--preset" in words)
 
 
@@ -156,13 +156,16 @@ def test_help_opens_no_dataset(cli: Callable[..., Answer], monkeypatch: pytest.M
     ("words", "said"),
     [
         (
-            ["--plan.points", "9", "LOG"],
-            ["--plan.points", "'cpu', which is the default for dataset", "maze2d-umaze-cpu"],
+            ["--sequence.points", "9", "LOG"],
+            ["--sequence.points", "'cpu', which is the default for dataset", "maze2d-umaze-cpu"],
         ),
-        (["LOG", "--plan.points=9", "--horizon", "16"], ["--plan.points", "maze2d-umaze-cpu"]),
-        (["mine", "--preset", "cpu", "--plan.points", "9"], ["--plan.points", "the preset 'cpu' has no such option"]),
+        (["LOG", "--sequence.points=9", "--horizon", "16"], ["--sequence.points", "maze2d-umaze-cpu"]),
+        (
+            ["mine", "--preset", "cpu", "--sequence.points", "9"],
+            ["--sequence.points", "the preset 'cpu' has no such option"],
+        ),
         (["mine", "--teacher.network.kernel-size", "3"], ["kernel-size", "'maze2d-umaze-cpu', which is the", "mujoco"]),
-        (["gone.hdf5", "--plan.points", "9"], ["gone.hdf5: no such file"]),
+        (["gone.hdf5", "--sequence.points", "9"], ["gone.hdf5: no such file"]),
     ],
 )
 def test_options_of_another_preset(
@@ -228,7 +231,7 @@ def test_the_paper_s_networks_are_for_mazes_too(cli: Callable[..., Answer], tmp_
     words = ["--preset", "maze2d-umaze", "--teacher.network.down-dims", "8", "16", "--no-plain", "--no-report"]
     few = {"--horizon": "8", "--evaluation.episodes": "2", "--evaluation.checkpoints": "1", "--diffusion.bins": "5"}
     small = {name: "10" if name.endswith("steps") else value for name, value in (TINY | few).items()}
-    for name in ("--plan.points", "--teacher.network.width"):
+    for name in ("--sequence.points", "--teacher.network.width"):
         del small[name]
     answer = cli(
         "train", "mine", "--out", tmp_path / "unet", *words, *(word for pair in small.items() for word in pair)
@@ -265,7 +268,7 @@ def test_a_planner_leaves_the_lab(run: Path, tmp_path: Path, candidates: str, cl
         (["--preset", "maze2d-umaze", "--horizon", "130"], "horizon 130 can't be halved 2 times"),
         (["--preset", "maze2d-umaze", "--horizon", "130"], "use 128 or 132"),
         (["--history", "2"], "--history is 2, expected 1 for a planner"),
-        (["--horizon", "8"], "--plan.points is 16, expected 3 to 7 for the horizon 8"),
+        (["--horizon", "8"], "--sequence.points is 16, expected 3 to 7 for the horizon 8"),
         (["--preset", "cpu", "--only", "dynamics"], "only a planner has inverse dynamics"),
         (["--only", "student"], "its return is not trained"),
     ],

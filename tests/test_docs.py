@@ -174,7 +174,7 @@ def test_every_option_that_a_page_names_exists(hook: ModuleType) -> None:
     known |= {
         option for path in (ROOT / "examples").glob("*.py") for option in re.findall(r'"(--[\w-]+)"', path.read_text())
     }
-    assert {"--teacher.network.width", "--plan.points", "--check-episodes"} <= known
+    assert {"--teacher.network.width", "--sequence.points", "--check-episodes"} <= known
     unknown = []
     for page in PAGES:
         text = re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)

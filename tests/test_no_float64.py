@@ -23,10 +23,11 @@ from torch.utils._pytree import tree_leaves
 
 import ractd
 from ractd.diffusion.settings import DDPM
-from ractd.methods.ractd_settings import PRESETS, Config, Plan
+from ractd.methods.ractd_settings import PRESETS, Config
 from ractd.networks.mlp import MLP
 from ractd.policies import Policy
 from ractd.sequences.actions import Actions, ActionsPart
+from ractd.sequences.settings import StatesSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")
 META, CPU = torch.device("meta"), torch.device("cpu")
@@ -95,7 +96,7 @@ def planner(points: int) -> Config:
     return replace(
         config,
         horizon=8,
-        plan=Plan(points=points, optimization=config.student.optimization),
+        sequence=StatesSettings(points=points, optimization=config.student.optimization),
         return_model=replace(PRESETS["maze2d-umaze-cpu"].return_model, optimization=config.student.optimization),
         student=replace(config.student, pessimism=0.0),
     )
@@ -116,7 +117,7 @@ def test_training(name: str, device: torch.device, tmp_path: Path, monkeypatch: 
     """A whole training; the scores at its end are the processor's."""
     monkeypatch.setattr("ractd.runs.train.evaluate_run", lambda *_: None)
     config = CONFIGS[name]
-    if config.plan is None:
+    if not config.sequence.open_loop:
         data = make(lengths=(40, 40, 40))
     else:
         data = replace(make(lengths=(40, 40, 40), obs=4), env_id="ractd/maze2d-umaze")

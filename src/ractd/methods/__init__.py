@@ -71,6 +71,11 @@ class Method:
     reuses_teacher: bool = False
     """Whether it takes a teacher of another run."""
 
+    @property
+    def settings(self) -> type[Any]:
+        """The class of its settings."""
+        return type(next(iter(self.presets.values())))
+
 
 def best_and_last(label: str, name: str) -> tuple[Variant, ...]:
     """Return the rows of a method of one stage and one policy, both called `name`: as `train_policy` saves its checkpoints."""

@@ -42,7 +42,7 @@ from ractd.models import build_network, copy_matching
 from ractd.networks import Network
 from ractd.networks.tensors import load_weights, read_tensors
 from ractd.policies import Policy, Sampling
-from ractd.sequences import Samples, Sequence
+from ractd.sequences import Samples, Sequence, sequence_class
 from ractd.settings import Optimization
 from ractd.training.auto_weight import RewardWeight, gradient_at_logged, mean_gradient
 from ractd.training.collapse import CollapseWatch, watch_for_collapse
@@ -316,8 +316,9 @@ def _critic_and_teacher(run: Run) -> tuple[Critic | None, nn.Module | None]:
     config, only = run.config, run.asked.only
     steps = {"return": config.return_model.optimization.steps} if config.return_model.members else {}
     steps["teacher"] = config.teacher.optimization.steps
-    if config.plan is not None:
-        steps["dynamics"] = config.plan.optimization.steps
+    decoder = run.sequence.decoder_stage
+    if decoder is not None:
+        steps[decoder] = config.sequence.optimization.steps
     before = {"student": list(steps), "teacher": ["return"] if config.teacher.reward_weight != 0 else []}
     for name in before.get(only or "", []):
         if run.finished_steps(name) < steps[name]:
@@ -327,7 +328,7 @@ def _critic_and_teacher(run: Run) -> tuple[Critic | None, nn.Module | None]:
     trained = {name for name, count in steps.items() if run.finished_steps(name) >= count}
     here = set(steps) if only in (None, "student") else trained | {only}
     critic = train_critic(run) if "return" in here else None
-    if "dynamics" in here:
+    if decoder in here:
         train_decoder(run)
     teacher = train_teacher(run, critic) if "teacher" in here else None
     return critic, teacher if len(here) == len(steps) else None
@@ -427,7 +428,8 @@ def variants(config: Config) -> tuple[Variant, ...]:
     """Return the variants that a run of these settings has, the one that it is about first."""
     returns = ("return",) if config.return_model.members else ()
     aware = returns if config.teacher.reward_weight else ()
-    dynamics = () if config.plan is None else ("dynamics",)
+    decoder = sequence_class(config.sequence.kind, "the settings").decoder_stage
+    dynamics = () if decoder is None else (decoder,)
     teacher = Variant("teacher", "teacher", {}, (*aware, *dynamics, "teacher"))
 
     def ways(label: str, name: str, more: tuple[dict[str, int], ...]) -> list[Variant]:
@@ -454,7 +456,7 @@ METHOD = Method(
     train=train,
     variants=variants,
     resolve=resolve,
-    sequence=lambda config: "actions" if config.plan is None else "states",
+    sequence=lambda config: config.sequence.kind,
     networks=lambda config: (config.teacher.network, config.student_network),
     termination_penalty=lambda config: config.return_model.termination_penalty,
     stages=("return", "dynamics", "teacher", "student"),

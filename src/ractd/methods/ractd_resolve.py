@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import torch
 
@@ -16,7 +16,8 @@ from ractd.errors import RactdError
 from ractd.methods.ractd_settings import DEFAULT_GAMMA, GAMMA, TABLE_9, Config
 from ractd.models import build_network
 from ractd.policies import Policy
-from ractd.sequences.states import States
+from ractd.sequences import sequence_class
+from ractd.sequences.settings import StatesSettings
 from ractd.training.run import Asked
 
 NO_STUDENT = "a student is distilled along the PF-ODE of an EDM teacher, and this one is a DDPM"
@@ -36,7 +37,7 @@ def resolve(config: Config, data: OfflineDataset, asked: Asked) -> Config:
     if asked.teacher is not None:
         config = _with_teacher(config, asked.teacher, data, asked.teacher_from)
     learns_returns = data.has_rewards if asked.teacher is None else asked.teacher.critic is not None
-    if config.plan is None and not learns_returns:
+    if not config.sequence.open_loop and not learns_returns:
         config = _without_returns(config, asked.only)
     returns, student, evaluation = config.return_model, config.student, config.evaluation
     gamma = GAMMA.get(family(data.env_id or "") or "", DEFAULT_GAMMA) if returns.gamma is None else returns.gamma
@@ -44,7 +45,7 @@ def resolve(config: Config, data: OfflineDataset, asked: Asked) -> Config:
     if student.reward_weight is None:
         student = replace(student, reward_weight=TABLE_9.get(d4rl_name(data) or "", "auto"))
     if evaluation.execute is None:
-        evaluation = replace(evaluation, execute=1 if config.plan is None else config.horizon)
+        evaluation = replace(evaluation, execute=config.horizon if config.sequence.open_loop else 1)
     config = replace(
         config,
         return_model=replace(returns, gamma=gamma, termination_penalty=penalty),
@@ -75,17 +76,15 @@ def _without_returns(config: Config, only: str | None) -> Config:
 
 def _check_networks(config: Config, data: OfflineDataset) -> None:
     """Raise `RactdError` for networks that can't be built, before the hours that come before they are."""
-    shape = config.horizon, data.action_dim, config.history * data.observation_dim
-    if config.plan is not None:
-        shape = config.plan.points or config.horizon, data.observation_dim, 2 * data.observation_dim
     with torch.device("meta"):
+        sequence = sequence_class(config.sequence.kind, "the settings").describe(config, data)
         for network in (config.teacher.network, config.student_network):
-            build_network(network, *shape, jumps=True)
+            build_network(network, *sequence.shape, sequence.condition_dim, jumps=True)
 
 
 def _check_plan(config: Config, data: OfflineDataset, only: str | None) -> None:
     """Raise `RactdError` where a planner has no maze to plan in, or a setting makes no sense for it."""
-    if config.plan is None:
+    if not isinstance(config.sequence, StatesSettings):
         if only == "dynamics":
             raise RactdError("--only dynamics: only a planner has inverse dynamics; its presets are named maze2d-...")
         return
@@ -101,14 +100,14 @@ def _check_plan(config: Config, data: OfflineDataset, only: str | None) -> None:
 def _with_teacher(config: Config, teacher: Policy, data: OfflineDataset, where: str) -> Config:
     """Return the settings with what a teacher decides: horizon, history, range of actions, noise levels, networks, critic."""
     sequence, critic = teacher.sequence, teacher.critic
-    plans = isinstance(sequence, States)
-    if plans != (config.plan is not None):
-        kind, others = ("a planner", "action sequences") if plans else ("no planner", "plans")
-        raise RactdError(f"{where}: its teacher is {kind}, and the settings are those of {others}; see --preset")
-    observation_dim = sequence.state_dim if isinstance(sequence, States) else sequence.observation_dim
-    if (observation_dim, sequence.action_dim) != (data.observation_dim, data.action_dim):
+    if sequence.kind != config.sequence.kind:
         raise RactdError(
-            f"{where}: its teacher maps {observation_dim} observations to {sequence.action_dim} actions, "
+            f"{where}: its teacher makes sequences of {sequence.kind}, and the settings are those of {config.sequence.kind}; "
+            "see --preset"
+        )
+    if (sequence.environment_dim, sequence.action_dim) != (data.observation_dim, data.action_dim):
+        raise RactdError(
+            f"{where}: its teacher maps {sequence.environment_dim} observations to {sequence.action_dim} actions, "
             f"the dataset has {data.observation_dim} and {data.action_dim}"
         )
     schedule = teacher.sampling.schedule
@@ -120,9 +119,7 @@ def _with_teacher(config: Config, teacher: Policy, data: OfflineDataset, where: 
         raise RactdError(
             f"--action-range can't be given with --teacher {where}: the range is the teacher's; leave it out"
         )
-    plan = config.plan
-    if isinstance(sequence, States) and plan is not None:
-        plan = replace(plan, points=sequence.part.points, dynamics_layers=sequence.part.dynamics_layers)
+    theirs = {f.name: getattr(sequence.part, f.name) for f in fields(config.sequence) if hasattr(sequence.part, f.name)}  # type: ignore[arg-type]
     returns = replace(config.return_model, members=0 if critic is None else critic.part.members)
     if critic is not None:
         returns = replace(returns, layers=critic.part.layers)
@@ -131,7 +128,7 @@ def _with_teacher(config: Config, teacher: Policy, data: OfflineDataset, where: 
         action_range=action_range,
         horizon=sequence.horizon,
         history=sequence.history,
-        plan=plan,
+        sequence=replace(config.sequence, **theirs),  # type: ignore[type-var]
         diffusion=schedule,
         teacher=replace(config.teacher, network=teacher.network_settings, parametrization="edm"),
         return_model=returns,

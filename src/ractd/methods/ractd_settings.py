@@ -17,7 +17,7 @@ from ractd.diffusion.settings import DDPM, Diffusion
 from ractd.networks import Network
 from ractd.networks.mlp import MLP
 from ractd.networks.unet import UNet
-from ractd.sequences.settings import Plan
+from ractd.sequences.settings import ActionsSettings, SequenceSettings, StatesSettings
 from ractd.settings import Count, Evaluation, NotNegative, Optimization, Settings
 
 TeacherLoss = Literal["pseudo-huber", "square"]
@@ -91,18 +91,14 @@ class Student:
     """How it is trained; its EMA is the stop-gradient copy of eq. 5 and 6 and the policy."""
 
 
-FEWEST_POINTS = 3
-"""With its start a cubic spline has four control points."""
-
-
 @dataclass(frozen=True)
 class Config(Settings):
     """One run of RACTD: what is trained, how, and how it is judged."""
 
     diffusion: Diffusion = field(default_factory=Diffusion)
     return_model: ReturnModel = field(default_factory=ReturnModel)
-    plan: Plan | None = None
-    """What makes a planner: sequences are the states on the way to a goal, and R is the goal reward."""
+    sequence: SequenceSettings = field(default_factory=ActionsSettings)
+    """What is learnt: sequences of actions, or a planner's, of the states on the way to a goal, for which R is the goal reward."""
     teacher: Teacher = field(default_factory=Teacher)
     student: Student = field(default_factory=Student)
 
@@ -114,10 +110,8 @@ class Config(Settings):
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """Yield each field that can't stand beside the others, and what is expected of it."""
         yield from super().contradictions()
-        if self.plan is not None and self.plan.points:
-            most = self.horizon - 1
-            if not FEWEST_POINTS <= self.plan.points <= most:
-                yield "plan.points", f"{FEWEST_POINTS} to {most} for the horizon {self.horizon}, or 0 for none"
+        for name, expected in self.sequence.contradictions_of(self.horizon):
+            yield f"sequence.{name}", expected
         if self.student.pessimism and self.return_model.members < 2:
             yield (
                 "student.pessimism",
@@ -129,7 +123,7 @@ class Config(Settings):
                 yield "student.reward_weight", "0 without a return model"
             if self.teacher.reward_weight != 0:
                 yield "teacher.reward_weight", "0 without a return model"
-            if self.plan is not None:
+            if self.sequence.open_loop:
                 yield "return_model.members", "at least 1: a planner needs its goal reward"
 
 
@@ -150,8 +144,8 @@ _GOAL_REWARD = ReturnModel(
 )
 
 
-def _planner(config: Config, plan: Plan) -> Config:
-    return replace(config, return_model=_GOAL_REWARD, plan=plan)
+def _planner(config: Config, states: StatesSettings) -> Config:
+    return replace(config, return_model=_GOAL_REWARD, sequence=states)
 
 
 def _cpu_planner(horizon: int) -> Config:
@@ -165,7 +159,7 @@ def _cpu_planner(horizon: int) -> Config:
             student=Student(ctm_share=0.25, optimization=Optimization(steps=3_000)),
             evaluation=Evaluation(checkpoints=8),
         ),
-        Plan(points=horizon // 8),
+        StatesSettings(points=horizon // 8),
     )
     # R judges every state of every sample's plan: a small one.
     return replace(config, return_model=replace(_GOAL_REWARD, layers=(64, 64)))
@@ -188,10 +182,14 @@ PRESETS: dict[str, Config] = {
         evaluation=Evaluation(episodes=30, checkpoints=4, checkpoint_episodes=10),
     ),
     "mujoco": _unet_preset(16, UNet(down_dims=(512, 1024, 2048), embed_dim=128)),  # Table 7
-    "maze2d-umaze": _planner(_unet_preset(128, UNet(down_dims=(256, 512, 1024), embed_dim=256)), Plan()),  # Table 6
-    "maze2d-medium": _planner(_unet_preset(256, UNet(down_dims=(512, 1024, 2048), embed_dim=256)), Plan()),  # Table 6
+    "maze2d-umaze": _planner(
+        _unet_preset(128, UNet(down_dims=(256, 512, 1024), embed_dim=256)), StatesSettings()
+    ),  # Table 6
+    "maze2d-medium": _planner(
+        _unet_preset(256, UNet(down_dims=(512, 1024, 2048), embed_dim=256)), StatesSettings()
+    ),  # Table 6
     "maze2d-large": _planner(
-        _unet_preset(384, UNet(down_dims=(256, 512, 1024, 2048), embed_dim=256)), Plan()
+        _unet_preset(384, UNet(down_dims=(256, 512, 1024, 2048), embed_dim=256)), StatesSettings()
     ),  # Table 6
     # The same horizons for CPUs, on the residual MLP.
     "maze2d-umaze-cpu": _cpu_planner(128),

@@ -19,9 +19,7 @@ from ractd.files import read_json, refuse_foreign, write_json
 from ractd.methods import method_named
 from ractd.settings import from_json, to_json
 
-FORMAT_VERSION = 1
-SINCE = ("end_kinds", "terminals_mean")
-"""What runs of before did not note of their data."""
+FORMAT_VERSION = 2
 PACKAGES = ("torch", "numpy", "accelerate", "safetensors", "gymnasium", "envpool", "mujoco")
 
 
@@ -89,6 +87,8 @@ def read_run(directory: Path) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict) or content.get("format") != "ractd-run":
         raise RactdError(f"{path}: not a ractd run")
+    if content.get("format_version") == 1:
+        raise RactdError(f"{path}: a run of ractd's first edition, which this one can't go on with; use another --out")
     if content.get("format_version") != FORMAT_VERSION:
         raise RactdError(f"{path}: run format {content.get('format_version')!r}, this ractd reads {FORMAT_VERSION}")
     return content
@@ -100,11 +100,9 @@ def differences(path: Path, run: dict[str, Any], description: dict[str, Any]) ->
     `path` is its `config.json`. Only what `description` has is compared.
     """
     # An option that came after the run began has its default there.
-    settings = method_named(run.get("method", "ractd")).presets["cpu"]
-    run["config"] = to_json(from_json(type(settings), run.get("config"), path))
+    settings = method_named(run["method"]).settings
+    run["config"] = to_json(from_json(settings, run.get("config"), path))
     recorded = {key: run.get(key) for key in description}
-    if isinstance(data := recorded.get("dataset"), dict):
-        recorded["dataset"] = {name: description["dataset"].get(name) for name in SINCE if name not in data} | data
     # Method and data first: what else differs may follow from them.
     for name in sorted(description, key=lambda name: {"method": 0, "dataset": 1}.get(name, 2)):
         for difference in _differences(recorded[name], description[name], name):

@@ -124,7 +124,7 @@ def train(
         log = Log(console, directory if main else None)
         for finding in findings:
             log.say(f"[yellow]warning:[/] {escape(finding.message)}")
-        if not sequence_class(chosen.sequence(config), "the method").open_loop:
+        if not sequence_class(chosen.sequence(config), "the method").Settings.open_loop:
             log.say(escape(_ends_told(chosen, config, data)))
         accelerator.wait_for_everyone()
         finished = read_result(directory)
@@ -243,7 +243,7 @@ def _check_nothing_to_simulate(method: Method, config: Any, env_id: str | None, 
     asked = [option for option, value in (("--env", env_id), ("--env-steps", env_steps)) if value is not None]
     if asked:
         raise RactdError(f"--no-env scores nothing: leave it out, or {' and '.join(asked)}")
-    if sequence_class(method.sequence(config), "the method").open_loop:
+    if sequence_class(method.sequence(config), "the method").Settings.open_loop:
         raise RactdError(
             "--no-env: a planner plans in the maze of its data, whose walls and goal it knows; leave it out"
         )

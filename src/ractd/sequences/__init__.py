@@ -1,4 +1,4 @@
-"""What x is: the sequences that a network makes, and what they stand for. A kind is a file and a line in `SEQUENCES`."""
+"""What x is: the sequences that a network makes, and what they stand for. A kind is a file and a line in `settings.SEQUENCES`."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from ractd.data.ranges import within
 from ractd.data.windows import Windows
 from ractd.sequences.normalizer import Normalizer
 from ractd.sequences.sequence import Sequence
+from ractd.sequences.settings import ActionsSettings
 from ractd.settings import Count
 
 
@@ -31,6 +32,7 @@ class Actions(Sequence):
 
     kind = "actions"
     Part = ActionsPart
+    Settings = ActionsSettings
     rewarded = 1
 
     def __init__(self, part: ActionsPart) -> None:
@@ -42,9 +44,14 @@ class Actions(Sequence):
         self.normalizer = Normalizer(part.observation_dim, part.action_dim)
 
     @classmethod
+    def describe(cls, config: Any, dataset: OfflineDataset) -> Actions:
+        """Return sequences of `config.horizon` actions given `config.history` observations."""
+        return cls(ActionsPart(dataset.observation_dim, dataset.action_dim, config.horizon, config.history))
+
+    @classmethod
     def fit(cls, config: Any, dataset: OfflineDataset, device: torch.device) -> Actions:
-        """Return sequences of `config.horizon` actions given `config.history` observations, scaled as the data is."""
-        sequence = cls(ActionsPart(dataset.observation_dim, dataset.action_dim, config.horizon, config.history))
+        """Return the same, scaled as the data is."""
+        sequence = cls.describe(config, dataset)
         sequence.normalizer = Normalizer.of(within(dataset.statistics(), config.action_range))
         return sequence.to(device)
 

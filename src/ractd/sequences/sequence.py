@@ -16,13 +16,8 @@ from ractd.envs.maze import Maze
 from ractd.errors import RactdError
 from ractd.registry import find
 from ractd.sequences.normalizer import Normalizer
+from ractd.sequences.settings import SEQUENCES, SequenceSettings
 from ractd.settings import Optimization
-
-SEQUENCES = {
-    "actions": "ractd.sequences.actions:Actions",
-    "states": "ractd.sequences.states:States",
-}
-"""Every kind of sequence: its name, and where its class is."""
 
 
 class Samples(Protocol):
@@ -60,10 +55,10 @@ class Sequence(nn.Module):
     kind: ClassVar[str]
     Part: ClassVar[type]
     """Frozen dataclass of what a policy file says of such a sequence; `__init__` takes one."""
+    Settings: ClassVar[type[SequenceSettings]]
+    """Settings of such a sequence, for a method's `sequence`."""
     critic: ClassVar[str] = "return-to-go"
     """The kind of critic that values such sequences by default."""
-    open_loop: ClassVar[bool] = False
-    """Whether the whole sequence is executed before the next one is made (paper, section 4.2), or its first action only."""
 
     part: Any
     normalizer: Normalizer
@@ -83,8 +78,13 @@ class Sequence(nn.Module):
 
     @classmethod
     @abstractmethod
+    def describe(cls, config: Any, dataset: OfflineDataset) -> Sequence:
+        """Return the sequence that `fit` does, without the statistics: its shapes are known."""
+
+    @classmethod
+    @abstractmethod
     def fit(cls, config: Any, dataset: OfflineDataset, device: torch.device) -> Sequence:
-        """Return a sequence with the statistics of a dataset, for a method's settings."""
+        """Return a sequence with the statistics of a dataset, for a method's settings, whose `sequence` is of this kind."""
 
     @abstractmethod
     def samples(self, dataset: OfflineDataset) -> Samples:
@@ -101,6 +101,11 @@ class Sequence(nn.Module):
     @abstractmethod
     def scaled(self, raw: Tensor) -> Tensor:
         """Return raw actions (a plan's: states) as `decode` returns them."""
+
+    @property
+    def open_loop(self) -> bool:
+        """Whether the whole sequence is executed before the next one is made, see `SequenceSettings`."""
+        return self.Settings.open_loop
 
     @property
     def condition_dim(self) -> int:

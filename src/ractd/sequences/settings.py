@@ -2,14 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar, Self
 
-from ractd.settings import Count, CountOrNone, Optimization
+from ractd.registry import find
+from ractd.settings import Count, CountOrNone, Optimization, Registered
+
+SEQUENCES = {
+    "actions": "ractd.sequences.actions:Actions",
+    "states": "ractd.sequences.states:States",
+}
+"""Every kind of sequence: its name, and where its class is, whose `Settings` are the kind's."""
+FEWEST_POINTS = 3
+"""With its start a cubic spline has four control points."""
+
+
+class SequenceSettings(Registered):
+    """Settings of one kind of sequence."""
+
+    open_loop: ClassVar[bool] = False
+    """Whether the whole sequence is executed before the next one is made (paper, section 4.2), or its first action only."""
+
+    @classmethod
+    def of_kind(cls, kind: str) -> type[Self]:
+        """Return the settings' class of a kind; raises `RactdError` naming the known ones."""
+        settings: type[Self] = find(SEQUENCES, kind, "kind of sequence").Settings
+        return settings
+
+    def contradictions_of(self, horizon: int) -> Iterator[tuple[str, str]]:
+        """Yield each field that can't stand beside a horizon, and what is expected of it."""
+        yield from ()
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a planner has besides: sequences of states, and the inverse dynamics that finds the actions (paper, section 4.2)."""
+class ActionsSettings(SequenceSettings):
+    """Sequences of actions have no settings of their own."""
+
+    kind: ClassVar[str] = "actions"
+
+
+@dataclass(frozen=True)
+class StatesSettings(SequenceSettings):
+    """Sequences of states on the way to a goal, and the inverse dynamics that finds the actions (paper, section 4.2)."""
+
+    kind: ClassVar[str] = "states"
+    open_loop: ClassVar[bool] = True
 
     points: CountOrNone = 0
     """0, the paper's: x is the states themselves. K: x is the K control points of a spline through them, so that
@@ -20,3 +58,9 @@ class Plan:
         default_factory=lambda: Optimization(steps=10_000, batch_size=512, learning_rate=1e-3)
     )
     """How the inverse dynamics is trained: long, since open loop its errors add up."""
+
+    def contradictions_of(self, horizon: int) -> Iterator[tuple[str, str]]:
+        """Yield control points that are too few for a spline, or too many for a horizon."""
+        most = horizon - 1
+        if self.points and not FEWEST_POINTS <= self.points <= most:
+            yield "points", f"{FEWEST_POINTS} to {most} for the horizon {horizon}, or 0 for none"

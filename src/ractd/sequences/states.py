@@ -17,6 +17,7 @@ from ractd.errors import RactdError
 from ractd.sequences.dynamics import DynamicsObjective, InverseDynamics
 from ractd.sequences.normalizer import PlanNormalizer
 from ractd.sequences.sequence import LearntDecoder, Samples, Sequence
+from ractd.sequences.settings import StatesSettings
 from ractd.settings import Count, CountOrNone, Optimization
 
 PLANS_FITTED = 20_000
@@ -44,8 +45,8 @@ class States(Sequence):
 
     kind = "states"
     Part = StatesPart
+    Settings = StatesSettings
     critic = "goal"
-    open_loop = True
     decoder_stage = "dynamics"
     history = 1
     normalizer: PlanNormalizer
@@ -67,17 +68,19 @@ class States(Sequence):
         return self.state_dim
 
     @classmethod
+    def describe(cls, config: Any, dataset: OfflineDataset) -> States:
+        """Return sequences of `config.horizon` states, or of the control points that `config.sequence` asks for."""
+        settings, S = config.sequence, dataset.observation_dim
+        part = StatesPart(S, dataset.action_dim, config.horizon, settings.points, tuple(settings.dynamics_layers))
+        return cls(part)
+
+    @classmethod
     def fit(cls, config: Any, dataset: OfflineDataset, device: torch.device) -> States:
-        """Return sequences of `config.horizon` states, scaled as the data is; a spline by a sample of the data's plans."""
-        plan = config.plan
-        sequence = cls(
-            StatesPart(
-                dataset.observation_dim, dataset.action_dim, config.horizon, plan.points, tuple(plan.dynamics_layers)
-            )
-        )
+        """Return the same, scaled as the data is; a spline by a sample of the data's plans."""
+        sequence, settings = cls.describe(config, dataset), config.sequence
         statistics = within(dataset.statistics(), config.action_range)
-        sequence.normalizer = PlanNormalizer.of_states(statistics, config.horizon, plan.points)
-        sequence.optimization = plan.optimization
+        sequence.normalizer = PlanNormalizer.of_states(statistics, config.horizon, settings.points)
+        sequence.optimization = settings.optimization
         sequence.to(device)
         spline = sequence.normalizer.spline
         if spline is not None:
