@@ -35,12 +35,11 @@ OURS, REPLAY, SYNC = "ractd, EnvPool", "the same actions replayed", "gymnasium.v
 def stand_in() -> ActionSequencePolicy:
     """Costs what the cpu preset's student costs, acts as a half-trained Hopper policy."""
     from ractd.methods.ractd_settings import PRESETS
-    from ractd.models import build_network
     from ractd.networks.mlp import MLP
     from ractd.recipes.behaviors import load_actors, sac_actor
 
     config = PRESETS["cpu"]
-    network = build_network(config.teacher.network, config.horizon, 3, 11, jumps=True).eval()
+    network = config.teacher.network.build((config.horizon, 3), 11, jumps=True).eval()
     assert isinstance(config.teacher.network, MLP)
     weights = {key: value[None] for key, value in load_actors("hopper.safetensors")["150000"].items()}
     actor = sac_actor(weights, np.random.default_rng(0), noise=0)

@@ -29,7 +29,6 @@ from ractd.export import export_policy
 from ractd.export.formats import Format
 from ractd.export.graph import PolicyGraph
 from ractd.methods.ractd_settings import PRESETS, Config
-from ractd.models import build_network
 from ractd.networks.unet import UNet
 from ractd.policies import Policy, Sampling
 from ractd.sequences.actions import Actions, ActionsPart
@@ -59,7 +58,7 @@ def untrained(config: Config, jumps: bool, folded: bool = True) -> Policy:
         1 if jumps else bins,
     )
     torch.manual_seed(0)
-    network = build_network(settings, *sequence.shape, sequence.condition_dim, jumps)
+    network = settings.build(sequence.shape, sequence.condition_dim, jumps)
     critic = ReturnToGo.build(ReturnToGoPart(returns.layers, 1, 0.0, 1.0, 0.99), sequence)
     policy = Policy(sequence, network, sampling, network_settings=settings, critic=critic)
     return policy.fold() if folded else policy

@@ -34,7 +34,7 @@ from ractd.data import OfflineDataset
 from ractd.methods.ractd import METHOD, StudentObjective, TeacherObjective, network_of
 from ractd.methods.ractd_resolve import resolve
 from ractd.methods.ractd_settings import PRESETS, Config
-from ractd.models import copy_matching
+from ractd.networks import copy_matching
 from ractd.networks.unet import UNet
 from ractd.runs.train import prepare
 from ractd.settings import Optimization

@@ -13,7 +13,6 @@ from ractd.data import OfflineDataset
 from ractd.diffusion.samplers import SAMPLERS, Kind
 from ractd.diffusion.settings import DDPM, Diffusion
 from ractd.envs.environments import Environment
-from ractd.models import build_network
 from ractd.networks import Network
 from ractd.networks.mlp import MLP
 from ractd.policies import Policy, Sampling
@@ -79,7 +78,7 @@ def policy_of(
     **parts: Any,
 ) -> Policy:
     """A policy whose network's every weight matters: nothing is zero or one, as it is before training."""
-    network = build_network(network_settings, *sequence.shape, sequence.condition_dim, sampling.jumps)
+    network = network_settings.build(sequence.shape, sequence.condition_dim, sampling.jumps)
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=spread)
     environment = None if env_id is None else Environment(env_id)

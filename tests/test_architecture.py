@@ -15,11 +15,6 @@ SOURCE = ROOT / "src" / "ractd"
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 GROUND = {"errors", "registry", "settings", "files", "processors", "stopping"}
 
-TO_MOVE = {
-    "models",
-    "threads",
-}
-"""Modules and folders of the first edition that are still to find their rooms; they may import anything, and be imported."""
 EXCEPTIONS = {
     ("commands", "training"): "the pipeline moves to runs",
     ("training", "runs"): "the pipeline moves to runs",
@@ -98,7 +93,7 @@ def circles(arrows: Mapping[str, frozenset[str]]) -> set[frozenset[str]]:
 
 def test_the_table_has_every_room_once_and_only_imports_what_is_below() -> None:
     order = list(ROOMS)
-    assert {room_of(module) for module in MODULES} - TO_MOVE <= set(order)
+    assert {room_of(module) for module in MODULES} <= set(order)
     for room, below in ROOMS.items():
         assert below <= set(order[order.index(room) + 1 :]), room
         assert not below & GROUND, f"{room}: the ground is everyone's"
@@ -112,11 +107,9 @@ def test_the_picture_has_the_table_s_rooms() -> None:
 
 def allowed(room: str) -> set[str]:
     """What a room may import: itself, what the table says, and of the ground what is below it."""
-    if room in TO_MOVE:
-        return {*ROOMS, *TO_MOVE}
     order = list(ROOMS)
     ground = {each for each in GROUND if room not in GROUND or order.index(each) > order.index(room)}
-    return {room} | ROOMS[room] | ground | TO_MOVE
+    return {room} | ROOMS[room] | ground
 
 
 def test_rooms_import_only_what_the_table_allows() -> None:

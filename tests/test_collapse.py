@@ -15,7 +15,7 @@ import ractd
 from ractd.diffusion.settings import Diffusion
 from ractd.files import read_json
 from ractd.methods.ractd_settings import PRESETS, Config
-from ractd.models import build_network, copy_matching
+from ractd.networks import copy_matching
 from ractd.networks.mlp import MLP
 from ractd.settings import Optimization
 from ractd.training import collapse
@@ -39,8 +39,8 @@ def test_a_student_that_leaves_the_data_is_seen() -> None:
     dataset = make((30, 20, 25))
     torch.manual_seed(0)
     network = MLP(width=16, blocks=1, embed_dim=8)
-    teacher = build_network(network, 2, 2, 3, False)
-    student = build_network(network, 2, 2, 3, True)
+    teacher = network.build((2, 2), 3, False)
+    student = network.build((2, 2), 3, True)
     copy_matching(teacher, student)
     sequence = actions_of(dataset, 2)
     watch = CollapseWatch(teacher, return_model(), sequence, sequence.samples(dataset), Diffusion(), 2.0, 0)

@@ -16,11 +16,9 @@ from torch import Tensor, nn
 
 from ractd.critics import Critic
 from ractd.diffusion import ctm
-from ractd.diffusion.edm import distance, draw_sigma, loss_weight, sigma_schedule
-from ractd.diffusion.preconditioning import student_network
+from ractd.diffusion.edm import Preconditioned, distance, draw_sigma, loss_weight, sigma_schedule
 from ractd.diffusion.samplers import heun, heun_step
 from ractd.diffusion.settings import Diffusion
-from ractd.models import build_network
 from ractd.networks.mlp import MLP
 
 DIFFUSION = Diffusion()
@@ -60,7 +58,7 @@ def exact_g(x: Tensor, t: Tensor, condition: Tensor, s: Tensor) -> Tensor:
 
 def tiny(seed: int = 0, jumps: bool = True, dim: int = 2, horizon: int = 3) -> nn.Module:
     torch.manual_seed(seed)
-    network = build_network(MLP(width=8, blocks=1, embed_dim=4), horizon, dim, 1, jumps).double()
+    network = MLP(width=8, blocks=1, embed_dim=4).build((horizon, dim), 1, jumps).double()
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.3)
     return network
@@ -70,13 +68,13 @@ def tiny(seed: int = 0, jumps: bool = True, dim: int = 2, horizon: int = 3) -> n
 
 
 def test_a_jump_to_the_same_time_is_the_identity() -> None:
-    g = student_network(tiny(), DIFFUSION)
+    g = Preconditioned(tiny(), DIFFUSION)
     x, t = randn(6, 3, 2), torch.tensor([0.02, 0.1, 1, 5, 40, 80], dtype=F64)
     torch.testing.assert_close(ctm.jump(g, x, t, t, randn(6, 1)), x, rtol=0, atol=0)
 
 
 def test_a_jump_to_time_zero_is_the_network() -> None:
-    g = student_network(tiny(), DIFFUSION)
+    g = Preconditioned(tiny(), DIFFUSION)
     x, t, condition = randn(5, 3, 2), torch.tensor([0.1, 1, 5, 40, 80], dtype=F64), randn(5, 1)
     zero = torch.zeros_like(t)
     torch.testing.assert_close(ctm.jump(g, x, t, zero, condition), g(x, t, condition, zero), rtol=0, atol=0)
@@ -84,14 +82,14 @@ def test_a_jump_to_time_zero_is_the_network() -> None:
 
 
 def test_the_boundary_is_the_identity_at_sigma_min() -> None:
-    g = student_network(tiny(), DIFFUSION)
+    g = Preconditioned(tiny(), DIFFUSION)
     x, t = randn(4, 3, 2), torch.full((4,), 0.02, dtype=F64)
     torch.testing.assert_close(ctm.jump(g, x, t, 0 * t, randn(4, 1)), x, rtol=0, atol=1e-14)
 
 
 def test_time_zero_is_sigma_min_to_the_network() -> None:
     """The CTM loss trains jumps down to sigma_min; the one-step sample asks for time 0, which has to be the same."""
-    g = student_network(tiny(), DIFFUSION)
+    g = Preconditioned(tiny(), DIFFUSION)
     x, t, condition = randn(4, 3, 2), torch.full((4,), 80.0, dtype=F64), randn(4, 1)
     torch.testing.assert_close(g(x, t, condition, 0 * t), g(x, t, condition, 0 * t + 0.02))
 
@@ -225,7 +223,7 @@ def test_the_loss_vanishes_for_the_exact_flow_and_only_for_it() -> None:
 
 def test_the_loss_is_the_distance_of_the_two_paths() -> None:
     """Eq. 5 and 6 written out with the closed form in place of the solver, for g that is not the flow."""
-    g, target = (student_network(tiny(seed), DIFFUSION) for seed in (0, 1))
+    g, target = (Preconditioned(tiny(seed), DIFFUSION) for seed in (0, 1))
     sigmas = sigma_schedule(DIFFUSION).double()
     times = ctm.draw_times(torch.rand(30, 3, generator=generator()), 1, DIFFUSION)
     x0, noise, condition = randn(30, 3, 2), randn(30, 3, 2, seed=1), randn(30, 1, seed=2)
@@ -252,10 +250,10 @@ def gradients_of_ctm() -> tuple[nn.Module, nn.Module, nn.Module, Callable[[], Te
     x0, noise, condition = randn(12, 3, 2), randn(12, 3, 2, seed=1), randn(12, 1, seed=2)
 
     def D(x: Tensor, t: Tensor, c: Tensor) -> Tensor:
-        return student_network(lambda y, t, c, s: teacher(y, t, c), DIFFUSION)(x, t, c, t)  # type: ignore[arg-type]
+        return Preconditioned(lambda y, t, c, s: teacher(y, t, c), DIFFUSION)(x, t, c, t)  # type: ignore[arg-type]
 
     def loss() -> Tensor:
-        nets = student_network(g, DIFFUSION), student_network(target, DIFFUSION)
+        nets = Preconditioned(g, DIFFUSION), Preconditioned(target, DIFFUSION)
         return ctm.ctm_loss(*nets, D, x0, noise, times, condition, sigmas, 2).sum()
 
     given = {"sigmas": sigmas, "times": times, "x0": x0, "noise": noise, "condition": condition, "D": D}
@@ -279,11 +277,11 @@ def test_gradient_flows_only_through_the_first_jump() -> None:
     t, u, k = (given["sigmas"][i] for i in given["times"])  # type: ignore[index, union-attr]
     x_t = given["x0"] + column(t) * given["noise"]  # type: ignore[operator]
     condition, zero = given["condition"], torch.zeros_like(k)
-    g_target = student_network(target, DIFFUSION)
+    g_target = Preconditioned(target, DIFFUSION)
     with torch.no_grad():
         x_u = ctm.solve(given["D"], x_t, *given["times"][:2], condition, given["sigmas"], 2)  # type: ignore[arg-type, index]
         through = ctm.jump(g_target, ctm.jump(g_target, x_u, u, k, condition), k, zero, condition)  # type: ignore[arg-type]
-    x_k = ctm.jump(student_network(g, DIFFUSION), x_t, t, k, condition)  # type: ignore[arg-type]
+    x_k = ctm.jump(Preconditioned(g, DIFFUSION), x_t, t, k, condition)  # type: ignore[arg-type]
     # By the chain rule, in two pieces: d distance / d x_k with everything else a constant, then x_k's own gradient.
     at = x_k.detach().requires_grad_()
     (slope,) = torch.autograd.grad(distance(ctm.jump(g_target, at, k, zero, condition), through).sum(), at)  # type: ignore[arg-type]
@@ -406,7 +404,7 @@ def test_the_gradient_of_the_reward_against_finite_differences() -> None:
         return (observation[:, 0] + action.sin().sum(1)) * action.prod(1)
 
     def sample() -> Tensor:
-        return ctm.one_step(student_network(network, DIFFUSION), noise, observation, DIFFUSION)
+        return ctm.one_step(Preconditioned(network, DIFFUSION), noise, observation, DIFFUSION)
 
     def loss() -> Tensor:
         return -critic_of(R).value(observation, sample()).sum()

@@ -13,13 +13,11 @@ from accelerate import Accelerator
 from gaussian import MU, S0
 from torch import Tensor
 
-from ractd.diffusion.ddpm import clean_estimate, noise_levels, noise_loss, sampling_levels, scales
-from ractd.diffusion.preconditioning import noise_denoiser
+from ractd.diffusion.ddpm import CleanEstimate, noise_levels, noise_loss, sampling_levels, scales
 from ractd.diffusion.samplers import SAMPLERS
 from ractd.diffusion.settings import DDPM
 from ractd.methods.ractd import NoiseObjective
 from ractd.methods.ractd_settings import Teacher
-from ractd.models import build_network
 from ractd.networks.mlp import MLP
 from ractd.settings import Optimization
 from ractd.training.loop import averaged_copy, objective_stage, run_stage
@@ -63,9 +61,11 @@ def test_the_clean_estimate_undoes_the_noise() -> None:
     x0, z = torch.randn(2, 50, 3, 2, generator=generator, dtype=torch.float64)
     sigma = noise_levels(DDPM(50))[1:]
     signal, noise = (scale[:, None, None] for scale in scales(sigma))
-    estimate = clean_estimate(lambda x, t, condition: z, math.inf)(signal * x0 + noise * z, sigma, NO_CONDITION)
+    estimate = CleanEstimate(lambda x, t, condition: z, DDPM(clip=math.inf))(
+        signal * x0 + noise * z, sigma, NO_CONDITION
+    )
     torch.testing.assert_close(estimate, x0, rtol=1e-7, atol=1e-7)
-    clipped = clean_estimate(lambda x, t, condition: z, 0.5)(signal * x0 + noise * z, sigma, NO_CONDITION)
+    clipped = CleanEstimate(lambda x, t, condition: z, DDPM(clip=0.5))(signal * x0 + noise * z, sigma, NO_CONDITION)
     torch.testing.assert_close(clipped, x0.clamp(-0.5, 0.5), rtol=1e-7, atol=1e-7)
 
 
@@ -90,7 +90,7 @@ def test_the_exact_noise_has_the_smallest_loss() -> None:
 def test_the_objective_by_hand() -> None:
     ddpm = DDPM(20)
     torch.manual_seed(0)
-    network = build_network(MLP(width=16, blocks=1, embed_dim=8), 1, 2, 1, False)
+    network = MLP(width=16, blocks=1, embed_dim=8).build((1, 2), 1, False)
     torch.nn.init.normal_(network.output.weight, std=0.3)
     objective = NoiseObjective(network, toy.SEQUENCE, toy.SAMPLES_OF_DATA, Teacher(ddpm=ddpm))
     draws = objective.draw(torch.Generator().manual_seed(0), Optimization(1, batch_size=4096))
@@ -108,7 +108,7 @@ def test_the_objective_by_hand() -> None:
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> torch.nn.Module:
     torch.manual_seed(0)
-    network = build_network(toy.NETWORK, 1, 2, 1, False)
+    network = toy.NETWORK.build((1, 2), 1, False)
     average = averaged_copy(network)
     objective = NoiseObjective(network, toy.SEQUENCE, toy.SAMPLES_OF_DATA, Teacher(ddpm=DDPM(50)))
     optimization = Optimization(1000, batch_size=256, learning_rate=2e-3, warmup_steps=50, ema=0.99)
@@ -125,7 +125,7 @@ def test_a_trained_one_keeps_both_modes_in_their_shares(
     sampler = SAMPLERS["DDPM teacher"][name]
     noise: Tensor = torch.randn(sampler.draws(steps), toy.SAMPLES, 1, 2, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
-        model = noise_denoiser(teacher, DDPM(50))
+        model = CleanEstimate(teacher, DDPM(50))
         x = sampler.sample(model, noise, torch.zeros(toy.SAMPLES, 1), DDPM(50), steps)
     measured = toy.measure(x)
     record_property(name, measured)

@@ -12,15 +12,12 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from ractd.training.ddpm import noise_denoiser
 from torch import Tensor
 
 from ractd.diffusion import samplers
-from ractd.diffusion.ddpm import BETAS, noise_levels, sampling_levels
-from ractd.diffusion.edm import sigma_schedule
-from ractd.diffusion.preconditioning import denoiser
+from ractd.diffusion.ddpm import BETAS, CleanEstimate, noise_levels, sampling_levels
+from ractd.diffusion.edm import Preconditioned, sigma_schedule
 from ractd.diffusion.settings import DDPM, Diffusion
-from ractd.models import build_network
 from ractd.networks.mlp import MLP
 
 B, HORIZON, A = 8, 4, 2
@@ -35,7 +32,7 @@ def seeded(*shape: int, seed: int) -> Tensor:
 def network() -> torch.nn.Module:
     """Nothing trained, but nothing linear either: it answers to x, time and condition."""
     torch.manual_seed(0)
-    network = build_network(MLP(width=32, blocks=2, embed_dim=16), HORIZON, A, 3, False)
+    network = MLP(width=32, blocks=2, embed_dim=16).build((HORIZON, A), 3, False)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return network.requires_grad_(False)
@@ -80,21 +77,21 @@ def test_the_schedule_is_karras_own() -> None:
 
 
 def test_euler(network: torch.nn.Module) -> None:
-    D = denoiser(network, Diffusion())
+    D = Preconditioned(network, Diffusion())
     expected = run(with_levels(diffusers.EulerDiscreteScheduler(), SIGMAS), D, X, as_it_is)
     torch.testing.assert_close(samplers.euler(D, X, SIGMAS, CONDITION), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_heun(network: torch.nn.Module) -> None:
     """Its levels are written twice, for it is called for each of the two slopes; the last step is the Euler scheduler's."""
-    D = denoiser(network, Diffusion())
+    D = Preconditioned(network, Diffusion())
     x = run(with_levels(diffusers.HeunDiscreteScheduler(), SIGMAS[:-1].repeat_interleave(2)[1:]), D, X, as_it_is)
     expected = run(with_levels(diffusers.EulerDiscreteScheduler(), SIGMAS[-2:]), D, x, as_it_is)
     torch.testing.assert_close(samplers.heun(D, X, SIGMAS, CONDITION), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_euler_ancestral(network: torch.nn.Module) -> None:
-    D = denoiser(network, Diffusion())
+    D = Preconditioned(network, Diffusion())
     scheduler = with_levels(diffusers.EulerAncestralDiscreteScheduler(), SIGMAS)
     expected = run(scheduler, D, X, as_it_is, generator=torch.Generator().manual_seed(3))
     generator = torch.Generator().manual_seed(3)
@@ -106,7 +103,7 @@ def test_euler_ancestral(network: torch.nn.Module) -> None:
 
 def test_dpmpp_2m(network: torch.nn.Module) -> None:
     """Its x is variance preserving; what it does by default for few steps is switched off."""
-    D = denoiser(network, Diffusion())
+    D = Preconditioned(network, Diffusion())
     scheduler = diffusers.DPMSolverMultistepScheduler(
         algorithm_type="dpmsolver++", solver_order=2, lower_order_final=False, final_sigmas_type="sigma_min"
     )
@@ -163,7 +160,7 @@ def test_ddpm(network: torch.nn.Module, schedule: str, clip: float, steps: int) 
     generator.manual_seed(3)
     expected = ddpm_run(scheduler, network, ddpm, torch.randn(B, HORIZON, A, generator=generator), generator=generator)
     levels = sampling_levels(ddpm, steps).float()
-    sampled = samplers.ddpm(noise_denoiser(network, ddpm), noise, levels, CONDITION)
+    sampled = samplers.ddpm(CleanEstimate(network, ddpm), noise, levels, CONDITION)
     scale = float(expected.abs().max())
     torch.testing.assert_close(sampled / scale, expected / scale, rtol=1e-3, atol=1e-4)
 
@@ -181,6 +178,6 @@ def test_ddim(network: torch.nn.Module, schedule: str, clip: float, steps: int) 
     x = seeded(B, HORIZON, A, seed=4)
     expected = ddpm_run(scheduler, network, ddpm, x, use_clipped_model_output=True)
     levels = sampling_levels(ddpm, steps).float()
-    sampled = samplers.ddim(noise_denoiser(network, ddpm), x, levels, CONDITION)
+    sampled = samplers.ddim(CleanEstimate(network, ddpm), x, levels, CONDITION)
     scale = float(expected.abs().max())
     torch.testing.assert_close(sampled / scale, expected / scale, rtol=1e-3, atol=1e-4)

@@ -20,7 +20,7 @@ from torch import nn
 from ractd.diffusion.settings import Diffusion
 from ractd.methods.ractd import StudentObjective, TeacherObjective
 from ractd.methods.ractd_settings import Anchor, Student, Teacher
-from ractd.models import build_network, copy_matching
+from ractd.networks import copy_matching
 from ractd.networks.mlp import MLP
 from ractd.networks.tensors import read_tensors
 from ractd.settings import Optimization
@@ -43,14 +43,14 @@ def stage_of(name: str, directory: Path, accelerator: Accelerator, steps: int) -
     sequence = actions_of(dataset, 2)
     samples = sequence.samples(dataset)
     torch.manual_seed(0)
-    teacher = build_network(NETWORK, 2, 2, 3, False)
+    teacher = NETWORK.build((2, 2), 3, False)
     nn.init.normal_(teacher.output.weight, std=0.2)  # type: ignore[arg-type, union-attr]
     if name == "teacher":
         average = averaged_copy(teacher)
         objective: nn.Module = TeacherObjective(teacher, sequence, samples, diffusion, Teacher())
     else:
         anchor: Anchor = name  # type: ignore[assignment]
-        network = build_network(NETWORK, 2, 2, 3, True)
+        network = NETWORK.build((2, 2), 3, True)
         copy_matching(teacher, network)
         average = averaged_copy(network)
         critic = return_model(layers=(8, 8))

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 
+import gaussian
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from ractd.diffusion.edm import (
+    Preconditioned,
     WeightedDistance,
     distance,
     draw_sigma,
     dsm_loss,
     loss_weight,
-    precondition,
     scalings,
     sigma_schedule,
     warp,
@@ -62,7 +64,36 @@ def test_scalings_at_sigma_min_are_the_identity() -> None:
     assert c_in.item() == pytest.approx(1 / math.hypot(0.02, 0.5))
     x = torch.randn(3, 4, 2, generator=torch.Generator().manual_seed(0))
     t = torch.full((3,), 0.02)
-    torch.testing.assert_close(precondition(lambda y: 100 * y + 7, x, t, DIFFUSION), x, rtol=0, atol=0)
+    torch.testing.assert_close(
+        Preconditioned(lambda y, *_: 100 * y + 7, DIFFUSION)(x, t, NO_CONDITION), x, rtol=0, atol=0
+    )
+
+
+@pytest.mark.parametrize("jumps", [False, True])
+def test_a_preconditioned_network_is_the_closed_form_of_gaussian_data(jumps: bool) -> None:
+    """The linear F that makes D, or g, exact on N(mu, s0^2 I): its scales are written out, its inputs are those it is promised."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(6, 4, 2, generator=generator, dtype=torch.float64)
+    t = torch.tensor([0.05, 0.3, 1.0, 5.0, 20.0, 80.0], dtype=torch.float64)
+    s = torch.tensor([0.0, 0.02, 0.5, 0.0, 7.0, 79.0], dtype=torch.float64)
+    condition = torch.randn(6, 3, generator=generator, dtype=torch.float64)
+
+    def exact(x: Tensor, t: Tensor, *targets: Tensor) -> Tensor:
+        return gaussian.student(x, t, condition, *targets) if targets else gaussian.denoiser(x, t, condition)
+
+    def network(y: Tensor, t: Tensor, given: Tensor, *targets: Tensor) -> Tensor:
+        assert given is condition
+        assert len(targets) == jumps
+        assert all((target >= 0.02).all() for target in targets)
+        sigma = t[:, None, None]
+        root, shifted = (sigma**2 + 0.25).sqrt(), sigma - 0.02
+        x = y * root
+        return (exact(x, t, *targets) - 0.25 / (shifted**2 + 0.25) * x) / (0.5 * shifted / root)
+
+    D = Preconditioned(network, DIFFUSION)
+    targets = (s,) if jumps else ()
+    expected = exact(x, t, *(target.clamp(min=0.02) for target in targets))
+    torch.testing.assert_close(D(x, t, condition, *targets), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_scalings_at_sigma_max_show_the_network_alone() -> None:
@@ -79,7 +110,7 @@ def test_the_networks_input_has_unit_variance_at_every_noise_level() -> None:
         c_skip, c_out, _ = scalings(torch.tensor(sigma), DIFFUSION)
         t = torch.full((50_000,), sigma)
         # With the identity for a network, D - c_skip x is c_out times the network's input.
-        output = precondition(lambda y: y, x_t, t, DIFFUSION) - c_skip * x_t
+        output = Preconditioned(lambda y, *_: y, DIFFUSION)(x_t, t, NO_CONDITION) - c_skip * x_t
         if sigma > 0.02:
             assert (output / c_out).std().item() == pytest.approx(1.0, abs=0.015)
         assert (x_t * scalings(t, DIFFUSION)[2]).std().item() == pytest.approx(1.0, abs=0.015)
@@ -151,9 +182,8 @@ def test_the_weight_keeps_the_loss_even_over_sigma() -> None:
     losses, squared = [], []
     for sigma in levels:
         t = torch.full((4000,), sigma)
-        loss = dsm_loss(
-            lambda x, t, _: precondition(torch.zeros_like, x, t, DIFFUSION), x0, noise, t, NO_CONDITION, DIFFUSION
-        )
+        answers_zero = Preconditioned(lambda y, *_: torch.zeros_like(y), DIFFUSION)
+        loss = dsm_loss(answers_zero, x0, noise, t, NO_CONDITION, DIFFUSION)
         losses.append(loss.mean().item())
         squared.append((loss * loss_weight(t, DIFFUSION)).mean().item())
     assert max(losses) / min(losses) < 1.5, losses

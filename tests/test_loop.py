@@ -28,7 +28,7 @@ from ractd.diffusion.settings import Diffusion
 from ractd.errors import RactdError
 from ractd.methods.ractd import StudentObjective, TeacherObjective
 from ractd.methods.ractd_settings import Student, Teacher
-from ractd.models import build_network, copy_matching
+from ractd.networks import copy_matching
 from ractd.networks.mlp import MLP
 from ractd.networks.tensors import read_tensors
 from ractd.settings import Optimization
@@ -64,7 +64,7 @@ def _one_thread():
 def teacher_objective() -> tuple[nn.Module, nn.Module]:
     dataset = make((30, 20, 25))
     torch.manual_seed(0)
-    network = build_network(NETWORK, 2, 2, 3, False)
+    network = NETWORK.build((2, 2), 3, False)
     sequence = actions_of(dataset, 2)
     objective = TeacherObjective(network, sequence, sequence.samples(dataset), DIFFUSION, Teacher())
     return objective, averaged_copy(network)
@@ -73,9 +73,9 @@ def teacher_objective() -> tuple[nn.Module, nn.Module]:
 def student_objective() -> tuple[nn.Module, nn.Module]:
     dataset = make((30, 20, 25))
     torch.manual_seed(0)
-    teacher = build_network(NETWORK, 2, 2, 3, False)
+    teacher = NETWORK.build((2, 2), 3, False)
     nn.init.normal_(teacher.output.weight, std=0.2)  # type: ignore[arg-type, union-attr]
-    network = build_network(NETWORK, 2, 2, 3, True)
+    network = NETWORK.build((2, 2), 3, True)
     copy_matching(teacher, network)
     average, sequence = averaged_copy(network), actions_of(dataset, 2)
     objective = StudentObjective(

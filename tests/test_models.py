@@ -10,11 +10,10 @@ from parts_factory import return_model
 
 from ractd.errors import RactdError
 from ractd.methods.ractd_settings import PRESETS
-from ractd.models import MLPDenoiser, UNetDenoiser, build_network, copy_matching
-from ractd.models.mish import Mish
-from ractd.models.unet import Conv, ConvTranspose
-from ractd.networks.mlp import MLP
-from ractd.networks.unet import UNet
+from ractd.networks import copy_matching
+from ractd.networks.mish import Mish
+from ractd.networks.mlp import MLP, MLPDenoiser
+from ractd.networks.unet import Conv, ConvTranspose, UNet, UNetDenoiser
 
 # (preset, dimension of x, dimension of the condition, parameters of the teacher, of the student).
 # MuJoCo: hopper, 3 actions, 11 observations. Maze2d plans states (4) given state and goal position (4 + 2).
@@ -64,7 +63,7 @@ def test_parameters_of_the_papers_sizes(preset: str, dim: int, condition: int, t
     assert isinstance(network, UNet)
     for jumps, expected in ((False, teacher), (True, student)):
         with torch.device("meta"):
-            built = count(build_network(network, config.horizon, dim, condition, jumps))
+            built = count(network.build((config.horizon, dim), condition, jumps))
         by_hand = unet_parameters(network.down_dims, network.embed_dim, network.kernel_size, dim, condition, jumps)
         assert built == by_hand
         assert built == expected
@@ -136,7 +135,7 @@ def same_gradients(sequences: torch.nn.Module, images: torch.nn.Module, x: torch
 @pytest.mark.parametrize("jumps", [False, True])
 @pytest.mark.parametrize(("horizon", "dim", "condition"), [(4, 3, 11), (8, 1, 1), (16, 6, 34)])
 def test_shapes(network: UNet | MLP, jumps: bool, horizon: int, dim: int, condition: int) -> None:
-    model = build_network(network, horizon, dim, condition, jumps)
+    model = network.build((horizon, dim), condition, jumps)
     assert isinstance(model, UNetDenoiser if network is SMALL_UNET else MLPDenoiser)
     x, t, c = torch.randn(5, horizon, dim), torch.rand(5) * 80 + 0.02, torch.randn(5, condition)
     out = model(x, t, c, torch.zeros(5)) if jumps else model(x, t, c)
@@ -151,16 +150,16 @@ def test_shapes(network: UNet | MLP, jumps: bool, horizon: int, dim: int, condit
 def test_a_horizon_that_cannot_be_halved_names_the_nearest(horizon: int, levels: int, nearest: tuple[str, ...]) -> None:
     network = UNet(down_dims=tuple(16 * 2**i for i in range(levels)), embed_dim=8)
     with pytest.raises(RactdError, match=f"horizon {horizon} ") as error:
-        build_network(network, horizon, 2, 3, False)
+        network.build((horizon, 2), 3, False)
     advice = str(error.value).split("use ")[1]
     assert advice.split(" or ") == list(nearest)
     for valid in nearest:
-        assert build_network(network, int(valid), 2, 3, False) is not None
+        assert network.build((int(valid), 2), 3, False) is not None
 
 
 def test_a_width_that_the_groups_do_not_divide_is_refused() -> None:
     with pytest.raises(RactdError, match=r"width 20 .* 8 groups"):
-        build_network(UNet(down_dims=(16, 20), embed_dim=8), 4, 2, 3, False)
+        (UNet(down_dims=(16, 20), embed_dim=8)).build((4, 2), 3, False)
 
 
 def randomized(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
@@ -173,9 +172,9 @@ def randomized(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
 
 @pytest.mark.parametrize("network", [SMALL_UNET, SMALL_MLP], ids=["unet", "mlp"])
 def test_a_student_starts_as_its_teacher_for_every_target_time(network: UNet | MLP) -> None:
-    teacher = randomized(build_network(network, 4, 2, 3, False))
+    teacher = randomized(network.build((4, 2), 3, False))
     torch.manual_seed(1)
-    student = build_network(network, 4, 2, 3, True)
+    student = network.build((4, 2), 3, True)
     left = copy_matching(teacher, student)
     assert left
     assert all(name.startswith("embedding.s.") for name in left)
@@ -188,7 +187,7 @@ def test_a_student_starts_as_its_teacher_for_every_target_time(network: UNet | M
 
 @pytest.mark.parametrize("network", [SMALL_UNET, SMALL_MLP], ids=["unet", "mlp"])
 def test_a_student_tells_target_times_apart(network: UNet | MLP) -> None:
-    student = randomized(build_network(network, 4, 2, 3, True))
+    student = randomized(network.build((4, 2), 3, True))
     x, t, c = torch.randn(1, 4, 2), torch.tensor([80.0]), torch.randn(1, 3)
     outputs = [student(x, t, c, torch.tensor([s])) for s in (0.02, 0.5, 5.0, 80.0)]
     for i, a in enumerate(outputs):
@@ -197,8 +196,8 @@ def test_a_student_tells_target_times_apart(network: UNet | MLP) -> None:
 
 
 def test_copying_to_another_width_takes_only_what_agrees() -> None:
-    teacher = randomized(build_network(SMALL_MLP, 4, 2, 3, False))
-    student = build_network(MLP(width=40, blocks=2, embed_dim=8), 4, 2, 3, True)
+    teacher = randomized(SMALL_MLP.build((4, 2), 3, False))
+    student = MLP(width=40, blocks=2, embed_dim=8).build((4, 2), 3, True)
     before = {name: value.clone() for name, value in student.state_dict().items()}
     left = set(copy_matching(teacher, student))
     source = teacher.state_dict()

@@ -15,7 +15,7 @@ from parts_factory import policy_of, return_model, sampling_of
 from safetensors.torch import load_file, save_file
 
 from ractd.diffusion.ddpm import linear_betas
-from ractd.diffusion.preconditioning import student_network
+from ractd.diffusion.edm import Preconditioned
 from ractd.diffusion.samplers import SAMPLERS, Kind
 from ractd.diffusion.settings import DDPM
 from ractd.errors import RactdError
@@ -126,7 +126,7 @@ def written_out(policy: Policy, obs: np.ndarray, noise: torch.Tensor) -> np.ndar
     """Sample with the network as it is, times and all."""
     sampling, normalizer = policy.sampling, policy.sequence.normalizer
     condition = normalizer.observation(torch.from_numpy(obs))
-    g = student_network(policy.network, sampling.schedule)  # type: ignore[arg-type]
+    g = Preconditioned(policy.network, sampling.schedule)  # type: ignore[arg-type]
     x = SAMPLERS["student"][sampling.sampler].sample(g, noise, condition, sampling.schedule, sampling.steps)
     return normalizer.raw_action(x).numpy()
 

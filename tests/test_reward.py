@@ -15,11 +15,10 @@ from ractd.critics import critic as critics
 from ractd.critics import differentiated, pessimistic, without_gradient
 from ractd.critics.return_to_go import ReturnToGo
 from ractd.diffusion.ctm import one_step
-from ractd.diffusion.preconditioning import student_network
+from ractd.diffusion.edm import Preconditioned
 from ractd.diffusion.settings import Diffusion
 from ractd.methods.ractd import StudentObjective
 from ractd.methods.ractd_settings import Student
-from ractd.models import build_network
 from ractd.networks.mlp import MLP
 from ractd.settings import Optimization
 from ractd.training.auto_weight import LOGGED, WEIGHT_MEMORY, RewardWeight, gradient_at_logged
@@ -114,14 +113,14 @@ def test_the_student_s_reward_is_the_pessimistic_one(weight: float | Literal["au
     data, diffusion = make((40, 60, 50)), Diffusion()
     sequence, R = actions_of(data), return_model(layers=(16, 8), members=3)
     samples = sequence.samples(data)
-    teacher, student = (build_network(MLP(16, 1, 8), 4, 2, 3, jumps) for jumps in (False, True))
+    teacher, student = (MLP(16, 1, 8).build((4, 2), 3, jumps) for jumps in (False, True))
     nn.init.normal_(student.output.weight, std=0.2)  # type: ignore[arg-type, union-attr]
     config = Student(reward_weight=weight, pessimism=2.0)
     objective = StudentObjective(student, averaged_copy(student), teacher, R, sequence, samples, diffusion, config)
     draws = objective.draw(torch.Generator().manual_seed(0), Optimization(steps=1, batch_size=16))
     condition, _ = samples.gather(draws)
     with torch.no_grad():
-        sample = one_step(student_network(student, diffusion), draws["noise"][:, 2], condition, diffusion)
+        sample = one_step(Preconditioned(student, diffusion), draws["noise"][:, 2], condition, diffusion)
         each = R.each(condition, sample[:, 0].clamp(-1, 1))
     terms = objective(draws)
     expected = (each.mean(0) - 2 * each.std(0)).mean().item()

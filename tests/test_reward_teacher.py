@@ -18,12 +18,10 @@ from torch import Tensor, nn
 from ractd.critics import Critic
 from ractd.critics.return_to_go import ReturnToGo
 from ractd.data.dataset import OfflineDataset
-from ractd.diffusion.edm import distance, loss_weight
-from ractd.diffusion.preconditioning import denoiser
+from ractd.diffusion.edm import Preconditioned, distance, loss_weight
 from ractd.diffusion.settings import Diffusion
 from ractd.methods.ractd import TeacherObjective
 from ractd.methods.ractd_settings import Teacher
-from ractd.models import build_network
 from ractd.networks.mlp import MLP
 from ractd.settings import Optimization
 from ractd.stopping import Interrupted
@@ -63,7 +61,7 @@ class Straight(Critic):
 def network(spread: float) -> nn.Module:
     """Whose estimates leave the bounds at times, by `spread`."""
     torch.manual_seed(0)
-    net = build_network(MLP(width=16, blocks=1, embed_dim=8), HORIZON, A, OBS, False).double()
+    net = MLP(width=16, blocks=1, embed_dim=8).build((HORIZON, A), OBS, False).double()
     for parameter in net.parameters():
         nn.init.normal_(parameter, std=spread)
     return net
@@ -94,7 +92,7 @@ def estimate(teacher: TeacherObjective, drawn: dict[str, Tensor]) -> tuple[Tenso
     observation, x0 = NORMALIZER.observation(observations), NORMALIZER.action(actions)
     t = (-1.2 + 1.2 * drawn["sigma"]).exp().clamp(0.02, 80)
     noisy = x0 + t[:, None, None] * drawn["noise"]
-    return observation, x0, t, denoiser(teacher.network, DIFFUSION)(noisy, t, observation.flatten(1))
+    return observation, x0, t, Preconditioned(teacher.network, DIFFUSION)(noisy, t, observation.flatten(1))
 
 
 # The terms.
@@ -217,7 +215,7 @@ def test_clipped_actions_do_not_drive_the_automatic_weight_up() -> None:
 
 def stage(directory: Path, steps: int = 60) -> Stage:
     torch.manual_seed(0)
-    net = build_network(MLP(width=16, blocks=1, embed_dim=8), HORIZON, A, OBS, False)
+    net = MLP(width=16, blocks=1, embed_dim=8).build((HORIZON, A), OBS, False)
     torch.manual_seed(1)
     critic, sequence = return_model(OBS, A, (8, 16)), actions_of(DATA, HORIZON)
     config = Teacher(reward_weight="auto")
@@ -253,7 +251,7 @@ def shares(tmp_path: Path, returns: ReturnToGo) -> Callable[..., dict[str, float
 
     def train(loss: Any, share: float | None) -> dict[str, float]:
         torch.manual_seed(0)
-        net = build_network(toy.NETWORK, 1, 2, 1, False)
+        net = toy.NETWORK.build((1, 2), 1, False)
         average = averaged_copy(net)
         config = Teacher(loss=loss, reward_weight=0.0 if share is None else "auto", reward_share=share or 0.0)
         critic = None if share is None else returns

@@ -16,11 +16,9 @@ from torch import Tensor
 from ractd.diffusion import samplers
 from ractd.diffusion.ctm import one_step
 from ractd.diffusion.ddpm import noise_levels, sampling_levels
-from ractd.diffusion.edm import sigma_schedule
-from ractd.diffusion.preconditioning import student_network
+from ractd.diffusion.edm import Preconditioned, sigma_schedule
 from ractd.diffusion.samplers import SAMPLERS, Kind, dpmpp_2m, euler, few_step, heun, heun_step, jumps, to_clean
 from ractd.diffusion.settings import DDPM, Diffusion
-from ractd.models import build_network
 from ractd.networks.mlp import MLP
 
 DIFFUSION = Diffusion()
@@ -300,14 +298,14 @@ def test_the_fewest_and_the_most_steps() -> None:
 @pytest.fixture(scope="module")
 def student() -> torch.nn.Module:
     torch.manual_seed(0)
-    network = build_network(MLP(width=16, blocks=1, embed_dim=8), 3, 2, 1, True)
+    network = MLP(width=16, blocks=1, embed_dim=8).build((3, 2), 1, True)
     torch.nn.init.normal_(network.output.weight, std=0.3)
     return network.requires_grad_(False)
 
 
 @pytest.mark.parametrize("name", ["consistency", "jumps"])
 def test_one_step_of_a_student_is_the_one_step_sample(student: torch.nn.Module, name: str) -> None:
-    g = student_network(student, DIFFUSION)
+    g = Preconditioned(student, DIFFUSION)
     noise, condition = seeded(1, 8, 3, 2), seeded(8, 1, seed=1)
     expected = one_step(g, noise[0], condition, DIFFUSION)
     torch.testing.assert_close(few_step(to_clean(g), noise, torch.tensor([80.0]), condition), expected, rtol=0, atol=0)
@@ -322,7 +320,7 @@ def student_times(steps: int) -> list[float]:
 
 @pytest.mark.parametrize("steps", [2, 4])
 def test_few_steps_are_the_hand_written_loop(student: torch.nn.Module, steps: int) -> None:
-    g = student_network(student, DIFFUSION)
+    g = Preconditioned(student, DIFFUSION)
     noise, condition = seeded(steps, 8, 3, 2), seeded(8, 1, seed=1)
     x = torch.zeros(8, 3, 2)
     for sigma, z in zip(student_times(steps), noise, strict=True):
@@ -333,7 +331,7 @@ def test_few_steps_are_the_hand_written_loop(student: torch.nn.Module, steps: in
 
 @pytest.mark.parametrize("steps", [2, 4])
 def test_jumps_are_the_hand_written_loop(student: torch.nn.Module, steps: int) -> None:
-    g = student_network(student, DIFFUSION)
+    g = Preconditioned(student, DIFFUSION)
     noise, condition = seeded(1, 8, 3, 2), seeded(8, 1, seed=1)
     x = 80 * noise[0]
     for t, s in pairwise([*student_times(steps), 0.0]):

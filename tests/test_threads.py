@@ -11,11 +11,11 @@ import torch
 from conftest import Trained
 from rich.console import Console
 
-from ractd.networks import Network
+from ractd.networks import WIDE, Network
 from ractd.networks.mlp import MLP
+from ractd.networks.threads import threads_for
 from ractd.networks.unet import UNet
 from ractd.runs.evaluation import evaluate_policy
-from ractd.threads import WIDE, threads_for
 
 GIVEN = 3
 

@@ -18,13 +18,12 @@ from ractd.critics.return_to_go import ReturnObjective, ReturnToGo
 from ractd.data import return_to_go
 from ractd.data.dataset import OfflineDataset
 from ractd.diffusion import ctm
-from ractd.diffusion.edm import scalings, sigma_schedule
-from ractd.diffusion.preconditioning import denoiser, student_network
+from ractd.diffusion.edm import Preconditioned, scalings, sigma_schedule
 from ractd.diffusion.samplers import heun
 from ractd.diffusion.settings import Diffusion
 from ractd.methods.ractd import StudentObjective, TeacherObjective
 from ractd.methods.ractd_settings import Student, Teacher
-from ractd.models import build_network, copy_matching
+from ractd.networks import copy_matching
 from ractd.networks.mlp import MLP
 from ractd.settings import Optimization
 from ractd.training.loop import averaged_copy, objective_stage, run_stage
@@ -83,7 +82,7 @@ class Exact(nn.Module):
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
     torch.manual_seed(0)
-    network = build_network(NETWORK, 1, 2, 1, False)
+    network = NETWORK.build((1, 2), 1, False)
     average = averaged_copy(network)
     objective = TeacherObjective(network, SEQUENCE, SAMPLES_OF_DATA, DIFFUSION, Teacher(loss="square"))
     run(tmp_path_factory.mktemp("teacher"), "teacher", objective, average, 2000, 2e-3)
@@ -127,14 +126,14 @@ def distil(
 
     def train(steps: int = 600, critic: ReturnToGo = returns, **options: Any) -> tuple[Tensor, StudentObjective]:
         torch.manual_seed(2)
-        network = build_network(NETWORK, 1, 2, 1, True)
+        network = NETWORK.build((1, 2), 1, True)
         copy_matching(teacher, network)
         average = averaged_copy(network)
         config = Student(**options)
         objective = StudentObjective(network, average, Exact(), critic, SEQUENCE, SAMPLES_OF_DATA, DIFFUSION, config)
         run(tmp_path / str(len(list(tmp_path.iterdir()))), "student", objective, average, steps, 1e-3)
         with torch.no_grad():
-            sample = ctm.one_step(student_network(average, DIFFUSION), noise, torch.zeros(SAMPLES, 1), DIFFUSION)
+            sample = ctm.one_step(Preconditioned(average, DIFFUSION), noise, torch.zeros(SAMPLES, 1), DIFFUSION)
         return sample, objective
 
     return train
@@ -156,7 +155,9 @@ def measure(x: Tensor) -> dict[str, float]:
 
 def ode_samples(network: nn.Module, noise: Tensor, bins: int) -> Tensor:
     with torch.no_grad():
-        return heun(denoiser(network, DIFFUSION), 80 * noise, sigma_schedule(DIFFUSION, bins), torch.zeros(SAMPLES, 1))
+        return heun(
+            Preconditioned(network, DIFFUSION), 80 * noise, sigma_schedule(DIFFUSION, bins), torch.zeros(SAMPLES, 1)
+        )
 
 
 # --- the teacher -------------------------------------------------------------------------------------------------

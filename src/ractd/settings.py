@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 LARGEST_INT, LARGEST_FLOAT = 2**31 - 1, 1e12
 Count = Annotated[int, Meta(ge=1, le=LARGEST_INT)]
-CountOrNone = Annotated[int, Meta(ge=0, le=LARGEST_INT)]
+CountOrZero = Annotated[int, Meta(ge=0, le=LARGEST_INT)]
 Positive = Annotated[float, Meta(ge=1e-12, le=LARGEST_FLOAT)]
 NotNegative = Annotated[float, Meta(ge=0, le=LARGEST_FLOAT)]
 
@@ -41,7 +41,7 @@ class Optimization:
     """Samples per step, over all processes."""
     learning_rate: Positive = 3e-4
     """Peak learning rate of AdamW, reached after the warm-up and then decayed along a cosine to zero."""
-    warmup_steps: CountOrNone = 500
+    warmup_steps: CountOrZero = 500
     """Steps of linear warm-up."""
     weight_decay: NotNegative = 1e-5
     """Decoupled weight decay."""
@@ -80,7 +80,7 @@ class Settings:
     action_range: tuple[Annotated[float, Meta(ge=-1e30, le=1e30)], ...] | None = None
     """The robot's own range of actions: LOW HIGH for every dimension, or LOW HIGH of the first, LOW HIGH of the second and so on.
     Logged actions outside it are clipped. By default the range of the data."""
-    seed: CountOrNone = 0
+    seed: CountOrZero = 0
     """Seeds weights, batches, noise and environments."""
     evaluation: Evaluation = field(default_factory=Evaluation)
 

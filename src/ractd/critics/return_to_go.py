@@ -14,7 +14,7 @@ from ractd.critics.critic import Critic, CriticObjective
 from ractd.critics.settings import ReturnModel
 from ractd.data import OfflineDataset, return_to_go
 from ractd.data.windows import Windows
-from ractd.models.mish import Mish
+from ractd.networks.mish import Mish
 from ractd.sequences import Sequence
 from ractd.settings import Count, Optimization
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from ractd.settings import Count, CountOrNone, NotNegative, Optimization
+from ractd.settings import Count, CountOrZero, NotNegative, Optimization
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class ReturnModel:
 
     layers: tuple[Count, ...] = (32, 64, 128, 256)
     """Widths of the Linear + Mish layers (Table 8)."""
-    members: CountOrNone = 1
+    members: CountOrZero = 1
     """Networks of these layers whose mean is the return model; their errors differ, what they learnt does not. 0 for none, as of
     data without rewards: students are plain then, and nothing is ranked or estimated."""
     gamma: Annotated[float, Meta(ge=0, le=1)] | None = None

@@ -11,9 +11,9 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ractd.diffusion.edm import Denoiser, expand
+from ractd.diffusion.edm import expand
 from ractd.diffusion.settings import DDPM
 
 NoiseNetwork = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -62,14 +62,16 @@ def noise_loss(epsilon: NoiseNetwork, x0: Tensor, noise: Tensor, sigma: Tensor, 
     return (noise - epsilon(signal * x0 + noisy * noise, sigma, condition)).flatten(1).square().mean(1)
 
 
-def clean_estimate(epsilon: NoiseNetwork, clip: float) -> Denoiser:
-    """Return `x0 = (x_t - sqrt(1 - alpha_bar) epsilon(x_t, t)) / sqrt(alpha_bar)`, kept within `clip` (Ho et al., eq. 15).
+class CleanEstimate(nn.Module):
+    """`x0 = (x_t - sqrt(1 - alpha_bar) epsilon(x_t, t)) / sqrt(alpha_bar)` of a noise network, within `clip` (Ho et al., eq. 15).
 
     The division makes a small error of the network at high noise a large one of x0: without clipping it is not made up for.
     """
 
-    def estimate(x: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
-        signal, noisy = (expand(scale, x) for scale in scales(sigma))
-        return ((x - noisy * epsilon(x, sigma, condition)) / signal).clamp(-clip, clip)
+    def __init__(self, epsilon: NoiseNetwork, ddpm: DDPM) -> None:
+        super().__init__()
+        self.epsilon, self.clip = epsilon, ddpm.clip
 
-    return estimate
+    def forward(self, x: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
+        signal, noisy = (expand(scale, x) for scale in scales(sigma))
+        return ((x - noisy * self.epsilon(x, sigma, condition)) / signal).clamp(-self.clip, self.clip)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ractd.diffusion.settings import Diffusion
 
@@ -54,10 +54,21 @@ def scalings(t: Tensor, diffusion: Diffusion) -> tuple[Tensor, Tensor, Tensor]:
     return c_skip, c_out, c_in
 
 
-def precondition(raw: Callable[[Tensor], Tensor], x: Tensor, t: Tensor, diffusion: Diffusion) -> Tensor:
-    """Return `c_skip x + c_out raw(c_in x)` (EDM, eq. 7); `raw` is the network with its other inputs bound."""
-    c_skip, c_out, c_in = (expand(c, x) for c in scalings(t, diffusion))
-    return c_skip * x + c_out * raw(c_in * x)
+class Preconditioned(nn.Module):
+    """A network F with its scales: `c_skip x + c_out F(c_in x, t, condition)` (EDM, eq. 7).
+
+    Of a teacher's network this is the denoiser D(x, t, condition), of a student's g(x, t, condition, s). Time 0 is `sigma_min` to a
+    student's network, the lowest that eq. 5 trains.
+    """
+
+    def __init__(self, network: Callable[..., Tensor], diffusion: Diffusion) -> None:
+        super().__init__()
+        self.network, self.diffusion = network, diffusion
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor, s: Tensor | None = None) -> Tensor:
+        c_skip, c_out, c_in = (expand(c, x) for c in scalings(t, self.diffusion))
+        targets = () if s is None else (s.clamp(min=self.diffusion.sigma_min),)
+        return c_skip * x + c_out * self.network(c_in * x, t, condition, *targets)
 
 
 def distance(a: Tensor, b: Tensor) -> Tensor:

@@ -93,7 +93,7 @@ WRITERS: dict[Format, Callable[..., list[Path]]] = {"onnx": write_onnx, "openvin
 
 
 def _mish(x: Any) -> Any:
-    """Mish of `x` in ONNX, by the closed form of `ractd.models.mish`: `2 x / (1 + s^2) - x` with `s = 1/(1 + e^x)`."""
+    """Mish of `x` in ONNX, by the closed form of `ractd.networks.mish`: `2 x / (1 + s^2) - x` with `s = 1/(1 + e^x)`."""
     from onnxscript import opset18 as op
 
     s = op.Sigmoid(op.Neg(x))

@@ -8,7 +8,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from ractd.diffusion.settings import Diffusion
-from ractd.models.mlp import MLPAtTime, MLPDenoiser
+from ractd.networks.fixed_time import FoldsScales
 from ractd.policies import Policy, folding
 from ractd.sequences.actions import Actions
 
@@ -41,25 +41,19 @@ class PolicyGraph(nn.Module):
 
 
 class OneStepGraph(nn.Module):
-    """`PolicyGraph` of an MLP that takes one step, in fewer operations: every scale is in the weights beside it.
+    """`PolicyGraph` of a network that takes one step, in fewer operations: every scale is in the weights beside it.
 
     Engines take longer to start an operation on one observation than to compute it.
     """
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, denoiser: FoldsScales) -> None:
         super().__init__()
         sequence, schedule = policy.sequence, cast(Diffusion, policy.sampling.schedule)
         n = self.normalizer = sequence.normalizer
-        (folded,) = folding.denoisers(policy.sampling, policy.network)
-        denoiser = self.denoiser = cast(MLPAtTime, folded)
         half = ((n.action_high - n.action_low) / 2).repeat(sequence.horizon)
-        self.scale = nn.Buffer(schedule.sigma_max * denoiser.a * half)
-        of_noise, of_observation = denoiser.input.weight.tensor_split([len(half)], dim=1)
-        of_noise.mul_(schedule.sigma_max)
-        of_observation.div_(n.observation_std.repeat(sequence.history))
-        denoiser.output.weight.mul_(half[:, None])
-        denoiser.output.bias.mul_(half).add_(n.action_low.repeat(sequence.horizon) + half)
-        denoiser.a = 0.0
+        std, middle = n.observation_std.repeat(sequence.history), n.action_low.repeat(sequence.horizon) + half
+        self.scale = nn.Buffer(denoiser.fold_scales(schedule.sigma_max, std, half, middle))
+        self.denoiser = denoiser
 
     def forward(self, observation: Tensor, noise: Tensor) -> Tensor:
         x, n = noise.flatten(1), self.normalizer
@@ -70,9 +64,13 @@ class OneStepGraph(nn.Module):
 
 def graph_of(policy: Policy) -> nn.Module:
     """Return a policy's graph, of the kind that takes the fewest operations."""
-    one_step = policy.sampling.kind == "student" and policy.evaluations == policy.sampling.candidates == 1
-    folds = isinstance(policy.network, MLPDenoiser) and isinstance(policy.sequence, Actions)
-    return OneStepGraph(policy) if one_step and folds else PolicyGraph(policy)
+    sampling = policy.sampling
+    one_step = sampling.kind == "student" and policy.evaluations == sampling.candidates == 1
+    if one_step and isinstance(policy.sequence, Actions):
+        (denoiser,) = folding.denoisers(sampling, policy.network)
+        if isinstance(denoiser, FoldsScales):
+            return OneStepGraph(policy, denoiser)
+    return PolicyGraph(policy)
 
 
 def draws_first(noise: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from ractd.diffusion import ctm
 from ractd.diffusion.ddpm import noise_levels, noise_loss
 from ractd.diffusion.edm import (
     Denoiser,
+    Preconditioned,
     WeightedDistance,
     distance,
     draw_sigma,
@@ -32,14 +33,12 @@ from ractd.diffusion.edm import (
     weighted_pseudo_huber,
     weighted_square,
 )
-from ractd.diffusion.preconditioning import denoiser, student_network
 from ractd.diffusion.settings import Diffusion
 from ractd.errors import RactdError
 from ractd.methods import Method, Variant
 from ractd.methods.ractd_resolve import NO_STUDENT, resolve
 from ractd.methods.ractd_settings import PRESETS, Anchor, Config, Student, Teacher, TeacherLoss
-from ractd.models import build_network, copy_matching
-from ractd.networks import Network
+from ractd.networks import Network, copy_matching
 from ractd.networks.tensors import load_weights, read_tensors
 from ractd.policies import Policy, Sampling
 from ractd.sequences import Samples, Sequence, sequence_class
@@ -111,7 +110,7 @@ class TeacherObjective(nn.Module):
         condition, x0 = self.samples.gather(draws)
         t = draw_sigma(draws["sigma"], self.diffusion)
         x_t = x0 + expand(t, x0) * draws["noise"]
-        estimate = denoiser(self.network, self.diffusion)(x_t, t, condition)
+        estimate = Preconditioned(self.network, self.diffusion)(x_t, t, condition)
         dsm = self.weighted_distance(x0, estimate, t, self.diffusion)
         loss, terms = dsm.mean(), {"dsm": dsm.detach().mean()}
         if self.critic is not None:
@@ -180,8 +179,8 @@ class StudentObjective(nn.Module):
         self.register_buffer("sigmas", sigma_schedule(diffusion), persistent=False)
         for frozen in (average, teacher):
             frozen.requires_grad_(False)
-        self.g, self.g_target = student_network(network, diffusion), student_network(average, diffusion)
-        self.D = denoiser(teacher, diffusion)
+        self.g, self.g_target = Preconditioned(network, diffusion), Preconditioned(average, diffusion)
+        self.D = Preconditioned(teacher, diffusion)
         if critic is not None:
             critic.requires_grad_(False)
             self.unit = 1.0 if config.normalize_returns else critic.std
@@ -348,7 +347,7 @@ def train_decoder(run: Run) -> None:
 def network_of(run: Run, name: str, settings: Network, jumps: bool) -> nn.Module:
     """Build a stage's network, its first weights a function of seed and stage."""
     run.seed_weights(name)
-    return build_network(settings, *run.sequence.shape, run.sequence.condition_dim, jumps)
+    return settings.build(run.sequence.shape, run.sequence.condition_dim, jumps)
 
 
 def train_teacher(run: Run, critic: Critic | None) -> nn.Module:

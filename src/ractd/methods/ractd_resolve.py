@@ -14,7 +14,6 @@ from ractd.diffusion.settings import Diffusion
 from ractd.envs.maze import maze_of
 from ractd.errors import RactdError
 from ractd.methods.ractd_settings import DEFAULT_GAMMA, GAMMA, TABLE_9, Config
-from ractd.models import build_network
 from ractd.policies import Policy
 from ractd.sequences import sequence_class
 from ractd.sequences.settings import StatesSettings
@@ -79,7 +78,7 @@ def _check_networks(config: Config, data: OfflineDataset) -> None:
     with torch.device("meta"):
         sequence = sequence_class(config.sequence.kind, "the settings").describe(config, data)
         for network in (config.teacher.network, config.student_network):
-            build_network(network, *sequence.shape, sequence.condition_dim, jumps=True)
+            network.build(sequence.shape, sequence.condition_dim, jumps=True)
 
 
 def _check_plan(config: Config, data: OfflineDataset, only: str | None) -> None:

@@ -10,14 +10,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from ractd.networks import Network
+from ractd.networks import WIDE, Network
 from ractd.settings import Count
 
 LOG_STD = (-5.0, 2.0)
 """Bounds of the logarithm of a Gaussian head's standard deviation, for actions in [-1, 1]."""
-
-WIDE = 1024
-"""Units of a layer from which its matrices are worth dividing among threads."""
 
 
 @dataclass(frozen=True)

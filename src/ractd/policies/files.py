@@ -12,7 +12,6 @@ from ractd.critics import Critic, critic_class
 from ractd.envs.environments import Environment
 from ractd.errors import RactdError
 from ractd.files import read_json, write_json
-from ractd.models import build_network
 from ractd.networks import Network
 from ractd.networks.tensors import read_tensors, write_tensors
 from ractd.policies.sampling import SCHEDULES, Sampling
@@ -69,7 +68,7 @@ def read_policy(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Path]:
     environment = content["environment"]
     parts = {
         "sequence": sequence,
-        "network": build_network(network_settings, *sequence.shape, sequence.condition_dim, sampling.jumps),
+        "network": network_settings.build(sequence.shape, sequence.condition_dim, sampling.jumps),
         "sampling": sampling,
         "network_settings": network_settings,
         "critic": _critic(content["critic"], sequence, where),

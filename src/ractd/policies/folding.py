@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ractd.diffusion.edm import scalings
 from ractd.diffusion.samplers import Kind
 from ractd.diffusion.settings import Diffusion
-from ractd.models.fixed_time import NETWORK_ALONE, AtTime, FoldsTime, Preconditioning
+from ractd.networks.fixed_time import NETWORK_ALONE, AtTime, FoldsTime, Preconditioning
 from ractd.policies.sampling import Sampling
 
 PRECONDITIONED: tuple[Kind, ...] = ("student", "teacher")

@@ -15,8 +15,8 @@ from ractd.critics import Critic
 from ractd.envs.context import Context
 from ractd.envs.environments import Environment
 from ractd.errors import RactdError
-from ractd.models.fixed_time import FoldsTime
 from ractd.networks import Network
+from ractd.networks.fixed_time import FoldsTime
 from ractd.networks.tensors import load_weights
 from ractd.policies import folding
 from ractd.policies.files import read_policy, save_policy

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ractd.diffusion.preconditioning import denoiser, noise_denoiser, student_network
+from ractd.diffusion.ddpm import CleanEstimate
+from ractd.diffusion.edm import Preconditioned
 from ractd.diffusion.samplers import SAMPLERS, Kind, Sampler
 from ractd.diffusion.settings import DDPM, Diffusion
 from ractd.errors import RactdError
@@ -23,9 +24,9 @@ def _as_it_is(network: nn.Module, schedule: None) -> Callable[..., Tensor]:
 
 
 MODELS: dict[Kind, Callable[[Any, Any], Callable[..., Tensor]]] = {
-    "student": student_network,
-    "teacher": denoiser,
-    "DDPM teacher": noise_denoiser,
+    "student": Preconditioned,
+    "teacher": Preconditioned,
+    "DDPM teacher": CleanEstimate,
     "direct": _as_it_is,
 }
 """What the samplers of each kind of network take, from the network and its schedule."""

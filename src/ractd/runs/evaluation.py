@@ -13,13 +13,13 @@ from ractd.envs.environments import Environment, environments_of
 from ractd.envs.probe import probe
 from ractd.envs.vector import MakeVector
 from ractd.errors import RactdError
+from ractd.networks.threads import threads_for
 from ractd.policies import Policy
 from ractd.policies.files import describe_policy
 from ractd.runs.directory import read_run
 from ractd.runs.latency import time_policies
 from ractd.runs.rows import Result
 from ractd.runs.scoring import row_of, score
-from ractd.threads import threads_for
 
 
 def policy_directory(directory: Path, name: str) -> Path:

@@ -25,6 +25,7 @@ from ractd.data.returns import resolved_penalty
 from ractd.envs.validation import NO_ENVIRONMENT, examine
 from ractd.errors import RactdError
 from ractd.methods import Method, method_named
+from ractd.networks.threads import threads_for
 from ractd.policies import Policy
 from ractd.policies.files import WEIGHTS
 from ractd.runs.directory import locked, open_run, versions
@@ -33,7 +34,6 @@ from ractd.runs.scoring import evaluate_run
 from ractd.sequences import Sequence, sequence_class
 from ractd.settings import TerminalsMean, check, to_json
 from ractd.stopping import Interrupted, stop_requests
-from ractd.threads import threads_for
 from ractd.training.log import Log
 from ractd.training.metrics import Metrics
 from ractd.training.presets import preset_for

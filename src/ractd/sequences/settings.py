@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
 from ractd.registry import find
-from ractd.settings import Count, CountOrNone, Optimization, Registered
+from ractd.settings import Count, CountOrZero, Optimization, Registered
 
 SEQUENCES = {
     "actions": "ractd.sequences.actions:Actions",
@@ -49,7 +49,7 @@ class StatesSettings(SequenceSettings):
     kind: ClassVar[str] = "states"
     open_loop: ClassVar[bool] = True
 
-    points: CountOrNone = 0
+    points: CountOrZero = 0
     """0, the paper's: x is the states themselves. K: x is the K control points of a spline through them, so that
     plans are smooth, begin where they should, and small networks can make them (ours, for CPUs)."""
     dynamics_layers: tuple[Count, ...] = (64,)

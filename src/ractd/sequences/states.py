@@ -18,7 +18,7 @@ from ractd.sequences.dynamics import DynamicsObjective, InverseDynamics
 from ractd.sequences.normalizer import PlanNormalizer
 from ractd.sequences.sequence import LearntDecoder, Samples, Sequence
 from ractd.sequences.settings import StatesSettings
-from ractd.settings import Count, CountOrNone, Optimization
+from ractd.settings import Count, CountOrZero, Optimization
 
 PLANS_FITTED = 20_000
 """Plans of the data that tell how far their control points spread."""
@@ -31,7 +31,7 @@ class StatesPart:
     state_dim: Count
     action_dim: Count
     horizon: Count
-    points: CountOrNone = 0
+    points: CountOrZero = 0
     """Control points of a spline that x is, 0 where x is the states."""
     dynamics_layers: tuple[Count, ...] = ()
     """Layers of the inverse dynamics."""

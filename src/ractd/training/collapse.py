@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from ractd.critics import Critic
 from ractd.diffusion.ctm import one_step
-from ractd.diffusion.edm import sigma_schedule
-from ractd.diffusion.preconditioning import denoiser, student_network
+from ractd.diffusion.edm import Preconditioned, sigma_schedule
 from ractd.diffusion.samplers import heun
 from ractd.diffusion.settings import Diffusion
 from ractd.networks.tensors import write_tensors
@@ -51,7 +50,7 @@ class CollapseWatch:
         sigmas = sigma_schedule(diffusion, BINS).to(x0.device)
         with torch.inference_mode():
             condition = self.condition.repeat_interleave(SAMPLES, 0)
-            drawn = heun(denoiser(teacher, diffusion), sigmas[0] * noise, sigmas, condition)
+            drawn = heun(Preconditioned(teacher, diffusion), sigmas[0] * noise, sigmas, condition)
             self.samples = drawn.flatten(1).unflatten(0, (STATES, SAMPLES))
             among = torch.cdist(self.samples, self.samples)
             among.diagonal(dim1=1, dim2=2).fill_(torch.inf)
@@ -64,7 +63,7 @@ class CollapseWatch:
         `promise` is the mean value of the samples in units in which 1 is the largest of the data (both from the data's mean), and
         is left out without a critic; `teacher_distance` is in mean nearest distances among the teacher's samples.
         """
-        x: Tensor = one_step(student_network(student, self.diffusion), self.noise, self.condition, self.diffusion)
+        x: Tensor = one_step(Preconditioned(student, self.diffusion), self.noise, self.condition, self.diffusion)
         nearest = torch.cdist(x.flatten(1).unsqueeze(1), self.samples).amin((1, 2))
         entries = self.sequence.decode(x, self.condition)
         values = {

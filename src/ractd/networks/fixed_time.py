@@ -33,6 +33,20 @@ class FoldsTime(Protocol):
         """
 
 
+@runtime_checkable
+class FoldsScales(Protocol):
+    """A denoiser D at one time into whose first and last layer the scales around it can go: a graph with fewer operations."""
+
+    def fold_scales(self, x: float, condition: Tensor, out: Tensor, shift: Tensor) -> Tensor:
+        """Become `out D(x_scale x, condition / condition_scale) + shift - skip x` in place, and return the factors `skip`.
+
+        `x` is a number, `condition` are divisors `[K]`, `out`, `shift` and `skip` are `[c D]`; x is flat from then on, `[B, c D]`.
+        """
+
+    def __call__(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Evaluate it."""
+
+
 class AtTime(nn.Module):
     """A network at one time, with nothing folded."""
 

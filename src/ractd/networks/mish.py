@@ -1,4 +1,7 @@
-"""Mish, fast enough for a CPU: PyTorch's own costs a return model more there than its multiplications do."""
+"""Mish, fast enough for a CPU: with PyTorch's own a return model takes 1.35 times as long to train and 1.7 times to evaluate.
+
+`benchmarks/mish.py` measures that.
+"""
 
 from __future__ import annotations
 
