@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import base64
 import importlib.metadata
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from rich.console import Console
@@ -18,11 +16,8 @@ from rich.console import Console
 from ractd.errors import RactdError
 from ractd.files import replacing
 from ractd.report import tables
-from ractd.report.contents import Contents, read_runs
-from ractd.report.figures import latency_figure, progress_figure, returns_figures, training_figures
-from ractd.report.interactive import figure_json, library
-from ractd.report.pictures import write_pictures
-from ractd.report.plots import SYMBOLS, Figure, by, unit_of
+from ractd.report.contents import Contents, by_unit, read_runs
+from ractd.report.figures import Plot, latency_plot, progress_plot, returns_plots, training_plots, unique
 from ractd.report.video import Clip, best_and_worst
 
 
@@ -42,16 +37,16 @@ def build(directories: Sequence[Path], path: Path, video: bool, console: Console
     """Write the page and its pictures; see `write_report`."""
     runs = read_runs(directories)
     clips = _film(runs, console) if video else {}
-    latency, progress = latency_figure(runs), progress_figure(runs)
-    figures = {
+    latency, progress = latency_plot(runs), progress_plot(runs)
+    plots = {
         "latency": [latency] if latency else [],
-        "training": training_figures(runs),
-        "returns": returns_figures(runs),
+        "training": training_plots(runs),
+        "returns": returns_plots(runs),
         "progress": [progress] if progress else [],
     }
-    every = [figure for group in figures.values() for figure in group]
-    page = _page(runs, figures, clips)
-    pictures = write_pictures([figure for figure in every if not figure.folded], path.with_suffix(""))
+    page = _page(runs, plots, clips)
+    every = [plot for group in plots.values() for plot in group]
+    pictures = [plot.write(path.with_suffix("")) for plot in every if not plot.folded]
     with replacing(path) as partial:
         partial.write_text(page, encoding="utf-8")
     several = len(runs) > 1
@@ -71,32 +66,23 @@ def _film(runs: Sequence[Contents], console: Console) -> dict[str, list[Clip]]:
     return clips
 
 
-def _page(runs: Sequence[Contents], figures: dict[str, list[Figure]], clips: dict[str, list[Clip]]) -> str:
+def _page(runs: Sequence[Contents], plots: dict[str, list[Plot]], clips: dict[str, list[Clip]]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ractd.report", ""), autoescape=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
     files = resources.files("ractd.report")
-    units = by(unit_of, runs)
     return environment.get_template("page.html").render(
         title=" · ".join(run.label for run in runs[:4]) + (f" and {len(runs) - 4} more" if len(runs) > 4 else ""),
         runs=runs,
         several=len(runs) > 1,
-        environments=list(by(lambda run: run.env_id or "no environment", runs)),
-        units=list(units),
-        figures=figures,
-        symbols=[text for _, _, text in SYMBOLS],
+        environments=unique(run.env_id or "no environment" for run in runs),
+        units=list(by_unit(runs)),
+        plots=plots,
         clips=clips,
         tables=tables,
         style=files.joinpath("page.css").read_text(encoding="utf-8"),
         script=files.joinpath("page.js").read_text(encoding="utf-8"),
-        figures_json=_embedded([figure_json(figure) for group in figures.values() for figure in group]),
-        plotly=library(),
         version=importlib.metadata.version("ractd"),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
-
-
-def _embedded(content: Any) -> str:
-    """JSON that can stand in a script element: nothing in it can end the element."""
-    return json.dumps(content, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")

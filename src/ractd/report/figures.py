@@ -1,305 +1,336 @@
-"""The figures of a report: score against latency, training curves, return histograms, score during training."""
+"""The plots of a report: score against latency, training curves, return histograms, score during training."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, Literal
+import io
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
 
+import matplotlib
 import numpy as np
-from numpy.typing import NDArray
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from ractd.data.scores import normalized_score, reference
-from ractd.report.contents import Contents, Curve, Row, number
-from ractd.report.plots import (
-    DATA,
-    DIAGNOSTICS,
-    GREY,
-    HISTOGRAM_COLORS,
-    Entry,
-    Figure,
-    Panel,
-    Series,
-    by,
-    color_of,
-    file_name,
-    row_color,
-    run_color,
-    shortened,
-    timed_of,
-    unique,
-    unit_of,
-    value_of,
-)
+from ractd.files import replacing
+from ractd.report.contents import DATA, Contents, by_unit
+from ractd.results.curves import Curve
+from ractd.runs.rows import Row
 
+GREY = "#7f7f7f"
+COLORS = ("#4a7cc4", "#cf7417", "#2a9d62", "#b065c4", "#d0505f", "#1d93a0", "#a0743f", "#7c7f2a")
+"""Of runs or of policies, at least 3:1 against both of the page's backgrounds."""
+MARKERS = "osD^PX*v"
 BINS = 40
-MAX_POINTS = 500
-"""Of a curve: more can't be told apart, and the page has to stay small."""
+MARKED_POINTS = 12
+"""A curve of at most so many points shows them."""
+DIAGNOSTICS = re.compile(
+    r"gradient|learning_rate|samples_per_second|reward_weight|estimated_return|out_of_bounds|watch_|episode_return|confirmed_return"
+)
+"""Metrics that are no term of a loss; whatever else a stage logs is one."""
+TEXT, LINE = "#1c2127", "#d7dce2"
+"""Colours for which the page has its own, in both of its themes."""
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.facecolor": "none",
+    "axes.edgecolor": TEXT,
+    "grid.color": LINE,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "ractd",
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color"), TEXT),
+}
 
 
-def latency_figure(runs: Sequence[Contents]) -> Figure | None:
-    """Score of every policy against the time that an action, or a plan, takes it, a panel for each unit."""
+@dataclass
+class Plot:
+    """One figure of Matplotlib: in the page as SVG, beside it as a PNG file."""
+
+    key: str
+    """Name of the file and of the section."""
+    title: str
+    figure: Figure
+    axes: list[Axes]
+    folded: bool = False
+    """Shown when it is asked for, and in no file."""
+    said: dict[str, str] = field(default_factory=dict)
+    """What the page tells of marks under the pointer."""
+
+    def mark(self, artists: Iterable[Any], run: int, said: str) -> None:
+        """Let the page tell what artists are, and hide them with their run, given by its number."""
+        for artist in artists:
+            name = f"run{run}-{len(self.said)}"
+            artist.set_gid(name)
+            self.said[name] = said
+
+    def legend(self, handles: Mapping[str, Any]) -> None:
+        """Put a legend below everything."""
+        if handles:
+            self.figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
+
+    def write(self, directory: Path) -> Path:
+        """Write a PNG file into a directory that need not exist, by atomic rename."""
+        path = directory / f"{self.key}.png"
+        with replacing(path) as partial, matplotlib.rc_context(STYLE):
+            self.figure.savefig(partial, format="png", facecolor="white")
+        return path
+
+    def svg(self) -> str:
+        """Return it as an element of the page, in the page's colours."""
+        text = io.StringIO()
+        with matplotlib.rc_context(STYLE):
+            self.figure.savefig(text, format="svg", facecolor="none", metadata={"Date": None})
+        self.figure.set_layout_engine("none")  # everything has its place, and finding it takes most of the time
+        drawn = text.getvalue()
+        drawn = re.sub(
+            r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r' height="[^"]*"', "", drawn[drawn.index("<svg") :], count=1)
+        )
+        for color, of_page in ((TEXT, "currentColor"), (LINE, "var(--line)")):
+            drawn = drawn.replace(color, of_page)
+        for name, said in self.said.items():
+            drawn = drawn.replace(f'<g id="{name}">', f'<g id="{name}"><title>{escape(said)}</title>', 1)
+        # An id stands once in a page, and all plots stand in one.
+        return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{self.key}-", drawn)
+
+
+def new_plot(key: str, title: str, panels: int, *, inches: float = 1.6, columns: int = 1, folded: bool = False) -> Plot:
+    """Return a plot of empty panels, so many inches high; those of one column have a common horizontal axis."""
+    rows = math.ceil(panels / columns)
+    figure = Figure(figsize=(10.0, 1.0 + inches * rows), dpi=120, layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=columns == 1)
+    for spare in grid.flat[panels:]:
+        spare.set_axis_off()
+    return Plot(key, title, figure, list(grid.flat[:panels]), folded)
+
+
+def run_color(index: int) -> str:
+    """Return the colour of the report's run of that number."""
+    return COLORS[index % len(COLORS)]
+
+
+def color_of(runs: Sequence[Contents], name: str) -> str:
+    """Return the colour of a policy or a stage, the same in all plots of a report."""
+    policies = [row.policy.removesuffix("-last") for run in runs for row in run.rows.values()]
+    names = unique([*policies, *(stage for run in runs for stage in run.curves), name.removesuffix("-last")])
+    return COLORS[names.index(name.removesuffix("-last")) % len(COLORS)]
+
+
+def _line(**look: Any) -> Line2D:
+    return Line2D([], [], **{"color": GREY, "linestyle": "none", **look})
+
+
+def _of_runs(runs: Sequence[Contents]) -> dict[str, Line2D]:
+    """Return the legend's entries of several runs: their colours."""
     several = len(runs) > 1
-    labels = unique(row.label for run in runs for row in run.rows)
-    panels = []
-    for unit, indices in by(unit_of, runs).items():
-        series = []
+    return {run.label: _line(color=run_color(i), linestyle="-") for i, run in enumerate(runs)} if several else {}
+
+
+@matplotlib.rc_context(STYLE)
+def latency_plot(runs: Sequence[Contents]) -> Plot | None:
+    """Score of every policy against the time that an action, or a plan, takes it, a panel for each unit."""
+    several, names = len(runs) > 1, unique(name for run in runs for name in run.rows)
+    units = {unit: indices for unit, indices in by_unit(runs).items() if any(_placed(runs[i]) for i in indices)}
+    if not units:
+        return None
+    what = "" if several else f": {runs[0].dataset.get('name', runs[0].label)}"
+    plot = new_plot("score-latency", f"Score against latency{what}", len(units), inches=3.6)
+    handles: dict[str, Any] = _of_runs(runs)
+    for (unit, indices), axes in zip(units.items(), plot.axes, strict=True):
+        axes.set_xscale("log")
+        axes.margins(y=0.1)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_ylabel(unit)
+        times = [milliseconds for index in indices for _, _, milliseconds, _, _ in _placed(runs[index])]
+        axes.set_xlim(min(times) / 1.5, max(times) * 1.5)
         for index in indices:
             run = runs[index]
-            for row in run.rows:
-                value, error = value_of(run, row)
-                if value is None or row.milliseconds is None:
-                    continue
-                series.append(
-                    Series(
-                        name=f"{row.label} · {run.label}" if several else row.label,
-                        x=[row.milliseconds],
-                        y=[value],
-                        color=run_color(index) if several else row_color(row),
-                        tags=(run.label, row.label) if several else (row.label,),
-                        line=False,
-                        marker=labels.index(row.label),
-                        error=[error or 0.0],
-                        # Of several runs there are too many points to write beside them: the legend says it.
-                        label="" if several else nfe_of(row),
-                    )
-                )
-        if series:
-            span = [x for one in series for x in one.x]
-            data = [_data_line(runs[index], index, several, span) for index in indices]
-            title = unit if len(by(unit_of, runs)) > 1 else ""
-            lines = [line for line in data if line]
-            drawn = lines + _beside(series, [line.y[0] for line in lines])
-            panels.append(Panel(title, f"milliseconds per {timed_of(runs)}, batch 1", unit, drawn, log_x=True))
-    if not panels:
-        return None
-    legend = [Entry(run.label, run_color(i)) for i, run in enumerate(runs)] if several else []
-    for marker, label in enumerate(labels):
-        color = next(row_color(row) for run in runs for row in run.rows if row.label == label)
-        nfes = unique(nfe_of(row) for run in runs for row in run.rows if row.label == label)
-        note = " or ".join(nfes) if several else ""
-        legend.append(Entry(label, None if several else color, marker, note=note))
-    if any(one.tags[-1] == DATA for panel in panels for one in panel.series):
-        legend.append(Entry(DATA, None if several else GREY, dashed=True))
-    what = "" if several else f": {runs[0].dataset.get('name', runs[0].label)}"
-    return Figure("score-latency", f"Score against latency{what}", panels, legend, columns=1)
+            for name, row, milliseconds, value, error in _placed(run):
+                color = run_color(index) if several else color_of(runs, row.policy)
+                look: dict[str, Any] = {
+                    "color": color,
+                    "marker": MARKERS[names.index(name) % len(MARKERS)],
+                    "markersize": 8,
+                }
+                drawn = axes.errorbar([milliseconds], [value], yerr=error, linestyle="none", capsize=2, **look)
+                nfe = f"NFE {row.nfe}"
+                told = f"{name}{f' of {run.label}' if several else ''}: {value:,.1f}, {milliseconds:.3g} ms, {nfe}"
+                plot.mark(drawn.get_children(), index, told)
+                entry = name if several else f"{name} ({nfe})"
+                handles.setdefault(entry, _line(**look | ({"color": GREY} if several else {})))
+            if run.data_value is not None and run.env_id is not None:
+                color = run_color(index) if several else GREY
+                drawn_line = axes.axhline(run.data_value, color=color, linestyle="--")
+                plot.mark([drawn_line], index, f"{DATA}: {run.data_value:,.1f}")
+                handles.setdefault(DATA, _line(linestyle="--"))
+    plot.axes[-1].set_xlabel(f"milliseconds per {timed_of(runs)}, batch 1")
+    plot.legend(handles)
+    return plot
 
 
-def training_figures(runs: Sequence[Contents]) -> list[Figure]:
-    """Curves of every loss term, a figure for each stage, and another one for what else it logged."""
-    figures = []
+def _placed(run: Contents) -> list[tuple[str, Row, float, float, float | None]]:
+    """Return name, row, milliseconds, value and standard error of the rows that were both valued and timed."""
+    found = []
+    for name, row in run.rows.items():
+        value, error = run.value(row)
+        if row.ms_per_action is not None and value is not None:
+            found.append((name, row, row.ms_per_action, value, error))
+    return found
+
+
+@matplotlib.rc_context(STYLE)
+def training_plots(runs: Sequence[Contents]) -> list[Plot]:
+    """Curves of every loss term, a plot for each stage, and another one for what else it logged."""
+    plots = []
     for stage in unique(name for run in runs for name in run.curves):
-        names = unique(name for run in runs for name in run.curves.get(stage, {}))
-        losses = [name for name in names if not DIAGNOSTICS.search(name) and not _is_total(runs, stage, name, names)]
+        curves = {index: run.curves[stage] for index, run in enumerate(runs) if stage in run.curves}
+        names = unique(name for metrics in curves.values() for name in metrics)
         others = [name for name in names if DIAGNOSTICS.search(name)]
-        several = sum(stage in run.curves for run in runs) > 1
+        losses = [name for name in names if name not in others and not _is_total(name, names, curves.values())]
         for key, title, chosen in (
             (f"training-{stage}", f"Training: {stage}", losses),
             (f"training-{stage}-more", f"Training: {stage}, gradients, rates and warnings", others),
         ):
-            panels = [_curve_panel(runs, stage, name) for name in chosen]
-            legend = [Entry(run.label, run_color(i)) for i, run in enumerate(runs) if stage in run.curves]
-            if panels:
-                entries = legend if several else []
-                figures.append(Figure(key, title, panels, entries, columns=3, folded=chosen is others))
-    return figures
+            if not chosen:
+                continue
+            plot = new_plot(key, title, len(chosen), inches=2.2, columns=3, folded=chosen is others)
+            for name, axes in zip(chosen, plot.axes, strict=True):
+                for index, metrics in curves.items():
+                    if name in metrics:
+                        color = run_color(index) if len(runs) > 1 else color_of(runs, stage)
+                        drawn = _draw_curve(axes, metrics[name], color)
+                        plot.mark(drawn, index, f"{name} of {runs[index].label}" if len(runs) > 1 else name)
+                axes.set_title(name)
+            plot.legend(_of_runs(runs))
+            plots.append(plot)
+    return plots
 
 
-def returns_figures(runs: Sequence[Contents]) -> list[Figure]:
-    """Histograms of episode returns (the paper's Figure 3), one figure for each environment."""
-    scored = [run for run in runs if any(row.returns for row in run.rows)]
-    environments = by(lambda run: str(run.env_id), scored)
-    several = len(runs) > 1
-    figures = []
-    for env_id, indices in environments.items():
-        group = [scored[index] for index in indices]
-        values: dict[str, list[tuple[Contents, NDArray[np.float64]]]] = {}
-        for run in group:
-            if run.data_returns is not None:
-                values.setdefault(DATA, []).append((run, run.data_returns))
-        for label in HISTOGRAM_COLORS:
-            for run in group:
-                row = run.row(label)
-                if row is not None and row.returns:
-                    values.setdefault(label, []).append((run, np.array(row.returns)))
-        if not values:
-            continue
-        joined = np.concatenate([returns for pairs in values.values() for _, returns in pairs])
-        edges = np.histogram_bin_edges(joined, BINS)
-        panels = [
-            _histogram(label, pairs, edges, runs, env_id, last=label == list(values)[-1])
-            for label, pairs in values.items()
-        ]
+def _is_total(name: str, names: Sequence[str], metrics: Iterable[dict[str, Curve]]) -> bool:
+    """True for the sum of a single term: it would be drawn twice."""
+    having = [each for each in metrics if name in each]
+    return name == "loss" and any(
+        all(other in each and np.array_equal(each[other].values, each[name].values, equal_nan=True) for each in having)
+        for other in names
+        if other != name
+    )
+
+
+def _draw_curve(axes: Axes, curve: Curve, color: str) -> list[Line2D]:
+    known = curve.values[~np.isnan(curve.values)]
+    # A term that falls by a factor of thirty is a flat line on a linear axis.
+    if len(known) and known.min() > 0 and known.max() > 30 * known.min():
+        axes.set_yscale("log")
+    return axes.plot(curve.steps, curve.values, color=color, marker="o" if len(curve.steps) <= MARKED_POINTS else "")
+
+
+def returns_of(run: Contents) -> dict[str, Any]:
+    """Return the episode returns [E] of the data and of each policy as it samples by itself (the paper's Figure 3)."""
+    first = {row.policy: name for name, row in reversed(run.rows.items())}
+    played = {
+        name: np.array(row.returns) for name, row in run.rows.items() if first[row.policy] == name and row.returns
+    }
+    return ({} if run.data_returns is None else {DATA: run.data_returns}) | played
+
+
+@matplotlib.rc_context(STYLE)
+def returns_plots(runs: Sequence[Contents]) -> list[Plot]:
+    """Histograms of episode returns, one plot for each environment."""
+    several, plots = len(runs) > 1, []
+    environments = unique(str(run.env_id) for run in runs if any(row.returns for row in run.rows.values()))
+    for env_id in environments:
+        group = {index: returns_of(run) for index, run in enumerate(runs) if str(run.env_id) == env_id}
+        names = unique(name for returns in group.values() for name in returns)
+        edges = np.histogram_bin_edges(
+            np.concatenate([v for returns in group.values() for v in returns.values()]), BINS
+        )
         key = "returns" if len(environments) == 1 else f"returns-{file_name(env_id)}"
-        legend = [Entry(run.label, run_color(runs.index(run))) for run in group] if several else []
-        figures.append(Figure(key, f"Episode returns in {env_id}", panels, legend, columns=1))
-    return figures
+        plot = new_plot(key, f"Episode returns in {env_id}", len(names))
+        for name, axes in zip(names, plot.axes, strict=True):
+            axes.set_title(name)
+            axes.set_ylabel("% of episodes")
+            for index, returns in group.items():
+                if name not in returns:
+                    continue
+                values, run = returns[name], runs[index]
+                color = GREY if name == DATA else color_of(runs, run.rows[name].policy)
+                weights = np.full(len(values), 100 / len(values))
+                look: dict[str, Any] = {"color": run_color(index) if several else color, "histtype": "stepfilled"}
+                drawn: Any = axes.hist(values, list(edges), weights=weights, alpha=0.6, **look)[2]
+                told = f"{name}: mean {values.mean():,.0f}, {len(values):,} episodes"
+                plot.mark(drawn, index, f"{run.label}, {told}" if several else told)
+                if not several:
+                    axes.set_title(told)
+        plot.axes[-1].set_xlabel(f"episode return in {env_id}")
+        plot.legend(_of_runs(runs))
+        plots.append(plot)
+    return plots
 
 
-def progress_figure(runs: Sequence[Contents]) -> Figure | None:
+@matplotlib.rc_context(STYLE)
+def progress_plot(runs: Sequence[Contents]) -> Plot | None:
     """Score at the checkpoints that were evaluated during training, a panel for each unit; the chosen ones are large."""
     several = len(runs) > 1
     stages = unique(stage for run in runs for stage, metrics in run.curves.items() if "episode_return" in metrics)
-    panels = []
-    for unit, indices in by(unit_of, runs).items():
-        series = []
-        for index in indices:
-            for number_of_stage, stage in enumerate(stages):
-                series += _progress(runs[index], index, stage, number_of_stage, several)
-        if series:
-            title = unit if len(by(unit_of, runs)) > 1 else ""
-            panels.append(Panel(title, "training step", unit, series))
-    if not panels:
+    units = by_unit([run for run in runs if set(stages) & set(run.curves)])
+    if not units:
         return None
-    legend = [Entry(run.label, run_color(i)) for i, run in enumerate(runs)] if several else []
-    legend += [Entry(stage, None if several else color_of(stage), i) for i, stage in enumerate(stages)]
-    return Figure("score-training", "Score during training", panels, legend, columns=1)
-
-
-def thinned(curve: Curve) -> tuple[list[float], list[float]]:
-    """Return a curve with at most `MAX_POINTS` points: of each stretch the smallest and the largest, so that spikes stay."""
-    steps, values = curve.steps, curve.values
-    if len(steps) > MAX_POINTS:
-        kept: list[int] = []
-        for part in np.array_split(np.arange(len(steps)), MAX_POINTS // 2):
-            filled = np.where(np.isnan(values[part]), np.inf, values[part])
-            low, high = part[filled.argmin()], part[np.where(np.isinf(filled), -np.inf, filled).argmax()]
-            kept += sorted({int(low), int(high)})
-        steps, values = steps[kept], values[kept]
-    return shortened(steps), shortened(values)
-
-
-def nfe_of(row: Row) -> str:
-    """Return the number of network evaluations of a row as a label, empty where it isn't known."""
-    return "" if row.nfe is None else f"NFE {row.nfe:g}"
-
-
-def _beside(points: list[Series], lines: list[float]) -> list[Series]:
-    """Put the text of points that are close together to different sides; `lines` are drawn across the same axis."""
-    x = np.log([point.x[0] for point in points])
-    y = np.array([point.y[0] for point in points])
-    near_x, near_y = 0.12 * max(float(np.ptp(x)), 1.0), 0.08 * max(float(np.ptp([*y, *lines])), 1e-9)
-    placed = []
-    for index, point in enumerate(points):
-        near = (abs(x - x[index]) < near_x) & (abs(y - y[index]) < near_y)
-        left, right = near & (x < x[index]), near & (x > x[index])
-        side: Literal["top", "bottom", "left", "right"] = "top" if y[index] >= y[near].max() else "bottom"
-        if left.any() != right.any():
-            side = "right" if left.any() else "left"
-        placed.append(replace(point, side=side))
-    return placed
-
-
-def _data_line(run: Contents, index: int, several: bool, span: list[float]) -> Series | None:
-    """A horizontal line at what the data is worth; None without a simulator, where the unit is another one."""
-    key = "mean_score" if run.env_id is not None and reference(run.env_id) else "mean_return"
-    mean = number(run.behavior.get(key))
-    if mean is None or run.env_id is None:
-        return None
-    return Series(
-        name=f"{DATA} · {run.label}" if several else DATA,
-        x=[min(span) / 1.5, max(span) * 1.5],
-        y=[mean, mean],
-        color=run_color(index) if several else GREY,
-        tags=(run.label, DATA) if several else (DATA,),
-        dashed=True,
-    )
-
-
-def _is_total(runs: Sequence[Contents], stage: str, name: str, names: list[str]) -> bool:
-    """True for the sum of a single term: it would be drawn twice."""
-    if name != "loss":
-        return False
-    every = [run.curves[stage] for run in runs if name in run.curves.get(stage, {})]
-    return any(
-        other != name
-        and all(
-            other in metrics and np.array_equal(metrics[other].values, metrics[name].values, equal_nan=True)
-            for metrics in every
-        )
-        for other in names
-    )
-
-
-def _curve_panel(runs: Sequence[Contents], stage: str, name: str) -> Panel:
-    several = sum(stage in run.curves for run in runs) > 1
-    series, values = [], [np.zeros(0)]
+    plot = new_plot("score-training", "Score during training", len(units), inches=3.6)
+    panels = dict(zip(units, plot.axes, strict=True))
+    handles: dict[str, Any] = _of_runs(runs)
     for index, run in enumerate(runs):
-        curve = run.curves.get(stage, {}).get(name)
-        if curve is None:
-            continue
-        values.append(curve.values)
-        steps, kept = thinned(curve)
-        series.append(
-            Series(
-                name=run.label if several else name,
-                x=steps,
-                y=kept,
-                color=run_color(index) if several else color_of(stage),
-                tags=(run.label,) if several else (),
-                marker=0 if len(curve.steps) <= 12 else None,
-            )
-        )
-    joined = np.concatenate(values)
-    joined = joined[~np.isnan(joined)]
-    # A term that falls by a factor of thirty is a flat line on a linear axis.
-    log = bool(len(joined)) and joined.min() > 0 and joined.max() > 30 * joined.min()
-    return Panel(name, "step", "", series, log_y=bool(log))
+        for number, stage in enumerate(stages):
+            curve = run.curves.get(stage, {}).get("episode_return")
+            if curve is None:
+                continue
+            values, errors = _in_unit(run, curve, run.curves[stage].get("episode_return_se"))
+            color = run_color(index) if several else color_of(runs, stage)
+            look: dict[str, Any] = {"color": color, "marker": MARKERS[number % len(MARKERS)]}
+            axes = panels[run.unit]
+            drawn = axes.errorbar(curve.steps, values, yerr=errors, capsize=2, **look).get_children()
+            best = [row.step for row in run.rows.values() if row.policy == stage and row.step is not None]
+            chosen = np.isin(curve.steps, best)
+            drawn += axes.plot(curve.steps[chosen], values[chosen], linestyle="none", markersize=12, **look)
+            plot.mark(drawn, index, f"{stage} of {run.label}" if several else stage)
+            handles.setdefault(stage, _line(**look | ({"color": GREY} if several else {"linestyle": "-"})))
+    for unit, axes in panels.items():
+        axes.set_ylabel(unit)
+    plot.axes[-1].set_xlabel("training step")
+    plot.legend(handles)
+    return plot
 
 
-def _histogram(
-    label: str,
-    pairs: list[tuple[Contents, NDArray[np.float64]]],
-    edges: NDArray[np.float64],
-    runs: Sequence[Contents],
-    env_id: str,
-    last: bool,
-) -> Panel:
-    several = len(runs) > 1
-    series = []
-    for run, returns in pairs:
-        shares = 100 * np.histogram(returns, edges)[0] / len(returns)
-        series.append(
-            Series(
-                name=run.label if several else label,
-                x=shortened(edges),
-                y=shortened([*shares, shares[-1]]),
-                color=run_color(runs.index(run)) if several else HISTOGRAM_COLORS[label],
-                tags=(run.label,) if several else (),
-                outline=True,
-            )
-        )
-    title = label if several else f"{label}: mean {pairs[0][1].mean():,.0f}, {len(pairs[0][1]):,} episodes"
-    return Panel(title, f"episode return in {env_id}" if last else "", "% of episodes", series)
-
-
-def _progress(run: Contents, index: int, stage: str, number_of_stage: int, several: bool) -> list[Series]:
-    metrics = run.curves.get(stage, {})
-    curve = metrics.get("episode_return")
-    if curve is None:
-        return []
-    errors = metrics.get("episode_return_se")
+def _in_unit(run: Contents, curve: Curve, errors: Curve | None) -> tuple[Any, Any]:
+    """Return evaluations during training and their standard errors, [N] each, in the run's unit; None for errors of other steps."""
+    bounds = None if run.env_id is None else reference(run.env_id)
     values, scale = curve.values, 1.0
-    if run.env_id is not None and (bounds := reference(run.env_id)) is not None:
-        values, scale = np.asarray(normalized_score(run.env_id, values)), 100 / (bounds[1] - bounds[0])
-    aligned = errors is not None and np.array_equal(errors.steps, curve.steps)
-    style: dict[str, Any] = {
-        "color": run_color(index) if several else color_of(stage),
-        "tags": (run.label, stage) if several else (stage,),
-    }
-    line = Series(
-        name=f"{stage} · {run.label}" if several else stage,
-        x=shortened(curve.steps),
-        y=shortened(values),
-        error=shortened(np.nan_to_num(errors.values * scale)) if aligned and errors is not None else [],
-        marker=number_of_stage,
-        dashed=stage != "student",
-        **style,
-    )
-    row = next((row for row in run.rows if row.policy == stage), None)
-    chosen = [] if row is None else [i for i, step in enumerate(curve.steps) if step == row.selected_step]
-    name = f"{line.name}, chosen checkpoint"
-    marks = [
-        Series(name, [line.x[i]], [line.y[i]], line=False, marker=number_of_stage, large=True, **style) for i in chosen
-    ]
-    return [line, *marks]
+    if bounds is not None:
+        values, scale = np.asarray(normalized_score(str(run.env_id), values)), 100 / (bounds[1] - bounds[0])
+    known = errors is not None and np.array_equal(errors.steps, curve.steps)
+    return values, np.nan_to_num(errors.values * scale) if known and errors is not None else None
+
+
+def timed_of(runs: Sequence[Contents]) -> str:
+    """Return what runs' milliseconds are for."""
+    return " or ".join(unique(run.timed for run in runs if run.rows)) or "action"
+
+
+def unique(names: Iterable[str]) -> list[str]:
+    """Return names without repetitions, in their order."""
+    return list(dict.fromkeys(names))
+
+
+def file_name(text: str) -> str:
+    """Return text as the name of a file on any system."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", text)

@@ -1,4 +1,4 @@
-"""The best and the worst of a few episodes, as video: played here by the run's student, filmed by a process of its own."""
+"""The best and the worst of a few episodes, as video: played here, filmed by a process of its own."""
 
 from __future__ import annotations
 
@@ -62,16 +62,16 @@ class Film:
 
 
 def best_and_worst(run: Contents, progress: Callable[[str], None]) -> list[Clip]:
-    """Play `EPISODES` episodes of a run's one-step student and film the best and the worst.
+    """Play `EPISODES` episodes of the policy that a run is about and film the best and the worst.
 
     `progress(what)` hears what is being done. Raises `RactdError` saying why there is no video: no environment, no
-    student yet, an environment that Gymnasium can't make or draw, or no renderer that works.
+    result yet, an environment that Gymnasium can't make or draw, or no renderer that works.
     """
     if run.env_id is None:
         raise RactdError("it was scored in no environment")
-    if not (run.directory / "policy" / "student").is_dir():
-        raise RactdError("it has no student yet")
-    policy = Policy.load(policy_directory(run.directory, "student"))
+    if not run.rows:
+        raise RactdError("it was not scored yet")
+    policy = Policy.load(policy_directory(run.directory, next(iter(run.rows.values())).policy))
     settings = REGISTERED if policy.environment is None else policy.environment.env_settings
     _registration(run.env_id)
     progress(f"{run.label}: playing {EPISODES} episodes")

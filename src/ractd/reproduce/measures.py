@@ -16,9 +16,9 @@ from torch import Tensor
 
 from ractd.data import OfflineDataset
 from ractd.policies import Policy
-from ractd.report.contents import read_curves
 from ractd.reproduce.lines import Measured
 from ractd.reproduce.runs import BASE, DatasetRuns, TableRun
+from ractd.results.curves import read_curves
 from ractd.results.statistics import Array
 
 STATES = 64
