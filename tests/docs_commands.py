@@ -41,6 +41,7 @@ SMALLEST: dict[str, dict[str, str]] = {
     "ractd data list": {},
     "ractd data inspect": {},
     "ractd data validate": {},
+    "python examples/own_format.py": {},
     "python examples/control_loop.py": {"--hz": "200", "--seconds": "0.1"},
     "python examples/compare_candidates.py": {"--episodes": "1"},
 }

@@ -6,6 +6,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ractd.data.dataset import OfflineDataset
+from ractd.data.formats import FILES
 from ractd.data.formats.made import dataset_dir
 from ractd.data.inspect import summarize
 from ractd.data.registry import list_datasets
@@ -13,9 +14,7 @@ from ractd.data.registry import list_datasets
 
 def datasets_table() -> Table:
     """Return every dataset that can be named."""
-    caption = (
-        f"Datasets made here are in {escape(str(dataset_dir()))}; a path to an .hdf5 or .npz file is a dataset too."
-    )
+    caption = f"Datasets made here are in {escape(str(dataset_dir()))}; a path to a file ({', '.join(FILES)}) is a dataset too."
     table = Table(title="datasets", title_justify="left", caption=caption, caption_justify="left")
     for column in ("name", "kind", "here", "description"):
         table.add_column(column, overflow="fold")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -164,13 +165,16 @@ def download(url: str, path: Path) -> None:
     Raises:
         RactdError: with the address, what happened and what to do.
     """
+    import pooch
     import requests
 
+    headers = {"User-Agent": "ractd", "Accept-Encoding": "identity"}
+    fetch = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=1 << 18, timeout=30, headers=headers)
     advice = f"try again later, or put the file at {path} yourself"
     with replacing(path) as partial:
         for attempt in range(ATTEMPTS):
             try:
-                _fetch(url, partial, path.name)
+                fetch(url, partial, None)
                 break
             except requests.HTTPError as error:
                 answer = cast(requests.Response, error.response)
@@ -187,29 +191,3 @@ def download(url: str, path: Path) -> None:
         except RactdError as error:
             reason = str(error).removeprefix(f"{partial}: ")
             raise RactdError(f"{url}: what came is {reason}; {advice}") from error
-
-
-def _fetch(url: str, target: Path, label: str) -> None:
-    import pooch
-    from rich.console import Console
-    from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
-
-    class Bar:
-        """A bar as pooch wants it: it sets `total` once the server has said it."""
-
-        total = 0
-
-        def update(self, count: int) -> None:
-            progress.update(task, total=self.total or None, advance=count)
-
-        def reset(self) -> None:
-            progress.reset(task)
-
-        def close(self) -> None:
-            progress.stop()
-
-    columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(f"Downloading {label}", total=None)
-        headers = {"User-Agent": "ractd", "Accept-Encoding": "identity"}
-        pooch.HTTPDownloader(progressbar=Bar(), chunk_size=1 << 18, timeout=30, headers=headers)(url, target, None)

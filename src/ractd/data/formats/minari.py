@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import http.client
 import importlib.util
@@ -71,11 +72,8 @@ def find(name: str, download: bool) -> Source | None:
     if download:
         return open_minari(name)
     env_id = None
-    try:
-        metadata = json.loads((root() / name / "data" / "metadata.json").read_text(encoding="utf-8"))
-        env_id = json.loads(metadata["env_spec"])["id"]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # opening it says what is wrong with it
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # opening it says what is wrong with it
+        env_id = json.loads(_metadata(name)["env_spec"])["id"]
     return Source(where=f"Minari {name}", name=name, fields={}, env_id=env_id)
 
 
@@ -185,10 +183,14 @@ def _wrapper(spec: Any) -> WrapperSettings | None:
     return None if name in ONLOOKERS else WrapperSettings(name, spec.kwargs or {})
 
 
+def _metadata(dataset_id: str) -> Any:
+    return json.loads((root() / dataset_id / "data" / "metadata.json").read_text(encoding="utf-8"))
+
+
 def _refuse_without_spaces(dataset_id: str) -> None:
     """Raise `RactdError` where Minari would make an environment of the metadata, entry point and all, to ask it for spaces."""
     try:
-        metadata = json.loads((root() / dataset_id / "data" / "metadata.json").read_text(encoding="utf-8"))
+        metadata = _metadata(dataset_id)
     except (OSError, ValueError):
         return  # Minari says what is wrong with them
     for name in ("observation_space", "action_space"):
