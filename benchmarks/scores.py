@@ -24,7 +24,10 @@ import numpy as np
 import tyro
 from common import RESULTS, machine, write_result
 
+from ractd.data.scores import standard_error
 from ractd.methods.ractd_settings import PRESETS
+from ractd.results.tables import markdown_table, with_error
+from ractd.runs.evaluation import evaluation_path
 from ractd.runs.rows import Row, labels, read_file, read_result
 
 SEEDS = {
@@ -83,7 +86,7 @@ def weighted(runs: Path, name: str, weight: float) -> Path:
     return runs / f"{name}-s{SEEDS[name][0]}-w{weight:g}"
 
 
-def cautious(runs: Path, name: str, seed: int, pessimism: float) -> Path:
+def pessimistic(runs: Path, name: str, seed: int, pessimism: float) -> Path:
     """Return the run of a pessimism."""
     return runs / f"{name}-s{seed}-k{pessimism:g}"
 
@@ -95,12 +98,12 @@ def others(runs: Path, name: str) -> Iterator[tuple[int, Path, list[str]]]:
     for pessimism, share in PESSIMISM.items():
         for seed in COMPARED[name]:
             changed = ["--student.pessimism", str(pessimism), "--student.reward-share", str(share)]
-            yield seed, cautious(runs, name, seed, pessimism), changed
+            yield seed, pessimistic(runs, name, seed, pessimism), changed
 
 
 def evaluation(out: Path, seed: int) -> Path:
     """Return where `ractd eval` leaves the score of a run's student."""
-    return out / "evaluations" / f"student-e100-x1-n1-consistency-k1-s{seed}.json"
+    return evaluation_path(out, "student", sampler="consistency", steps=1, episodes=100, execute=1, seed=seed)
 
 
 def run(arguments: list[str]) -> int:
@@ -157,56 +160,47 @@ def collect(options: Options) -> dict[str, Any]:
         for pessimism in PESSIMISM:
             of_pessimism = entry.setdefault("pessimism", {}).setdefault(f"{pessimism:g}", {})
             for seed in COMPARED[name]:
-                note(of_pessimism, str(seed), cautious(options.runs, name, seed, pessimism), seed)
+                note(of_pessimism, str(seed), pessimistic(options.runs, name, seed, pessimism), seed)
         if entry["runs"]:
             content[name] = entry
     return content
 
 
-def cell(row: dict[str, Any] | None) -> str:
-    """Return score ± standard error."""
-    return "not run" if row is None else f"{row['mean_score']:.1f} ± {row['score_se']:.1f}"
-
-
-def over_seeds(rows: list[dict[str, Any]]) -> str:
+def over_seeds(rows: Sequence[dict[str, Any] | None]) -> str:
     """Return one seed's score ± standard error over its episodes, or several seeds' mean ± standard error over them."""
-    if len(rows) < 2:
-        return cell(rows[0] if rows else None)
-    scores = np.array([row["mean_score"] for row in rows])
-    return f"{scores.mean():.1f} ± {scores.std(ddof=1) / np.sqrt(len(scores)):.1f}"
+    known = [row for row in rows if row]
+    if not known or len(known) < len(rows):
+        return "not run"
+    if len(known) == 1:
+        return with_error(known[0]["mean_score"], known[0]["score_se"])
+    scores = [row["mean_score"] for row in known]
+    return with_error(float(np.mean(scores)), standard_error(scores))
 
 
-def table(content: dict[str, Any], columns: list[tuple[str, tuple[str, ...]]]) -> list[str]:
+def table(content: dict[str, Any], columns: Sequence[tuple[str, Sequence[str]]]) -> str:
     """Return every policy's network evaluations, median ms per action and scores; a column is a dataset and its seeds."""
-    titles = [titled(name, seeds) for name, seeds in columns]
-    lines = ["| policy | NFE | ms | " + " | ".join(titles) + " |", "| --- | --- | --- |" + " --- |" * len(columns)]
-    data = " | ".join(f"{content[name]['behavior']['mean_score']:.1f}" for name, _ in columns)
-    lines.append(f"| behaviour data | | | {data} |")
-    for label in dict.fromkeys(
-        label for name, seeds in columns for s in seeds for label in content[name]["runs"][s]["rows"]
-    ):
-        found = [[content[name]["runs"][seed]["rows"].get(label) for seed in seeds] for name, seeds in columns]
-        rows = [[row for row in column if row] for column in found]
-        nfe = next((str(column[0]["nfe"]) for column in rows if column), "")
-        ms = f"{np.median([row['ms_per_action'] for column in rows for row in column] or [np.nan]):.2f}"
-        lines.append(f"| {label} | {nfe} | {ms} | " + " | ".join(over_seeds(column) for column in rows) + " |")
-    return lines
+    data = (f"{content[name]['behavior']['mean_score']:.1f}" for name, _ in columns)
+    lines = [["behaviour data", "", "", *data]]
+    runs = [[content[name]["runs"][seed]["rows"] for seed in seeds] for name, seeds in columns]
+    for label in dict.fromkeys(label for column in runs for rows in column for label in rows):
+        found = [[rows[label] for rows in column if label in rows] for column in runs]
+        rows = [row for column in found for row in column]
+        ms = f"{np.median([row['ms_per_action'] for row in rows]):.2f}"
+        lines.append([label, str(rows[0]["nfe"]), ms, *map(over_seeds, found)])
+    return markdown_table(["policy", "NFE", "ms", *(titled(name, seeds) for name, seeds in columns)], lines)
 
 
-def pessimism_table(content: dict[str, Any], columns: list[tuple[str, tuple[int, ...]]]) -> list[str]:
+def pessimism_table(content: dict[str, Any], columns: Sequence[tuple[str, Sequence[int]]]) -> str:
     """Return RACTD's scores by pessimism and share; a column is a dataset and the seeds it is about."""
-    lines = ["| RACTD, pessimism | " + " | ".join(titled(name, seeds) for name, seeds in columns) + " |"]
-    lines.append("| --- |" + " --- |" * len(columns))
     preset = PRESETS["cpu"].student
     runs = [[content[name]["runs"].get(str(seed)) for seed in seeds] for name, seeds in columns]
-    cells = [over_seeds([run["rows"]["RACTD"] for run in column]) if all(column) else "not run" for column in runs]
-    lines.append(f"| preset: {preset.pessimism:g}, share {preset.reward_share:g} | " + " | ".join(cells) + " |")
+    cells = [over_seeds([run and run["rows"]["RACTD"] for run in column]) for column in runs]
+    lines = [[f"preset: {preset.pessimism:g}, share {preset.reward_share:g}", *cells]]
     for pessimism, share in PESSIMISM.items():
-        of = f"{pessimism:g}"
-        found = [[content[name]["pessimism"].get(of, {}).get(str(seed)) for seed in seeds] for name, seeds in columns]
-        cells = [over_seeds(column) if all(column) else "not run" for column in found]
-        lines.append(f"| {pessimism:g}, share {share:g} | " + " | ".join(cells) + " |")
-    return lines
+        of_all = [content[name]["pessimism"].get(f"{pessimism:g}", {}) for name, _ in columns]
+        found = [[of.get(str(s)) for s in seeds] for of, (_, seeds) in zip(of_all, columns, strict=True)]
+        lines.append([f"{pessimism:g}, share {share:g}", *map(over_seeds, found)])
+    return markdown_table(["RACTD, pessimism", *(titled(name, seeds) for name, seeds in columns)], lines)
 
 
 def titled(name: str, seeds: Sequence[object]) -> str:
@@ -216,19 +210,21 @@ def titled(name: str, seeds: Sequence[object]) -> str:
 
 def markdown(content: dict[str, Any]) -> str:
     """Return the tables that README and benchmarks/README.md show."""
-    lines = table(content, [(name, tuple(entry["runs"])) for name, entry in content.items()])
-    lines += ["", *table(content, [(name, (seed,)) for name, entry in content.items() for seed in entry["runs"]])]
-    lines += ["", "| RACTD, reward weight | " + " | ".join(content) + " |", "| --- |" + " --- |" * len(content)]
+    runs = {name: tuple(entry["runs"]) for name, entry in content.items()}
+    compared = {name: COMPARED[name] for name in content}
     first = [next(iter(entry["runs"].values()), None) for entry in content.values()]
-    auto = [run["rows"].get("RACTD") if run else None for run in first]
-    lines.append("| auto | " + " | ".join(cell(row) for row in auto) + " |")
+    weights = [["auto", *(over_seeds([run and run["rows"].get("RACTD")]) for run in first)]]
     for weight in WEIGHTS:
         rows = [entry["weights"].get(f"{weight:g}") for entry in content.values()]
-        lines.append(f"| {weight:g} | " + " | ".join(cell(row) for row in rows) + " |")
-    compared = [(name, COMPARED[name]) for name in content]
-    lines += ["", *pessimism_table(content, compared)]
-    lines += ["", *pessimism_table(content, [(name, (seed,)) for name, seeds in compared for seed in seeds])]
-    return "\n".join(lines) + "\n"
+        weights.append([f"{weight:g}", *(over_seeds([row]) for row in rows)])
+    tables = [
+        table(content, list(runs.items())),
+        table(content, [(name, (seed,)) for name, seeds in runs.items() for seed in seeds]),
+        markdown_table(["RACTD, reward weight", *content], weights),
+        pessimism_table(content, list(compared.items())),
+        pessimism_table(content, [(name, (seed,)) for name, seeds in compared.items() for seed in seeds]),
+    ]
+    return "\n".join(tables)
 
 
 def main() -> None:

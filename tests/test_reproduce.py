@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from ractd.reproduce.lines import Line, Measured, TableSource, summary
 from ractd.reproduce.measures import CELLS, better_mode, kept, spread
 from ractd.reproduce.tables import COLUMNS, PaperTable
 from ractd.results.statistics import t_interval
+from ractd.runs.rows import read_result
 
 Command = Callable[..., Answer]
 EXTRA = ["--", *(word for pair in TINY.items() for word in pair)]
@@ -371,6 +373,13 @@ def test_every_table_and_figure_is_read_from_what_is_there(runs: Path, pendulum:
         assert read["score"] == pytest.approx(ractd.mean_return)
         assert read["score_se"] == pytest.approx(ractd.return_se)
         assert (read["ms"], read["nfe"]) == (ractd.ms_per_action, 1)
+    result = read_result(runs / "pendulum-s0")
+    assert result is not None
+    last = result.row("RACTD", checkpoint="last").mean_return
+    assert last is not None
+    assert by_method(content(runs, "table1"))["RACTD"]["last"] == pytest.approx(last)
+    table1 = (runs.parent / "results" / "table1.md").read_text()
+    assert re.search(rf"\| RACTD \| ours, last \| {last:,.1f}( ± [\d.]+)? \| {last:,.1f} \| 1 \|", table1)
     four = by_method(content(runs, "table4"))
     assert four[paper.REWARD_IN_BOTH]["note"] == "not run"
     states = {each["claim"]: each["state"] for each in content(runs, "table4")["comparisons"]}

@@ -21,8 +21,7 @@ from rich.console import Console
 
 from ractd.data import write_hdf5
 from ractd.errors import RactdError
-from ractd.sweeps import Outcome, Trial, run_trials
-from ractd.sweeps import workers as places
+from ractd.sweeps import Outcome, Trial, run_trials, workers
 from ractd.sweeps.grid import label, runs_of
 from ractd.sweeps.progress import Progress, Running
 
@@ -222,7 +221,7 @@ def test_options_that_make_no_sense(tmp_path: Path, options: dict[str, object], 
 
 def test_an_address_where_no_cluster_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray")
-    assert places.ANSWER_SECONDS + places.JOIN_SECONDS < 15
+    assert workers.ANSWER_SECONDS + workers.JOIN_SECONDS < 15
     trials = [data_trial("a", tmp_path)]
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -230,7 +229,7 @@ def test_an_address_where_no_cluster_answers(tmp_path: Path, monkeypatch: pytest
         with pytest.raises(RactdError, match=rf"--ray-address {address}: no Ray cluster answers there"):
             run_trials(trials, tmp_path / "logs", ray_address=address)
         silent.listen()
-        monkeypatch.setattr(places, "JOIN_SECONDS", 2.0)
+        monkeypatch.setattr(workers, "JOIN_SECONDS", 2.0)
         with pytest.raises(RactdError, match=rf"--ray-address {address}: something answers, but not as a Ray cluster"):
             run_trials(trials, tmp_path / "logs", ray_address=address)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,28 @@ def replacing(path: Path) -> Iterator[Path]:
         raise RactdError(f"{path}: could not be written ({error}); what was there before is untouched") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_directory(path: Path, last: str = "") -> Iterator[Path]:
+    """Yield a directory to fill, which then takes the place of `path`; on any failure nothing is changed.
+
+    That is one step where there is none yet, else it is file by file, `last` at the end. Raises `RactdError` where it can't be
+    written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        if path.exists():
+            for file in sorted(partial.iterdir(), key=lambda file: file.name == last):
+                os.replace(file, path / file.name)
+        else:
+            os.replace(partial, path)
+    except OSError as error:
+        raise RactdError(f"{path}: could not be written ({error.strerror or error}); nothing was changed") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def refuse_foreign(directory: Path, kind: str, marker: str, option: str = "--out", format: str | None = None) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -24,7 +23,7 @@ from ractd.export import verify
 from ractd.export.contract import contract, open_source
 from ractd.export.formats import WRITERS, Format, Precision, trace
 from ractd.export.graph import batch_first, graph_of
-from ractd.files import refuse_foreign, write_json
+from ractd.files import refuse_foreign, replacing_directory, write_json
 from ractd.policies import Policy
 from ractd_runtime.contract import CONTRACT, FORMAT
 
@@ -132,30 +131,23 @@ def export_graph(
     """Write any graph with its contract: inputs by the names of `examples`, outputs by those of the contract.
 
     `check(sample, contract)` gets the written graph, opened the way a user opens it, and returns what it measured or raises.
-    Everything is written into a directory beside `out` and put in place in the end; returns the whole contract.
+    Everything is written into a directory beside `out` and put in place in the end; over an older one the contract comes last, so
+    that whoever opens it between two files finds a SHA-256 that doesn't fit, never a mixture. Returns the whole contract.
     """
     refuse_foreign(out, "exported policy", CONTRACT, "-o", FORMAT)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     embedded = json.dumps(content)
-    try:
-        try:
-            partial.mkdir(parents=True)
-            with _spinner(console, "tracing and writing the graph"):
-                program = trace(graph, examples)
-                files = WRITERS[format](
-                    program, (list(examples), list(content["outputs"])), embedded, precision, partial
-                )
-            hashes = {p.name: {"sha256": _sha256(p), "bytes": p.stat().st_size} for p in files}
-            content = content | {"graph": {"format": format, "precision": precision, "files": hashes}}
-            write_json(partial / CONTRACT, content)
-            with _spinner(console, "verifying"):
-                content["graph"]["verification"] = check(_OPENERS[format](partial), content)
-            write_json(partial / CONTRACT, content)
-            _put_in_place(partial, out)
-        except OSError as error:
-            raise RactdError(f"{out}: could not be written ({error.strerror or error}); nothing was changed") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with replacing_directory(out, last=CONTRACT) as partial:
+        with _spinner(console, "tracing and writing the graph"):
+            program = trace(graph, examples)
+            files = WRITERS[format](program, (list(examples), list(content["outputs"])), embedded, precision, partial)
+        hashes = {p.name: {"sha256": _sha256(p), "bytes": p.stat().st_size} for p in files}
+        content = content | {"graph": {"format": format, "precision": precision, "files": hashes}}
+        write_json(partial / CONTRACT, content)
+        with _spinner(console, "verifying"):
+            content["graph"]["verification"] = check(_OPENERS[format](partial), content)
+        write_json(partial / CONTRACT, content)
+    for name in {"policy.onnx", "policy.xml", "policy.bin", "policy.pt2"} - hashes.keys():
+        (out / name).unlink(missing_ok=True)
     return content
 
 
@@ -182,22 +174,6 @@ _OPENERS: dict[Format, Callable[[Path], verify.Sample]] = {
     "openvino": _open_runtime,
     "pt2": _open_pt2,
 }
-
-
-def _put_in_place(partial: Path, out: Path) -> None:
-    """Move a finished export to `out` in one step; over an older one file by file, the contract last.
-
-    Whoever opens the directory between two files finds a SHA-256 that doesn't fit, never a mixture.
-    """
-    if not out.exists():
-        os.replace(partial, out)
-        return
-    names = [path.name for path in partial.iterdir()]
-    for name in sorted(names, key=lambda name: name == CONTRACT):
-        os.replace(partial / name, out / name)
-    for path in out.iterdir():
-        if path.name not in names and path.name in ("policy.onnx", "policy.xml", "policy.bin", "policy.pt2"):
-            path.unlink()
 
 
 def _sha256(path: Path) -> str:

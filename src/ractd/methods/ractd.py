@@ -35,6 +35,7 @@ from ractd.diffusion.edm import (
 )
 from ractd.diffusion.settings import Diffusion
 from ractd.errors import RactdError
+from ractd.files import replacing_directory
 from ractd.methods import Method, Variant
 from ractd.methods.ractd_resolve import NO_STUDENT, resolve
 from ractd.methods.ractd_settings import PRESETS, Anchor, Config, Student, Teacher, TeacherLoss
@@ -304,10 +305,8 @@ def copy_policies(run: Run) -> None:
     for name in ("teacher", "plain", "plain-last") if run.accelerator.is_main_process else ():
         origin, target = Path(run.asked.teacher_from) / "policy" / name, run.directory / "policy" / name
         if origin.is_dir() and not target.is_dir():
-            partial = target.with_name(f".{name}.partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            shutil.copytree(origin, partial)
-            partial.rename(target)
+            with replacing_directory(target) as partial:
+                shutil.copytree(origin, partial, dirs_exist_ok=True)
 
 
 def _critic_and_teacher(run: Run) -> tuple[Critic | None, nn.Module | None]:

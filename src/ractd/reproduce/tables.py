@@ -158,21 +158,20 @@ def _quantiles(line: Line) -> str:
 
 
 def _matrix(frame: pd.DataFrame, unit: str) -> pd.DataFrame:
-    """Return two rows a method, the paper's scores and ours, a column a dataset, and the average where none is missing."""
+    """Return a row a method for the paper's scores, ours, and our last checkpoints', a column a dataset, and their averages."""
+    whose = {"paper": "paper score", "ours": "score", "ours, last": "last"}
     rows = []
     datasets = frame.dataset.unique()
     for method, part in frame.groupby("method", sort=False):
         part = part.set_index("dataset", drop=False).reindex(datasets)
-        for whose, score, nfe, text in (
-            ("paper", "paper_score", "paper_nfe", COLUMNS["paper score"][1]),
-            ("ours", "score", "nfe", _ours),
-        ):
-            if whose == "paper" and part[score].isna().all():
+        for name, column in whose.items():
+            known = part[column.replace(" ", "_")]
+            if name != "ours" and known.isna().all():
                 continue
-            average = f"{part[score].mean(skipna=False):.1f}" if part[score].notna().all() else ""
-            known = part[nfe].dropna()
-            cells = [text(row, None) for _, row in part.iterrows()]
-            rows.append([method, whose, *cells, average, f"{known.iloc[0]:g}" if len(known) else ""])
+            average = "" if known.isna().any() else f"{known.mean():,.1f}"
+            nfe = part["paper_nfe" if name == "paper" else "nfe"].dropna()
+            cells = [COLUMNS[column][1](row, None) for _, row in part.iterrows()]
+            rows.append([method, name, *cells, average, f"{nfe.iloc[0]:g}" if len(nfe) else ""])
     return pd.DataFrame(rows, columns=["method", "whose", *datasets, f"average {unit}", "NFE"])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,9 +53,9 @@ def locked(directory: Path) -> Iterator[None]:
     except OSError as error:
         raise RactdError(f"{directory}: can't be used as a run directory ({error.strerror})") from error
     try:
-        for pattern in (".*.partial", "checkpoints/*/.*.partial", "policy/*/.*.partial", "report/.*.partial"):
-            for partial in directory.glob(pattern):
-                partial.unlink()
+        for folder in ("", "checkpoints/*/", "policy/", "policy/*/", "report/"):
+            for partial in directory.glob(f"{folder}.*.partial"):
+                shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
         yield
     finally:
         lock.release()

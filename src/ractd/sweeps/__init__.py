@@ -1,4 +1,4 @@
-"""Many `ractd` commands as one: run side by side, retried, continued, and judged with statistics over their seeds.
+"""Many `ractd` commands as one: run side by side, retried, continued, and compared over their seeds.
 
 `run_trials(trials, logs)` is the engine; `ractd sweep` builds its trials from datasets, settings and seeds.
 """

@@ -19,10 +19,9 @@ from rich.console import Console
 from ractd.errors import RactdError
 from ractd.processors import cores
 from ractd.stopping import stop_requests
-from ractd.sweeps import workers as places
 from ractd.sweeps.attempt import Attempt
 from ractd.sweeps.progress import Progress, Running, last_error, last_line
-from ractd.sweeps.workers import Workers
+from ractd.sweeps.workers import Workers, one_worker, ray_cluster, ray_installed, ray_on_this_machine
 
 ATTEMPTS = 2
 """Whatever the cause of a failure: a wrong option fails again at once, everything else deserves it."""
@@ -123,21 +122,21 @@ def _workers(
     jobs: int, cpus: float, gpus: float, ray_address: str | None, console: Console
 ) -> AbstractContextManager[Workers]:
     if jobs == 1 and ray_address is None:
-        return places.one_worker()
-    if not places.ray_installed():
+        return one_worker()
+    if not ray_installed():
         if ray_address is not None:
             raise RactdError('--ray-address needs ray: pip install "ractd[sweeps]"')
         console.print(f"Ray is not installed: one trial at a time instead of {jobs} ", end="", highlight=False)
         console.print('(pip install "ractd[sweeps]")', markup=False, highlight=False)
-        return places.one_worker()
+        return one_worker()
     if ray_address is not None:
-        return places.ray_cluster(ray_address, cpus, gpus)
+        return ray_cluster(ray_address, cpus, gpus)
     if jobs * cpus > cores():
         console.print(
             f"[yellow]warning:[/] {jobs} trials of {cpus:g} CPUs each share {cores()} cores, and will wait for each other",
             highlight=False,
         )
-    return places.ray_on_this_machine(jobs, cpus, gpus)
+    return ray_on_this_machine(jobs, cpus, gpus)
 
 
 class _Sweep:
@@ -171,7 +170,7 @@ class _Sweep:
             finished, _ = wait(self.running, POLL_SECONDS, FIRST_COMPLETED)
             for future in finished:
                 self._end(future, should_stop)
-            self._look()
+            self._show()
 
     def _begin_ready(self) -> None:
         under_way = {begun.trial.name for begun in self.running.values()}
@@ -208,7 +207,7 @@ class _Sweep:
             self.outcomes[trial.name] = Outcome(trial, "failed", begun.number, seconds, reason)
             self.progress.ended(trial.name, "failed", seconds, f"{reason}; log: {begun.log}")
 
-    def _look(self) -> None:
+    def _show(self) -> None:
         for begun in self.running.values():
             if begun.started is None and begun.log.exists() and begun.log.stat().st_size > begun.offset:
                 begun.started = time.monotonic()
