@@ -16,10 +16,8 @@ PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 GROUND = {"errors", "registry", "settings", "files", "processors", "stopping"}
 
 EXCEPTIONS = {
-    ("commands", "training"): "the pipeline moves to runs",
     ("training", "runs"): "the pipeline moves to runs",
     ("reproduce", "training"): "results move to runs",
-    ("runs", "ractd"): "the version of a run's description",
 }
 """Imports from room to room that are still wrong, and what will end them. To be emptied."""
 SHARED_NAMES: set[str] = set()

@@ -8,13 +8,21 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from conftest import Answer, environment
+from dataset_factory import make
 from rich.console import Console
 
 import ractd
 from ractd.commands import COMMANDS
+from ractd.commands.train import settings_of
+from ractd.data import write_hdf5
+from ractd.methods import METHODS, Method, Variant
+from ractd.methods.ractd_settings import PRESETS
+from ractd.settings import Settings
 from ractd.stopping import stop_requests
 
 WITHOUT_TORCH = """
@@ -56,7 +64,7 @@ def test_help_names_every_command_in_a_line(cli: Callable[..., Answer]) -> None:
         (["fly"], "unknown command 'fly', expected one of train, eval", "sweep, reproduce, data"),
         (
             ["train", "x.hdf5", "--preset", "dmeo"],
-            "unknown preset 'dmeo', expected one of cpu, demo",
+            "unknown preset of ractd 'dmeo', expected one of cpu, demo",
             "; did you mean 'demo'?",
         ),
     ],
@@ -119,3 +127,71 @@ def test_the_first_ctrl_c_asks_and_the_second_stops() -> None:
             signal.raise_signal(signal.SIGINT)
     assert said.getvalue() == "stopping\n"
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+@dataclass(frozen=True)
+class ToySettings(Settings):
+    """What `TOY` can be told."""
+
+    toil: float = 0.5
+    """How much."""
+
+
+def nothing(*_: object) -> tuple[Variant, ...]:
+    """What it trains, and has to show for it."""
+    return ()
+
+
+TOY = Method(
+    "toy", "does nothing", "nobody", {"cpu": ToySettings(), "all": ToySettings(toil=1)}, nothing, nothing, nothing
+)
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second method."""
+    monkeypatch.setitem(METHODS, "toy", "test_commands:TOY")
+
+
+@pytest.mark.usefixtures("toy")
+def test_the_options_are_those_of_the_method_and_its_preset(cli: Callable[..., Answer]) -> None:
+    def settings(*words: str) -> object:
+        return settings_of(["train", *words])
+
+    assert settings("x.hdf5", "--method", "toy") == ToySettings()
+    assert settings("--method=toy", "--seed", "3", "x.hdf5") == ToySettings(seed=3)
+    assert settings("--preset", "all", "--method", "toy", "x.hdf5", "--horizon=2") == ToySettings(toil=1, horizon=2)
+    assert settings("x.hdf5", "--method", "ractd") == settings("x.hdf5") == PRESETS["cpu"]
+    shown = cli("train", "--method", "toy", "--help").out
+    assert "Train toy: does nothing. Source: nobody." in shown
+    assert "--toil" in shown
+    assert "--teacher.network.width" not in shown
+    assert "{None,cpu,all}" in shown
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--method tyo", "iql, toy; did you mean 'toy'?"),
+        ("--method toy --preset demo", "unknown preset of toy 'demo', expected one of cpu, all"),
+        (
+            "--method toy --diffusion.bins 3",
+            "--diffusion.bins is no option of method 'toy', but of ractd; leave it out",
+        ),
+        ("--toil 0.5", "--toil is no option of method 'ractd', but of toy; leave it out"),
+        ("--method toy --reward-weight 1", "--reward-weight: method 'toy' distils no student; leave it out"),
+        (
+            "--method toy --env ractd/maze2d-umaze",
+            "and method 'toy' can't plan in one: use --method ractd, or name a preset",
+        ),
+    ],
+)
+def test_what_a_method_has_not(words: str, said: str, tmp_path: Path, cli: Callable[..., Answer]) -> None:
+    path = tmp_path / "log.hdf5"
+    write_hdf5(path, make(lengths=(9, 9), obs=4))
+    answer = cli("train", path, "--out", tmp_path / "run", *words.split())
+    assert answer.code == 2
+    (line,) = answer.err.splitlines()
+    assert said in line
+    assert not (tmp_path / "run").exists()

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import get_args
 
 import pytest
 from dataset_factory import make
 
-from ractd.commands.train import PresetName
 from ractd.data import OfflineDataset
 from ractd.data.origin import published_recipe, rebuilt_recipe
 from ractd.errors import RactdError
 from ractd.methods.ractd_resolve import resolve
 from ractd.methods.ractd_settings import DEFAULT_GAMMA, PRESETS, Config
 from ractd.settings import check
+from ractd.training.run import Asked
 
 
-def test_the_command_line_offers_every_preset_and_each_is_within_the_ranges() -> None:
-    assert set(get_args(PresetName)) == set(PRESETS)
+def test_each_preset_is_within_the_ranges() -> None:
     for preset in PRESETS.values():
-        check(resolve(preset, data()))
+        check(resolve(preset, data("ractd/maze2d-umaze" if preset.plan else None), Asked()))
 
 
 def data(env_id: str | None = None, recipe: str = "", name: str = "logs") -> OfflineDataset:
@@ -52,7 +50,7 @@ def test_weights_and_discounts_of_the_papers_datasets(
     kind = name.partition("-")[2].rpartition("-v")[0]
     rebuilt = data(env_id.replace("v4", "v5"), rebuilt_recipe(kind, "a SAC run"), called)
     for each in (own, rebuilt):
-        resolved = resolve(Config(), each)
+        resolved = resolve(Config(), each, Asked())
         assert resolved.student.reward_weight == weight
         assert (resolved.student.ctm_weight, resolved.student.dsm_weight) == (1.0, 1.0)
         assert resolved.return_model.gamma == gamma
@@ -69,7 +67,7 @@ def test_weights_and_discounts_of_the_papers_datasets(
     ],
 )
 def test_a_name_alone_makes_no_dataset_one_of_the_papers(env_id: str | None, recipe: str, gamma: float) -> None:
-    resolved = resolve(Config(), data(env_id, recipe, "hopper-medium-v2"))
+    resolved = resolve(Config(), data(env_id, recipe, "hopper-medium-v2"), Asked())
     assert (resolved.student.reward_weight, resolved.return_model.gamma) == ("auto", gamma)
 
 
@@ -77,7 +75,7 @@ def test_only_the_papers_preset_takes_the_papers_weights() -> None:
     """Tuned for its networks: Table 9 gives hopper-medium-expert 0, with which a student knows nothing of rewards."""
     names = ("cpu", "demo", "mujoco")
     own = data("Hopper-v5", published_recipe("hopper-medium-expert-v2"))
-    weights = [resolve(PRESETS[name], own).student.reward_weight for name in names]
+    weights = [resolve(PRESETS[name], own, Asked()).student.reward_weight for name in names]
     assert weights == ["auto", "auto", 0.0]
 
 
@@ -88,7 +86,7 @@ def test_what_is_asked_for_stays() -> None:
         student=replace(config.student, reward_weight=0.3),
         return_model=replace(config.return_model, gamma=0.5),
     )
-    resolved = resolve(asked, data("Hopper-v5", published_recipe("hopper-medium-v2")))
+    resolved = resolve(asked, data("Hopper-v5", published_recipe("hopper-medium-v2")), Asked())
     assert (resolved.student.reward_weight, resolved.return_model.gamma) == (0.3, 0.5)
 
 

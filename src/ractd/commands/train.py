@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
 from tyro.conf import AvoidSubcommands, FlagCreatePairsOff, Positional, arg
@@ -15,33 +15,24 @@ from tyro.conf import AvoidSubcommands, FlagCreatePairsOff, Positional, arg
 from ractd.commands.consoles import out, say
 from ractd.commands.parsing import read
 from ractd.errors import RactdError
-from ractd.methods.ractd_settings import NETWORKS, PRESETS, Config
+from ractd.methods import METHODS, Method, method_named
 from ractd.registry import unknown
 from ractd.settings import TerminalsMean, check
 
-PresetName = Literal[
-    "cpu",
-    "demo",
-    "mujoco",
-    "maze2d-umaze",
-    "maze2d-medium",
-    "maze2d-large",
-    "maze2d-umaze-cpu",
-    "maze2d-medium-cpu",
-    "maze2d-large-cpu",
-]
+S = TypeVar("S")
+PresetName = TypeVar("PresetName", bound=str)
+StageName = TypeVar("StageName", bound=str)
 
 
 @dataclass
-class Train:
-    """Train a policy: return model -> teacher -> student -> evaluation, in one run directory.
-
-    The same command goes on where a stopped run ended, and shows the result of a finished one.
-    """
+class Train(Generic[S, PresetName, StageName]):
+    """`ractd train` with a method's settings, and the names of its presets and stages."""
 
     dataset: Positional[str]
     """A path (.hdf5 in D4RL's layout, .npz), a Minari id, a D4RL name, or a dataset that 'ractd data make' built."""
-    config: Annotated[AvoidSubcommands[Config], arg(name="")]
+    config: Annotated[AvoidSubcommands[S], arg(name="")]
+    method: Annotated[str, arg(metavar=f"{{{','.join(METHODS)}}}")] = "ractd"
+    """What is trained; its options are shown with 'ractd train --method NAME --help'."""
     preset: PresetName | None = None
     """Where every setting below starts from. By default cpu, and for data from a maze the planner's of its size; those
     without 'cpu' in their names are the paper's networks, for GPUs."""
@@ -59,8 +50,8 @@ class Train:
     environment says it, or the data are judged."""
     accept: tuple[Literal["one-episode", "equal-returns"], ...] = ()
     """Train in spite of these errors about the data: one episode without an end, returns that are all equal."""
-    only: Literal["return", "dynamics", "teacher", "student"] | None = None
-    """Train one stage only, with what the run already has; dynamics is a planner's."""
+    only: StageName | None = None
+    """Train one stage only, with what the run already has."""
     teacher_from: Annotated[Path | None, arg(name="teacher")] = None
     """Run whose teacher and return model are used instead of training new ones, with their horizon, history, noise levels
     and networks."""
@@ -83,18 +74,14 @@ class Train:
     def run(self) -> None:
         from ractd.commands.memory import keep_freed_memory
         from ractd.envs.modules import import_environment
-        from ractd.methods.ractd_resolve import NO_STUDENT
         from ractd.results.tables import result_table
         from ractd.runs.train import train
 
-        student_options = {"--reward-weight": self.reward_weight, "--student-network": self.student_network}
-        asked = [name for name, value in student_options.items() if value is not None]
-        if asked and self.config.teacher.parametrization == "ddpm":
-            raise RactdError(f"{asked[0]}: {NO_STUDENT}")
         import_environment(self.env)
         keep_freed_memory()
         result = train(
             self.dataset,
+            method=self.method,
             out=self.out,
             config=self.settled(),
             env_id=self.env,
@@ -111,9 +98,8 @@ class Train:
         )
         if result.content:
             out.print(result_table(result))
-            kept = result.directory / "policy"
-            policy = kept / ("student" if (kept / "student").is_dir() else "teacher")
-            say(f"run: {result.directory}   policy: {policy}")
+            policies = (result.directory / "policy" / v.policy for v in method_named(self.method).variants(self.config))
+            say(f"run: {result.directory}   policy: {next(path for path in policies if path.is_dir())}")
             if self.report:
                 from ractd.report import report_of_run
 
@@ -121,36 +107,66 @@ class Train:
         elif self.only:
             out.print(f"the {self.only} is trained; 'ractd train' without --only does the rest", highlight=False)
 
-    def settled(self) -> Config:
-        """Return the configuration, with what the short options say."""
-        student = self.config.student
-        if self.reward_weight is not None:
-            student = replace(student, reward_weight=self.reward_weight)
+    def settled(self) -> S:
+        """Return the settings, with what the short options say."""
+        asked: dict[str, Any] = {"reward_weight": self.reward_weight, "network": self.student_network}
+        asked = {name: value for name, value in asked.items() if value is not None}
+        if not asked:
+            return self.config
+        from ractd.methods.ractd_resolve import NO_STUDENT
+        from ractd.methods.ractd_settings import NETWORKS, Config
+
+        option = "--reward-weight" if "reward_weight" in asked else "--student-network"
+        settings: Any = self.config
+        if not isinstance(settings, Config):
+            raise RactdError(f"{option}: method {self.method!r} distils no student; leave it out")
+        if settings.teacher.parametrization == "ddpm":
+            raise RactdError(f"{option}: {NO_STUDENT}")
         if self.student_network is not None:
-            student = replace(student, network=NETWORKS[self.student_network])
-        return replace(self.config, student=student)
+            asked["network"] = NETWORKS[self.student_network]
+        settled: Any = replace(settings, student=replace(settings.student, **asked))
+        return settled  # type: ignore[no-any-return]
 
 
+AnyTrain = Train[Any, str, str]
 HELP = {"-h", "--help"}
+ONE_DIRECTORY = """All goes to one run directory. The same command goes on where a stopped run ended, and shows the result of a
+finished one."""
+DEFAULT = "cpu"
+"""The preset that each method has."""
 
 
-def parse(words: Sequence[str]) -> Train:
-    """Parse the words after `ractd train`; the options are those of the preset that is named, or that the dataset asks for."""
-    named, dataset = _value("--preset", words), _dataset(words)
-    if named is not None and named not in PRESETS:
-        raise unknown("preset", named, PRESETS)
+def parse(words: Sequence[str]) -> AnyTrain:
+    """Parse the words after `ractd train`: which method, preset and dataset they name decides about the options.
+
+    Raises:
+        RactdError: for an unknown method or preset, an option of another one, and a method that can't plan where data is a maze's.
+    """
+    method = method_named(_value("--method", words) or "ractd")
+    named, dataset, env_id = _value("--preset", words), _dataset(words), _value("--env", words)
+    if named is not None and named not in method.presets:
+        raise unknown(f"preset of {method.name}", named, method.presets)
     # Help opens no dataset.
     no_dataset = dataset is None or HELP & set(words)
-    preset = named or ("cpu" if no_dataset else _preset_of(str(dataset), _value("--env", words)))
-    _check_options(words, preset, None if named else dataset)
-    train = _read(words, preset, named)
+    preset = named or (DEFAULT if no_dataset else _preset_of(method, str(dataset), env_id))
+    _check_options(words, method, preset, None if named else dataset)
+    train = _read(words, method, preset, named)
     if named is None and train.dataset != dataset:  # what looked like the dataset was the value of an option
-        train = _read(words, _preset_of(train.dataset, train.env), named)
+        train = _read(words, method, _preset_of(method, train.dataset, train.env), named)
     return train
 
 
-def _read(words: Sequence[str], preset: str, named: str | None) -> Train:
-    return read(Train, "train", words, default=Train(tyro.MISSING, PRESETS[preset], cast(PresetName | None, named)))
+def _read(words: Sequence[str], method: Method, preset: str, named: str | None) -> AnyTrain:
+    settings = method.presets[preset]
+    kind: Any = Train[type(settings), _one_of(method.presets), _one_of(method.stages)]  # type: ignore[misc]
+    description = f"Train {method.name}: {method.summary}. Source: {method.source}.\n\n{ONE_DIRECTORY}"
+    default: AnyTrain = Train(tyro.MISSING, settings, method.name, named)
+    command: AnyTrain = read(kind, "train", words, default=default, description=description)
+    return command
+
+
+def _one_of(names: Iterable[str]) -> Any:
+    return Literal[tuple(names)] if names else None  # type: ignore[valid-type]
 
 
 def _value(option: str, words: Sequence[str]) -> str | None:
@@ -171,46 +187,60 @@ def _dataset(words: Sequence[str]) -> str | None:
     return next((word for before, word in pairs if not word.startswith("-") and SWITCHES.fullmatch(before)), None)
 
 
-def _check_options(words: Sequence[str], preset: str, dataset: str | None) -> None:
-    """Raise `RactdError` for an option that other presets have, and this one hasn't; `dataset` asked for it, if no word did."""
-    for option in (word.partition("=")[0] for word in words if word.startswith("--") and "." in word):
-        having = [name for name, config in PRESETS.items() if _has(config, option)]
-        if preset in having or not having:
+OWN = {field.name for field in fields(Train)} | {"teacher", "no_plain", "no_report"}
+"""Options that are no settings."""
+
+
+def _check_options(words: Sequence[str], method: Method, preset: str, dataset: str | None) -> None:
+    """Raise `RactdError` for an option that other presets or methods have, and this one hasn't.
+
+    `dataset` is what asked for the preset, if no word did.
+    """
+    for option in (word.partition("=")[0] for word in words if word.startswith("--")):
+        name = option.removeprefix("--").replace("-", "_")
+        if name in OWN or _has(method.presets[preset], name):
             continue
-        if dataset is not None:
-            from ractd.data.registry import find_source
+        having = [other for other, settings in method.presets.items() if _has(settings, name)]
+        if having:
+            if dataset is not None:
+                from ractd.data.registry import find_source
 
-            find_source(dataset, download=False)
-        whose = "" if dataset is None else f", which is the default for dataset {dataset!r},"
-        raise RactdError(
-            f"{option}: the preset {preset!r}{whose} has no such option; leave it out, or name a preset that has it, "
-            f"as {', '.join(having)}"
-        )
+                find_source(dataset, download=False)
+            whose = "" if dataset is None else f", which is the default for dataset {dataset!r},"
+            raise RactdError(
+                f"{option}: the preset {preset!r}{whose} has no such option; leave it out, or name a preset that has it, "
+                f"as {', '.join(having)}"
+            )
+        having = [m for m in METHODS if any(_has(settings, name) for settings in method_named(m).presets.values())]
+        if having:
+            raise RactdError(
+                f"{option} is no option of method {method.name!r}, but of {', '.join(having)}; leave it out"
+            )
 
 
-def _has(config: Any, option: str) -> bool:
-    """Tell whether a configuration has what an option names."""
-    for name in option.removeprefix("--").replace("-", "_").split("."):
-        name = name if hasattr(config, name) else name.removeprefix("no_")
-        if not hasattr(config, name):
+def _has(settings: Any, names: str) -> bool:
+    """Tell whether settings have what an option names."""
+    for name in names.split("."):
+        name = name if hasattr(settings, name) else name.removeprefix("no_")
+        if not hasattr(settings, name):
             return False
-        config = getattr(config, name)
+        settings = getattr(settings, name)
     return True
 
 
-def _preset_of(dataset: str, env_id: str | None) -> str:
+def _preset_of(method: Method, dataset: str, env_id: str | None) -> str:
     from ractd.data.registry import find_source
-    from ractd.training.presets import preset_for
+    from ractd.methods.presets import preset_for
 
     try:
         source = find_source(dataset, download=False)
-        return preset_for(env_id or source.env_id, source.maze, source.where)
     except RactdError:
-        # Training opens it again, and says what is wrong.
-        return "cpu"
+        # Training looks for it again, and says what is wrong.
+        return DEFAULT
+    return preset_for(method, dataset, env_id or source.env_id, source.maze, source.where)
 
 
-def settings_of(words: Sequence[str]) -> Config:
+def settings_of(words: Sequence[str]) -> Any:
     """Return what `ractd` trains with, given the words of a 'train' command; raises `RactdError` for a setting out of its range."""
     settings = parse(words[1:]).settled()
     check(settings)

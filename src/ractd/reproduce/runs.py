@@ -18,6 +18,7 @@ from ractd.data import OfflineDataset
 from ractd.data.scores import normalized_score, reference
 from ractd.envs.maze import maze_of
 from ractd.errors import RactdError
+from ractd.methods.presets import planner_preset_of
 from ractd.methods.ractd_resolve import resolve
 from ractd.policies.files import DESCRIPTION
 from ractd.reproduce.lines import NOT_RUN, Measured
@@ -28,7 +29,6 @@ from ractd.runs.evaluation import evaluation_path
 from ractd.runs.rows import Result, Row, read_file, read_result, select
 from ractd.settings import to_json
 from ractd.sweeps.trials import Trial
-from ractd.training.presets import planner_preset_of
 from ractd.training.run import Asked
 
 Preset = Literal["cpu", "paper"]

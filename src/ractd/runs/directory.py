@@ -14,19 +14,18 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-import ractd
 from ractd.errors import RactdError
 from ractd.files import read_json, refuse_foreign, write_json
 from ractd.methods import method_named
 from ractd.settings import from_json, to_json
 
 FORMAT_VERSION = 2
-PACKAGES = ("torch", "numpy", "accelerate", "safetensors", "gymnasium", "envpool", "mujoco")
+PACKAGES = ("ractd", "torch", "numpy", "accelerate", "safetensors", "gymnasium", "envpool", "mujoco")
 
 
 def versions() -> dict[str, str]:
     """Return the versions that a result depends on."""
-    found = {"ractd": ractd.__version__, "python": platform.python_version(), "platform": platform.platform(terse=True)}
+    found = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
     for name in PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)

@@ -25,6 +25,7 @@ from ractd.data.returns import resolved_penalty
 from ractd.envs.validation import NO_ENVIRONMENT, examine
 from ractd.errors import RactdError
 from ractd.methods import Method, method_named
+from ractd.methods.presets import preset_for
 from ractd.networks.threads import threads_for
 from ractd.policies import Policy
 from ractd.policies.files import WEIGHTS
@@ -36,7 +37,6 @@ from ractd.settings import TerminalsMean, check, to_json
 from ractd.stopping import Interrupted, stop_requests
 from ractd.training.log import Log
 from ractd.training.metrics import Metrics
-from ractd.training.presets import preset_for
 from ractd.training.run import Asked, Run
 from ractd.training.tracking import TrackerName, require, tracking
 
@@ -92,7 +92,7 @@ def train(
     findings = stop_at_errors(findings, accept)
     assert named is not None
     if config is None:
-        config = preset_of(chosen, named)
+        config = chosen.presets[preset_for(chosen, named.name, named.env_id, named.maze, named.where)]
     if not simulate:
         _check_nothing_to_simulate(chosen, config, env_id, env_steps)
     data = named
@@ -196,17 +196,6 @@ def prepare(
 def _ends_told(method: Method, config: Any, data: OfflineDataset) -> str:
     """Return what ended the data's episodes and what that costs, in a sentence."""
     return describe_ends(data, resolved_penalty(data, method.termination_penalty(config)))
-
-
-def preset_of(method: Method, data: OfflineDataset) -> Any:
-    """Return a method's settings for a dataset; raises `RactdError` for a maze where the method doesn't plan."""
-    name = preset_for(data.env_id, data.maze, data.where)
-    if name not in method.presets:
-        raise RactdError(
-            f"dataset {data.name!r} is of a maze, and method {method.name!r} can't plan in one: use --method ractd, or "
-            "name a preset to train on its transitions all the same"
-        )
-    return method.presets[name]
 
 
 def _asked(method: Method, only: str | None, teacher: str | Path | None, plain: bool) -> Asked:
