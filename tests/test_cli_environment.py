@@ -102,7 +102,7 @@ def test_an_environment_of_a_module_breaks_is_repaired_and_goes_on(
     assert "teacher: training" not in done.out, "it is trained already"
     row = rows_of(pole / "run")["RACTD"]
     assert (row.lengths, row.returns) == ((25, 25), (25, 25))
-    policy = json.loads((pole / "run" / "policy" / "student" / "config.json").read_text())
+    policy = json.loads((pole / "run" / "policy" / "student" / "config.json").read_text())["environment"]
     assert policy["env_id"] == "pole_robot:Pole-v0"
     assert policy["env_settings"]["max_episode_steps"] == 25
 
@@ -116,7 +116,7 @@ def test_an_environment_of_a_module_breaks_is_repaired_and_goes_on(
     assert "7 steps on average of at most 7" in " ".join(answer.out.replace("│", " ").split())
     measured = {path.name: json.loads(path.read_text()) for path in (pole / "run" / "evaluations").iterdir()}
     name = "student-e1-x1-n1-consistency-k1-s0"
-    lengths = {key: row["evaluation"]["lengths"] for key, row in measured.items()}
+    lengths = {key: [length for row in result["rows"] for length in row["lengths"]] for key, result in measured.items()}
     assert lengths == {f"{name}.json": [25], f"{name}-l7.json": [7]}
 
     pytest.importorskip("av")
