@@ -86,11 +86,6 @@ class Contract:
         field = _Fields(path, content)
         inputs, (horizon, action_dim) = field.inputs(), field.shape("outputs.actions", 3)
         history, observation_dim = inputs["observation"]
-        planner = "states" in field.get("outputs")
-        if "noise" in inputs and not planner and inputs["noise"][2:] != (horizon, action_dim):
-            raise RactdError(
-                f"{path}: outputs.actions.shape doesn't fit inputs.noise.shape; the file is damaged, export again"
-            )
         low, high = (field.numbers(f"inputs.observation.{name}", observation_dim) for name in ("low", "high"))
         margin = field.number("inputs.observation.margin", 0, 1e6) * (high - low)
         rate = field.get("execution.control_hz")

@@ -14,6 +14,8 @@ from ractd.settings import Count, CountOrZero, NotNegative, Optimization
 class ReturnModel:
     """The return-to-go model R(s, a) (paper, section 3.3, Table 8 and B.2)."""
 
+    kind: str | None = None
+    """Which critic, a name in `critics.CRITICS`; by default that of the kind of sequence: `return-to-go`, and `goal` of plans."""
     layers: tuple[Count, ...] = (32, 64, 128, 256)
     """Widths of the Linear + Mish layers (Table 8)."""
     members: CountOrZero = 1

@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 
 import torch
 
+from ractd.critics import critic_class
 from ractd.data import OfflineDataset
 from ractd.data.origin import d4rl_name
 from ractd.data.returns import resolved_penalty
@@ -53,6 +54,8 @@ def resolve(config: Config, data: OfflineDataset, asked: Asked) -> Config:
     )
     if asked.only == "student" and config.teacher.parametrization == "ddpm":
         raise RactdError(f"--only student: {NO_STUDENT}; train one with --teacher.parametrization edm")
+    if returns.kind is not None:
+        critic_class(returns.kind, "--return-model.kind")
     _check_networks(config, data)
     return config
 

@@ -32,7 +32,8 @@ def train_critic(run: Run) -> Critic:
     config = run.config.return_model
     rows, validation_rows = (r.to(run.device) for r in held_out(run.dataset, config.validation_share, run.config.seed))
     run.seed_weights(STAGE)
-    critic, objective = critic_class(run.sequence.critic, "the run").fit(config, run.sequence, run.dataset, rows)
+    kind = critic_class(config.kind or run.sequence.critic, "--return-model.kind")
+    critic, objective = kind.fit(config, run.sequence, run.dataset, rows)
     average = averaged_copy(critic)
     stage = run.stage(STAGE, objective, average, config.optimization)
 
