@@ -76,9 +76,6 @@ class EndOfEpisode(Exception):
 @pytest.fixture
 def folder(tmp_path: Path, datasets: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where a reader works: logs, a maze, the examples; datasets and results are as small as the commands."""
-    import gymnasium  # noqa: F401  # before time counts
-
-    from ractd.training import pipeline
 
     shutil.copytree(datasets, tmp_path / "datasets")
     shutil.copy(trained.dataset, tmp_path / "logs.hdf5")
@@ -89,7 +86,9 @@ def folder(tmp_path: Path, datasets: Path, trained: Trained, monkeypatch: pytest
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.setenv("RACTD_DATA", str(tmp_path / "datasets"))
     words = [word for pair in TINY.items() for word in pair]
-    monkeypatch.setitem(pipeline.train.__kwdefaults__, "config", parse(["train", "x", *words]).config)  # type: ignore[union-attr]
+    tiny = parse(["train", "x", *words]).config  # type: ignore[union-attr]
+    defaults = sys.modules["ractd.runs.train"].train.__kwdefaults__
+    monkeypatch.setitem(defaults, "config", tiny)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
