@@ -23,7 +23,7 @@ from ractd.networks.mlp import MLP
 
 DIFFUSION = Diffusion()
 NO_CONDITION = torch.zeros(8, 1, dtype=torch.float64)
-EACH = [(kind, name) for kind, names in SAMPLERS.items() for name in names]
+EACH = [(kind, name) for kind, names in SAMPLERS.items() if kind != "direct" for name in names]
 EXACT = {"student": gaussian.student, "teacher": gaussian.denoiser, "DDPM teacher": gaussian.clean}
 SCHEDULE = {"student": DIFFUSION, "teacher": DIFFUSION, "DDPM teacher": DDPM(timesteps=200)}
 

@@ -47,11 +47,11 @@ def denoisers(sampling: Sampling, network: nn.Module) -> list[nn.Module]:
     They share weights with the network; what depends on time is folded where the network can do that, see `FoldsTime`.
     """
     schedule = sampling.schedule if sampling.kind in PRECONDITIONED else None
-    device = next(network.parameters()).device
+    like = next(network.parameters())
     return [
         (network.at_time if isinstance(network, FoldsTime) else partial(AtTime, network))(
-            t.to(device),
-            None if s is None else s.to(device),
+            t.to(like),
+            None if s is None else s.to(like),
             preconditioning(t, schedule) if isinstance(schedule, Diffusion) else NETWORK_ALONE,
         )
         for t, s in times(sampling)
