@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ractd.data import OfflineDataset
 from ractd.errors import RactdError
+from ractd.export import export_policy
 from ractd.methods import bc, iql, method_named, td3_bc
 from ractd.networks.actor import Actor
 from ractd.networks.tensors import read_header
@@ -24,6 +25,7 @@ from ractd.policies import Policy
 from ractd.runs.train import train
 from ractd.settings import Evaluation, Optimization
 from ractd.training.metrics import Metrics
+from ractd_runtime import Policy as Deployed
 
 METHODS = {"bc": bc, "td3_bc": td3_bc, "iql": iql}
 TD = {"critic_layers": (64, 64), "tau": 0.05}
@@ -44,8 +46,7 @@ def config_of(name: str, steps: int = 800, **options: Any) -> Any:
 
 
 def trained(data: OfflineDataset, out: Path, name: str, **options: Any) -> Policy:
-    train(data, method=name, config=config_of(name, **options), out=out / name)
-    return Policy.load(out / name / "policy" / name)
+    return train(data, method=name, config=config_of(name, **options), out=out / name).policy()
 
 
 Episode = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
@@ -154,10 +155,10 @@ def test_a_chain_is_walked_to_its_end(chain: OfflineDataset, tmp_path: Path, nam
 def test_cloning_the_best_part_of_a_chain_walks_to_its_end(tmp_path: Path) -> None:
     """Most rows are of walks to the left, which earn nothing."""
     rng = np.random.default_rng(1)
-    walks = dataset([walk(rng, 0.9 if i % 2 else 0.1) for i in range(400)], cut=LIMIT)
+    data = dataset([walk(rng, 0.9 if i % 2 else 0.1) for i in range(400)], cut=LIMIT)
     places = list(map(float, range(LENGTH)))
-    assert (act(trained(walks, tmp_path / "best", "bc", share=0.1), *places) > 0.2).all()
-    assert (act(trained(walks, tmp_path / "all", "bc"), *places[:2]) < 0).all()
+    assert (act(trained(data, tmp_path / "best", "bc", share=0.1), *places) > 0.2).all()
+    assert (act(trained(data, tmp_path / "all", "bc"), *places[:2]) < 0).all()
 
 
 # --- stitching ----------------------------------------------------------------------------------------------------
@@ -195,11 +196,14 @@ def test_cloning_can_not(junction: OfflineDataset, tmp_path: Path, share: float)
 # --- resuming -----------------------------------------------------------------------------------------------------
 
 
+def walks() -> OfflineDataset:
+    rng = np.random.default_rng(0)
+    return dataset([walk(rng, 0.5) for _ in range(50)], cut=LIMIT)
+
+
 def short(out: Path, name: str) -> None:
     """A training of five lines of the log, with a checkpoint at each."""
-    rng = np.random.default_rng(0)
-    walks = dataset([walk(rng, 0.5) for _ in range(50)], cut=LIMIT)
-    train(walks, method=name, config=config_of(name, steps=220), out=out / name, checkpoint_seconds=0)
+    train(walks(), method=name, config=config_of(name, steps=220), out=out / name, checkpoint_seconds=0)
 
 
 def kill_each(out: Path) -> None:
@@ -249,7 +253,7 @@ def test_more_than_one_action_at_once_is_cloning_only(chain: OfflineDataset, tmp
         with pytest.raises(RactdError, match="--horizon is 4, expected 1: Q values single actions"):
             train(chain, method=name, config=replace(config_of(name), horizon=4), out=tmp_path / name)
     train(chain, method="bc", config=replace(config_of("bc", steps=20), horizon=4), out=tmp_path / "bc")
-    policy = Policy.load(tmp_path / "bc" / "policy" / "bc")
+    policy = Policy.load(tmp_path / "bc")
     assert policy.act_chunk(np.zeros((2, 1), np.float32)).shape == (2, 4, 1)
 
 
@@ -267,6 +271,22 @@ def test_data_without_rewards_can_be_cloned_whole(chain: OfflineDataset, tmp_pat
         with pytest.raises(RactdError, match=said):
             train(unpaid, method=name, config=config_of(name, **options), out=tmp_path / name)
     train(unpaid, method="bc", config=config_of("bc", steps=20), out=tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_its_policy_is_exported_as_it_acts(tmp_path: Path, name: str) -> None:
+    short(tmp_path, name)
+    exported = export_policy(tmp_path / name, tmp_path / "deployed")
+    assert exported.contract["sampling"]["network_evaluations"] == 1
+    places = np.random.default_rng(0).uniform(0, LENGTH, (20, 1)).astype(np.float32)
+    expected = Policy.load(tmp_path / name).act(places)
+    assert Deployed.load(tmp_path / "deployed").act(places) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_run_of_one_method_is_not_continued_by_another(tmp_path: Path) -> None:
+    short(tmp_path, "bc")
+    with pytest.raises(RactdError, match="method is 'bc' there and 'iql' now"):
+        train(walks(), method="iql", config=config_of("iql", steps=220), out=tmp_path / "bc")
 
 
 def test_every_method_says_where_it_is_from() -> None:

@@ -19,8 +19,8 @@ class Eval:
 
     run_directory: Annotated[Positional[Path], arg(name="run", metavar="RUN")]
     """A run directory."""
-    policy: str = "student"
-    """Which of the run's policies: student, teacher, plain, ..."""
+    policy: str | None = None
+    """Which of the run's policies, by default its main one: RACTD has student, teacher, plain, ..."""
     episodes: int = 100
     """Episodes."""
     execute: Annotated[int | None, arg(aliases=["--replan"])] = None

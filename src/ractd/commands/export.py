@@ -35,7 +35,7 @@ class Export:
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     """Of the weights: fp16 halves the file, int8 is faster for MLPs; both change the actions a little."""
     policy: str | None = None
-    """Which of the run's policies, by default its student."""
+    """Which of the run's policies, by default its main one."""
     check_episodes: int = 0
     """Also score PyTorch and the graph for so many episodes."""
     dataset: str | None = None

@@ -16,6 +16,7 @@ from ractd.envs.backends import make_gymnasium
 from ractd.envs.environments import Environment
 from ractd.errors import RactdError
 from ractd.policies import Policy
+from ractd.policies.files import main_policy
 from ractd.runs.directory import read_run, versions
 from ractd.runs.evaluation import policy_directory
 from ractd.runs.rows import DERIVED, read_evaluations, read_result, select
@@ -42,7 +43,7 @@ class ExportSource:
 
 
 def open_source(path: Path, name: str | None, dataset: str | Path | None, **sampling: Any) -> ExportSource:
-    """Open a run's policy (by default its student) or a policy directory, and the data it was trained on.
+    """Open a run's policy (by default its main one) or a policy directory, and the data it was trained on.
 
     `sampling` is passed to `Policy.configured`. Raises `RactdError` for an unknown policy, an impossible setting, or a
     `dataset` that is another one.
@@ -50,7 +51,7 @@ def open_source(path: Path, name: str | None, dataset: str | Path | None, **samp
     run = path if (path / "policy").is_dir() else None
     if run is None and name is not None:
         raise RactdError(f"{path}: is no run directory, so it has no policy {name!r} to choose; leave out --policy")
-    name = name or "student"
+    name = name or main_policy(path)
     policy = Policy.load(path if run is None else policy_directory(run, name))
     policy = policy.configured(**sampling)
     return ExportSource(policy, "policy" if run is None else name, run, _dataset(policy, dataset))
@@ -187,7 +188,7 @@ def _observation_range(source: ExportSource) -> dict[str, Any]:
 
 
 def _execute(run: Path | None) -> int:
-    return 1 if run is None else int(read_run(run)["config"]["evaluation"]["execute"])
+    return 1 if run is None else int(read_run(run)["config"]["evaluation"]["execute"] or 1)
 
 
 def control_hz(environment: Environment | None) -> float | None:

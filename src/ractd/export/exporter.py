@@ -57,7 +57,7 @@ def export_policy(
     check_episodes: int = 0,
     console: Console | None = None,
 ) -> Exported:
-    """Export a policy of a run (by default its student), or a policy directory, to `out`: a graph and `policy.json`.
+    """Export a policy of a run (by default its main one), or a policy directory, to `out`: a graph and `policy.json`.
 
     `sampler`, `steps` and `candidates` are fixed in the graph. `dataset` is the data it was trained on, where it has moved. Before
     anything appears in `out`, the written graph is compared with PyTorch, and scored with it where `check_episodes` is

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 FORMAT, FORMAT_VERSION = "ractd-policy", 2
 WEIGHTS, DESCRIPTION = "policy.safetensors", "config.json"
-MAIN = "student"
-"""The policy of a run that is meant where none is named."""
 
 
 def describe_policy(policy: Policy) -> dict[str, Any]:
@@ -39,6 +37,13 @@ def describe_policy(policy: Policy) -> dict[str, Any]:
         "environment": None if policy.environment is None else to_json(policy.environment),
         "provenance": policy.provenance,
     }
+
+
+def main_policy(run: Path) -> str:
+    """Return the name of the policy of a run that is meant where none is named: its `config.json` says."""
+    path = run / "config.json"
+    content = read_json(path) if path.exists() else None
+    return str(content.get("policy", "student")) if isinstance(content, dict) else "student"
 
 
 def save_policy(policy: Policy, directory: Path) -> Path:
@@ -57,9 +62,11 @@ def read_policy(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Path]:
     """
     directory = path
     if not (directory / DESCRIPTION).exists() or (directory / "policy").is_dir():
-        directory = directory / "policy" / MAIN
+        directory = directory / "policy" / main_policy(path)
     if not directory.is_dir():
-        raise RactdError(f"{path}: no policy here (expected {DESCRIPTION} and {WEIGHTS}, or a run with policy/{MAIN})")
+        raise RactdError(
+            f"{path}: no policy here (expected {DESCRIPTION} and {WEIGHTS}, or a run with policy/{directory.name})"
+        )
     where = directory / DESCRIPTION
     content = _checked_content(where)
     sequence = _sequence(content["sequence"], where)

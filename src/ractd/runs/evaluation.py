@@ -15,7 +15,7 @@ from ractd.envs.vector import MakeVector
 from ractd.errors import RactdError
 from ractd.networks.threads import threads_for
 from ractd.policies import Policy
-from ractd.policies.files import describe_policy
+from ractd.policies.files import describe_policy, main_policy
 from ractd.runs.directory import read_run
 from ractd.runs.latency import time_policies
 from ractd.runs.rows import Result
@@ -34,7 +34,7 @@ def policy_directory(directory: Path, name: str) -> Path:
 
 def evaluate_policy(
     directory: Path,
-    name: str,
+    name: str | None,
     *,
     episodes: int,
     execute: int | None,
@@ -46,10 +46,12 @@ def evaluate_policy(
     seed: int,
     console: Console,
 ) -> Result:
-    """Score one policy of a run and write `evaluations/<what>.json`; raises `RactdError` for an unknown policy or setting.
+    """Score one policy of a run, by default its main one, and write `evaluations/<what>.json`.
 
+    Raises `RactdError` for an unknown policy or setting.
     It is timed in turns with the run's student, where that is another: `student_ms_per_action` is what to compare with.
     """
+    name = name or main_policy(directory)
     path = policy_directory(directory, name)
     policy = Policy.load(path).configured(sampler=sampler, steps=steps, candidates=candidates)
     own, sequence = policy.environment, policy.sequence

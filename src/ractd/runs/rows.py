@@ -228,11 +228,11 @@ class Result:
         }
         return {name: value for name, value in found.items() if value is not None}
 
-    def policy(self, name: str = "student") -> Policy:
-        """Load a policy of the run."""
+    def policy(self, name: str | None = None) -> Policy:
+        """Load a policy of the run, by default its main one."""
         from ractd.policies import Policy
 
-        return Policy.load(self.directory / "policy" / name)
+        return Policy.load(self.directory if name is None else self.directory / "policy" / name)
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""

@@ -112,6 +112,7 @@ def train(
     )
     description = {
         "method": method,
+        "policy": chosen.variants(config)[0].policy,
         "config": to_json(config),
         "dataset": describe(data),
         "teacher_from": None if teacher is None else _identity(Path(teacher)),
