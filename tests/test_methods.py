@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ractd.data import OfflineDataset
 from ractd.errors import RactdError
 from ractd.export import export_policy
-from ractd.methods import bc, iql, method_named, td3_bc
+from ractd.methods import method_named
 from ractd.networks.actor import Actor
 from ractd.networks.tensors import read_header
 from ractd.policies import Policy
@@ -27,7 +27,7 @@ from ractd.settings import Evaluation, Optimization
 from ractd.training.metrics import Metrics
 from ractd_runtime import Policy as Deployed
 
-METHODS = {"bc": bc, "td3_bc": td3_bc, "iql": iql}
+METHODS = ("bc", "td3_bc", "iql")
 TD = {"critic_layers": (64, 64), "tau": 0.05}
 
 
@@ -42,7 +42,7 @@ def config_of(name: str, steps: int = 800, **options: Any) -> Any:
         "evaluation": Evaluation(select="last"),
         "horizon": 1,
     }
-    return METHODS[name].Config(**shared, **(TD if name != "bc" else {}), **options)
+    return method_named(name).settings(**shared, **(TD if name != "bc" else {}), **options)
 
 
 def trained(data: OfflineDataset, out: Path, name: str, **options: Any) -> Policy:
