@@ -15,11 +15,6 @@ SOURCE = ROOT / "src" / "ractd"
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 GROUND = {"errors", "registry", "settings", "files", "processors", "stopping"}
 
-EXCEPTIONS = {
-    ("training", "runs"): "the pipeline moves to runs",
-    ("reproduce", "training"): "results move to runs",
-}
-"""Imports from room to room that are still wrong, and what will end them. To be emptied."""
 SHARED_NAMES: set[str] = set()
 """Names that still mean two classes. To be emptied."""
 
@@ -110,17 +105,15 @@ def allowed(room: str) -> set[str]:
     return {room} | ROOMS[room] | ground
 
 
-def test_rooms_import_only_what_the_table_allows() -> None:
-    wrong: dict[tuple[str, str], list[str]] = {}
+def test_rooms_import_what_the_table_says() -> None:
+    found: dict[tuple[str, str], str] = {}
     for module, targets in imports(for_types=True).items():
-        here = room_of(module)
         for target in targets:
-            there = room_of(target)
-            if there not in allowed(here):
-                wrong.setdefault((here, there), []).append(f"{module} imports {target}")
-    new = [line for pair, lines in wrong.items() if pair not in EXCEPTIONS for line in sorted(lines)]
-    assert not new, "docs/architecture.md doesn't allow:\n" + "\n".join(new)
-    assert set(EXCEPTIONS) == set(wrong), "exceptions that nobody needs any more are to be taken out"
+            found.setdefault((room_of(module), room_of(target)), f"{module} imports {target}")
+    wrong = [text for (here, there), text in found.items() if there not in allowed(here)]
+    assert not wrong, "docs/architecture.md doesn't allow it"
+    unused = [(here, there) for here, below in ROOMS.items() for there in below if (here, there) not in found]
+    assert not unused, "docs/architecture.md allows what nobody does"
 
 
 def test_no_modules_of_a_room_import_each_other() -> None:

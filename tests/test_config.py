@@ -18,7 +18,7 @@ from ractd.training.run import Asked
 
 def test_each_preset_is_within_the_ranges() -> None:
     for preset in PRESETS.values():
-        check(resolve(preset, data("ractd/maze2d-umaze" if preset.plan else None), Asked()))
+        check(resolve(preset, data("ractd/maze2d-umaze" if preset.sequence.kind == "states" else None), Asked()))
 
 
 def data(env_id: str | None = None, recipe: str = "", name: str = "logs") -> OfflineDataset:

@@ -12,6 +12,7 @@ from accelerate import PartialState
 from conftest import STEPS, Trained, options, run_command
 
 from ractd.errors import RactdError
+from ractd.runs.directory import read_run
 from ractd.runs.rows import read_result
 from ractd.runs.train import train
 from ractd.training.tracking import tracking
@@ -48,7 +49,7 @@ def test_scores_are_there_in_the_end(trained: Trained, tmp_path: Path, monkeypat
     PartialState()  # as in a training
     result = read_result(trained.directory)
     assert result is not None
-    with tracking("trackio", trained.directory) as tracked:
+    with tracking("trackio", trained.directory, read_run(trained.directory)) as tracked:
         tracked.scores(result.scores())
     (entries,) = logged(tmp_path).values()
     found = {key: value for entry in entries for key, value in entry.items()}

@@ -29,7 +29,7 @@ from ractd.methods.presets import preset_for
 from ractd.networks.threads import threads_for
 from ractd.policies import Policy
 from ractd.policies.files import WEIGHTS
-from ractd.runs.directory import locked, open_run, versions
+from ractd.runs.directory import locked, open_run, read_run, versions
 from ractd.runs.rows import Result, read_result
 from ractd.runs.scoring import evaluate_run
 from ractd.sequences import Sequence, sequence_class
@@ -132,7 +132,9 @@ def train(
         if finished is not None and finished.complete:
             log.say(f"{escape(str(directory))} is finished; this is its result")
             return finished
-        with tracking(track, directory) if main and track is not None else nullcontext() as tracked:
+        with (
+            tracking(track, directory, read_run(directory)) if main and track is not None else nullcontext() as tracked
+        ):
             with stop_requests(console, "stopping at the next checkpoint; once more stops at once") as should_stop:
                 metrics = Metrics(directory if main else None, console if main else None, tracked)
                 run = prepare(

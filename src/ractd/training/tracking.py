@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ractd.errors import RactdError
-from ractd.runs.directory import read_run
 
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 TrackerName = Literal["trackio", "wandb"]
 PROJECT = "ractd"
 """Of both services: where runs are seen side by side."""
-STAGES = ("return", "dynamics", "teacher", "plain", "student")
 
 
 class Tracking:
@@ -30,9 +28,14 @@ class Tracking:
 
     def __init__(self, tracker: GeneralTracker) -> None:
         self._tracker = tracker
+        self._stages: set[str] = set()
 
     def log(self, stage: str, step: int, values: dict[str, float]) -> None:
         """Record the metrics of a step."""
+        if stage not in self._stages:
+            self._stages.add(stage)
+            if self._tracker.name == "wandb":
+                self._tracker.tracker.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
         self._tracker.log({f"{stage}/{name}": value for name, value in {"step": step, **values}.items()})
 
     def scores(self, scores: dict[str, float]) -> None:
@@ -49,12 +52,11 @@ def require(name: TrackerName) -> None:
 
 
 @contextmanager
-def tracking(name: TrackerName, directory: Path) -> Iterator[Tracking]:
-    """Begin or continue to show the run of a directory, and send everything at the end.
+def tracking(name: TrackerName, directory: Path, run: Mapping[str, Any]) -> Iterator[Tracking]:
+    """Begin or continue to show the run of a directory, as its file describes it, and send everything at the end.
 
     Raises `RactdError` where the service refuses.
     """
-    run = read_run(directory)
     identity = hashlib.sha256(json.dumps([directory.name, run["invocations"][0]]).encode()).hexdigest()[:8]
     try:
         tracker = _OPEN[name](directory, f"{directory.name}-{identity}")
@@ -72,8 +74,6 @@ def _wandb(directory: Path, name: str) -> GeneralTracker:
 
     tracker = WandBTracker(PROJECT, id=name, name=directory.name, dir=str(directory), resume="allow")
     tracker.start()
-    for stage in STAGES:
-        tracker.tracker.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
     return tracker
 
 
