@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from ractd.data import load_dataset
-from ractd.data.formats.minari import flatten, unreachable
+from ractd.data.formats.minari import flatten
+from ractd.data.formats.network import unreachable
 from ractd.errors import RactdError
 
 
@@ -184,7 +185,7 @@ def test_a_mistyped_id_offline_answers_without_asking_again_and_again(two_local,
     with pytest.raises(RactdError, match="`ractd data list` shows the local ones"):
         load_dataset("something/else-v9")
     monkeypatch.setenv("HF_ENDPOINT", "nonsense")
-    with pytest.raises(RactdError, match=r"nonsense can't be reached .*unknown url type"):
+    with pytest.raises(RactdError, match=r"nonsense can't be reached .*No scheme supplied"):
         load_dataset("something/else-v9")
 
 
@@ -208,7 +209,7 @@ def test_servers_that_answer_and_that_do_not(two_local, monkeypatch):
         over.wait(30)
         raise OSError
 
-    monkeypatch.setattr("urllib.request.urlopen", look_up)
+    monkeypatch.setattr("requests.head", look_up)
     assert unreachable("http://name.that.nobody.finds", -0.9) == "no answer in -0.9 s"
     over.set()
 

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import Protocol, cast
 
 from ractd.data.fields import Source
 from ractd.errors import RactdError
@@ -26,7 +26,7 @@ class DatasetInfo:
     """One dataset that `load_dataset` takes by name: what it is, where it lies or comes from, if it is here."""
 
     name: str
-    kind: Literal["made", "recipe", "d4rl", "minari"]
+    kind: str
     location: str
     present: bool
     description: str

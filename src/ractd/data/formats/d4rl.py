@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 from ractd.data.fields import Source
 from ractd.data.findings import warning
 from ractd.data.formats import DatasetInfo
 from ractd.data.formats.hdf5 import open_hdf5
+from ractd.data.formats.network import download
 from ractd.data.origin import published_recipe
 from ractd.errors import RactdError
-from ractd.files import replacing
 
 BASE_URL = "http://rail.eecs.berkeley.edu/datasets/offline_rl"
 """Where D4RL publishes its files; `$RACTD_D4RL_URL` names a mirror."""
-ATTEMPTS = 3
-"""At a download that stops on the way."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +131,7 @@ def open_d4rl(name: str) -> Source:
     entry = DATASETS[name]
     path = cache_path(entry)
     if not path.is_file():
-        download(url_of(entry), path)
+        download(url_of(entry), path, open_hdf5)
     try:
         source = open_hdf5(path, name)
     except RactdError as error:
@@ -155,39 +151,3 @@ def open_d4rl(name: str) -> Source:
         "as D4RL's own reader does",
     )
     return replace(source, notes=(*source.notes, note))
-
-
-def download(url: str, path: Path) -> None:
-    """Download an HDF5 file by pooch, with a progress bar; it appears at `path` whole and readable, or not at all.
-
-    Pooch can't go on with a part of a file, so a download that stops on the way begins again, `ATTEMPTS` times in all.
-
-    Raises:
-        RactdError: with the address, what happened and what to do.
-    """
-    import pooch
-    import requests
-
-    headers = {"User-Agent": "ractd", "Accept-Encoding": "identity"}
-    fetch = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=1 << 18, timeout=30, headers=headers)
-    advice = f"try again later, or put the file at {path} yourself"
-    with replacing(path) as partial:
-        for attempt in range(ATTEMPTS):
-            try:
-                fetch(url, partial, None)
-                break
-            except requests.HTTPError as error:
-                answer = cast(requests.Response, error.response)
-                what = f"the server answered {answer.status_code} {answer.reason}"
-                raise RactdError(f"{url}: {what}; {advice}") from error
-            except requests.RequestException as error:
-                reason = str(error).split(": ")[-1].rstrip("')\"")
-                if not partial.stat().st_size and "IncompleteRead" not in reason:
-                    raise RactdError(f"{url}: can't be reached ({reason}); {advice}") from error
-                if attempt == ATTEMPTS - 1:
-                    raise RactdError(f"{url}: the download stopped {ATTEMPTS} times ({reason}); {advice}") from error
-        try:
-            open_hdf5(partial)
-        except RactdError as error:
-            reason = str(error).removeprefix(f"{partial}: ")
-            raise RactdError(f"{url}: what came is {reason}; {advice}") from error

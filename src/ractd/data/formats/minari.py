@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import http.client
 import importlib.util
 import json
 import os
-import queue
 import re
-import ssl
-import threading
-import urllib.error
-import urllib.request
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +20,7 @@ from ractd.data.environment import REGISTERED, EnvironmentSettings, WrapperSetti
 from ractd.data.fields import NEXT, Array, Field, Source, field_of
 from ractd.data.findings import Finding, warning
 from ractd.data.formats import DatasetInfo
+from ractd.data.formats.network import unreachable
 from ractd.errors import RactdError
 
 ONLOOKERS = (
@@ -216,35 +211,6 @@ def _server() -> str:
     if os.environ.get("MINARI_REMOTE", "").startswith("gcp://"):
         return "https://storage.googleapis.com"
     return os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-
-
-def unreachable(server: str, patience: float) -> str:
-    """Say why a server can't be reached, "" where it answers within so many seconds, whatever it answers.
-
-    What downloads from it would ask again and again, each time for as long as its own timeouts are.
-    """
-    if "all" in urllib.request.getproxies():
-        return ""  # a proxy that what downloads may know how to talk to, and Python doesn't
-    reasons: queue.SimpleQueue[str] = queue.SimpleQueue()
-
-    def ask() -> None:
-        try:
-            urllib.request.urlopen(urllib.request.Request(server, method="HEAD"), timeout=patience).close()
-        except urllib.error.HTTPError:
-            reasons.put("")
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            reason = getattr(error, "reason", error)
-            # A certificate that Python doesn't know is an answer; others have their own lists of them.
-            reasons.put("" if isinstance(reason, ssl.SSLError) else str(reason) or type(error).__name__)
-        else:
-            reasons.put("")
-
-    # Looking up a name has no timeout, so a thread does it that nobody has to wait for.
-    threading.Thread(target=ask, daemon=True).start()
-    try:
-        return reasons.get(timeout=patience + 1)
-    except queue.Empty:
-        return f"no answer in {patience:g} s"
 
 
 def _open(dataset_id: str) -> Any:
