@@ -42,6 +42,9 @@ SMALLEST: dict[str, dict[str, str]] = {
     "ractd data inspect": {},
     "ractd data validate": {},
     "python examples/own_format.py": {},
+    "python examples/own_method.py": {"--steps": "10"},
+    "python examples/own_network.py": {"--steps": "10"},
+    "python examples/own_critic.py": {"--steps": "10"},
     "python examples/control_loop.py": {"--hz": "200", "--seconds": "0.1"},
     "python examples/compare_candidates.py": {"--episodes": "1"},
 }
