@@ -26,6 +26,8 @@ from common import write_result
 from ractd.data.formats.made import built_names
 from ractd.data.scores import standard_error
 from ractd.reproduce.paper import MAZES, published
+from ractd.results.tables import markdown_table
+from ractd.runs.evaluation import evaluation_path
 from ractd.runs.rows import Row, labels, read_file, read_result
 
 POLICIES = {"teacher": "teacher", "plain": "plain student", "student": "RACTD"}
@@ -71,8 +73,8 @@ def run(log: Path, *arguments: str) -> None:
 
 def played(out: Path, name: str, episodes: int, execute: int) -> Path:
     """Return where `ractd eval` leaves the score of a policy that executes so many steps of each plan."""
-    sampling = "heun-k80" if name == "teacher" else "consistency-k1"
-    return out / "evaluations" / f"{name}-e{episodes}-x{execute}-n1-{sampling}-s0.json"
+    sampler, steps = ("heun", 80) if name == "teacher" else ("consistency", 1)
+    return evaluation_path(out, name, sampler=sampler, steps=steps, episodes=episodes, execute=execute, seed=0)
 
 
 def horizon(out: Path) -> int:
@@ -161,16 +163,13 @@ def markdown(content: dict[str, Any]) -> str:
     parts = ["Times were taken beside whatever else ran; those of an idle machine are in `inference_maze2d-*.json`."]
     for maze, entry in content.items():
         seconds = sum(stage["seconds"] for stage in entry["stages"].values())
-        lines = [f"**{maze}** (all stages: {seconds / 60:.0f} minutes)", ""]
-        loops = " | ".join(f"{loop} loop: score | reached | return" for loop in ("open", "closed"))
-        lines += [
-            f"| policy | NFE | ms a plan | {loops} |",
-            "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-        ]
+        loops = [heading for loop in ("open", "closed") for heading in (f"{loop} loop: score", "reached", "return")]
+        rows = []
         for label, row in entry["open"].items():
-            ms = row and f"{row['ms_per_action']:.2f}"
             closed = cells(entry["closed"].get(label)) if label in entry["closed"] else ["", "", ""]
-            lines.append("| " + " | ".join([label, str(row and row["nfe"]), str(ms), *cells(row), *closed]) + " |")
+            rows.append([label, str(row["nfe"]), f"{row['ms_per_action']:.2f}", *cells(row), *closed])
+        table = markdown_table(["policy", "NFE", "ms a plan", *loops], rows).rstrip()
+        lines = [f"**{maze}** (all stages: {seconds / 60:.0f} minutes)", "", table]
         pairs = {loop: pair for loop, pair in entry["compared"].items() if pair}
         if pairs:
             said = ", ".join(

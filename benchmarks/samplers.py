@@ -25,6 +25,7 @@ from ractd.diffusion.samplers import SAMPLERS
 from ractd.envs.environments import environments_of
 from ractd.policies import Policy
 from ractd.policies.files import WEIGHTS
+from ractd.results.tables import markdown_table
 from ractd.runs.latency import time_policies
 from ractd.runs.scoring import row_of, score
 
@@ -67,30 +68,29 @@ def ways(policy: Policy, options: Options) -> Iterator[Policy]:
 
 def measured(found: dict[str, Any] | None, identity: str, options: Options) -> bool:
     """Say whether a row is there as it would be measured now."""
-    wanted = {
+    expected = {
         "sha256": identity,
         "threads": options.threads,
         "episodes": options.episodes,
         "seed": 1_000 * options.seed,
     }
-    return found is not None and all(found[key] == value for key, value in wanted.items())
+    return found is not None and all(found[key] == value for key, value in expected.items())
 
 
 def markdown(runs: dict[str, Any]) -> str:
     """Return a table of each run."""
     columns = ("policy", "sampler", "steps", "NFE", "ms per action", "score ± s.e.", "episodes")
-    lines = []
+    parts = []
     for name, rows in runs.items():
-        lines += [f"{name}", "", f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
+        lines = []
         for row in rows.values():
             mean, se = row["mean_score"], row["score_se"]
             if mean is None:
                 mean, se = row["mean_return"], row["return_se"]
             how = (row["policy"], row["sampler"], row["steps"], row["nfe"], f"{row['ms_per_action']:.2f}")
-            cells = (*how, f"{mean:.1f} ± {se or 0:.1f}", row["episodes"])
-            lines.append("| " + " | ".join(map(str, cells)) + " |")
-        lines.append("")
-    return "\n".join(lines)
+            lines.append([*map(str, how), f"{mean:.1f} ± {se or 0:.1f}", str(row["episodes"])])
+        parts += [f"{name}\n", markdown_table(columns, lines)]
+    return "\n".join(parts)
 
 
 def main() -> None:
