@@ -434,7 +434,7 @@ def test_the_last_checkpoint_stands_beside_the_best(run: Path, no_pictures: None
     table = result_table(runs)
     assert [row[:2] for row in table.rows[1:3]] == [["RACTD", "37.5 ± 0.2"], ["RACTD, last checkpoint", "12.0 ± 0.2"]]
     assert table.strong == {1}
-    assert "students: best: the best checkpoint by evaluations during training" in protocol(runs[0])
+    assert "; best: the best checkpoint by evaluations during training" in protocol(runs[0])
     (plot,) = returns_plots(runs)
     assert len(plot.axes) == 5, "both are shown"
 

@@ -98,8 +98,7 @@ class Train(Generic[S, PresetName, StageName]):
         )
         if result.content:
             out.print(result_table(result))
-            policies = (result.directory / "policy" / v.policy for v in method_named(self.method).variants(self.config))
-            say(f"run: {result.directory}   policy: {next(path for path in policies if path.is_dir())}")
+            say(f"run: {result.directory}   policy: {result.directory / 'policy' / result.rows[0].policy}")
             if self.report:
                 from ractd.report import report_of_run
 

@@ -188,6 +188,7 @@ def _observation_range(source: ExportSource) -> dict[str, Any]:
 
 
 def _execute(run: Path | None) -> int:
+    """Return how many actions of each sequence the run executed: where it was not said, the first."""
     return 1 if run is None else int(read_run(run)["config"]["evaluation"]["execute"] or 1)
 
 

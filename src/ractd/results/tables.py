@@ -149,7 +149,7 @@ def protocol_sentence(rows: Sequence[Row]) -> str:
     if row.plans:
         what += " before the next plan; reached: came to the goal at all"
     reference = "; score: D4RL's normalisation" if row.scores is not None else ""
-    return f"{e.episodes} episodes in {e.env_id} ({e.backend}), {what}; students: {checkpoint}{reference}"
+    return f"{e.episodes} episodes in {e.env_id} ({e.backend}), {what}; {checkpoint}{reference}"
 
 
 def evaluation_table(result: Result) -> Table:
@@ -180,9 +180,9 @@ def evaluation_table(result: Result) -> Table:
     )
     unit = "plan" if row.plans else "action"
     table.add_row(f"time per {unit}", f"{_milliseconds(row)} ms (median, 80% of calls) at batch 1 on {_threads(row)}")
-    beside: Any = result.content.get("student_ms_per_action")
-    if beside and row.ms_per_action:
-        table.add_row("", f"{row.ms_per_action / beside:.3g} times the student's, timed in turns with it")
+    if row.ms_per_action and (beside := result.content.get("beside")):
+        times = row.ms_per_action / beside["ms_per_action"]
+        table.add_row("", f"{times:.3g} times that of {beside['policy']}, timed in turns with it")
     if busy := busy_sentence(result.content.get("load")):
         table.add_row("", busy)
     table.add_row("checkpoint", row.selection + (f" (step {row.step:,})" if row.step else ""))

@@ -49,7 +49,7 @@ def evaluate_policy(
     """Score one policy of a run, by default its main one, and write `evaluations/<what>.json`.
 
     Raises `RactdError` for an unknown policy or setting.
-    It is timed in turns with the run's student, where that is another: `student_ms_per_action` is what to compare with.
+    It is timed in turns with the run's main policy, where that is another: `beside` is what to compare with.
     """
     name = name or main_policy(directory)
     path = policy_directory(directory, name)
@@ -73,18 +73,18 @@ def evaluate_policy(
         raise RactdError(f"--seed is {seed}, expected 0 to {2**31 - 1}")
     console.print(f"evaluating {name} for {episodes} episodes in {env_id} ...", highlight=False)
     timing = {"measured": policy}
-    student = directory / "policy" / "student"
-    if student.is_dir():
-        beside = Policy.load(student)
-        if name != "student" or describe_policy(beside) != describe_policy(policy):
-            timing["student"] = beside
+    main = directory / "policy" / main_policy(directory)
+    if main.is_dir():
+        beside = Policy.load(main)
+        if main != path or describe_policy(beside) != describe_policy(policy):
+            timing["beside"] = beside
     with threads_for(*(each.network_settings for each in timing.values())):
         row = row_of(policy, name, name, _seed_of(directory))
         row = score(row, policy, env_id, episodes, execute, seed, console, make)
         times, load = time_policies(timing)
     content: dict[str, Any] = {"complete": True, "load": load}
-    if "student" in times:
-        content["student_ms_per_action"] = times["student"]["ms_per_action"]
+    if "beside" in times:
+        content["beside"] = {"policy": main.name, "ms_per_action": times["beside"]["ms_per_action"]}
     result = Result(directory, content, (replace(row, **times["measured"]),))
     known = policy.environment
     elsewhere = "" if known and env_id == known.env_id else f"-{env_id.replace('/', '-').replace(':', '-')}"

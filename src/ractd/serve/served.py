@@ -98,7 +98,7 @@ class TorchPolicy:
 
 
 def torch_policy(path: Path, device: str) -> ServedPolicy:
-    """Open a run's student, or a policy directory, with PyTorch.
+    """Open a run's main policy, or a policy directory, with PyTorch.
 
     Raises `RactdError` as `Policy.load` does, and for a device that isn't there.
     """
