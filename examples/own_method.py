@@ -2,8 +2,7 @@
 
     python examples/own_method.py hopper-mixed --out runs/own
 
-The idea is reward-weighted regression (Peters and Schaal, 2007). The rest of ractd (checkpoints, resume, evaluation, results,
-export) knows the method by one line of a registry.
+Reward-weighted regression (Peters and Schaal, 2007). The rest of ractd knows it by one line of a registry.
 """
 
 from __future__ import annotations
