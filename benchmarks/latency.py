@@ -44,7 +44,7 @@ from training import gemm_peak
 
 from ractd.export import export_policy
 from ractd.export.graph import PolicyGraph
-from ractd.methods.ractd_settings import NETWORKS, PRESETS, Config
+from ractd.methods.ractd_settings import NAMED_NETWORKS, PRESETS, Config
 from ractd.networks.mlp import MLP
 from ractd.networks.unet import UNet
 from ractd.policies import Policy
@@ -66,7 +66,7 @@ def configurations() -> dict[str, Config]:
     mlp = PRESETS["cpu"]
     return {
         "mlp": mlp,
-        "mlp-small": replace(mlp, teacher=replace(mlp.teacher, network=NETWORKS["cpu-small"])),
+        "mlp-small": replace(mlp, teacher=replace(mlp.teacher, network=NAMED_NETWORKS["cpu-small"])),
         "unet": replace(mlp, horizon=16, teacher=replace(mlp.teacher, network=UNet(down_dims=(64, 128, 256)))),
         "mujoco": PRESETS["mujoco"],
     }

@@ -14,10 +14,12 @@ from export_factory import ACTIONS, OBSERVATIONS, logs
 from torch import Tensor, nn
 
 import ractd
+from ractd.commands.train import settings_of
 from ractd.errors import RactdError
 from ractd.export import export_policy
 from ractd.export.graph import batch_first
-from ractd.methods.ractd_settings import Config, ReturnModel, Student, Teacher
+from ractd.methods import bc
+from ractd.methods.ractd_settings import PRESETS, Config, ReturnModel, Student, Teacher
 from ractd.networks import NETWORKS, Network
 from ractd.networks.fixed_time import FoldsTime
 from ractd.networks.mlp import MLP
@@ -123,3 +125,39 @@ def test_an_unknown_network_names_the_known_ones_and_the_nearest() -> None:
     ):
         Network.of_kind("two-layer")
     assert Network.of_kind("mlp") is MLP
+
+
+@pytest.mark.parametrize("words", [["--teacher.network.kind", "two-layers"], ["--teacher.network.kind=two-layers"]])
+def test_the_command_line_takes_any_kind_of_network_with_its_options(words: list[str]) -> None:
+    found = settings_of(
+        ["train", "logs.hdf5", "--preset", "cpu", *words, "--teacher.network.width", "24", "--seed", "3"]
+    )
+    assert (found.teacher.network, found.seed) == (TwoLayers(width=24), 3)
+    assert replace(found, teacher=replace(found.teacher, network=MLP()), seed=0) == PRESETS["cpu"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--teacher.network.kind", "two-layer"],
+            "--teacher.network.kind: unknown network 'two-layer', expected one of",
+        ),
+        (["--teacher.network.kind", "actor"], "--teacher.network is .*, expected a network that denoises"),
+        (["--teacher.netwrk.kind", "mlp"], "--teacher.netwrk.kind: there are no kinds of netwrk"),
+        (
+            ["--teacher.network.kind", "two-layers", "--teacher.network.blocks", "2"],
+            "--teacher.network.blocks: .* no such",
+        ),
+        (["--student-network", "cpu-smal"], "unknown network of the student 'cpu-smal', .*did you mean 'cpu-small'"),
+    ],
+)
+def test_bad_kinds_on_the_command_line(words: list[str], said: str) -> None:
+    with pytest.raises(RactdError, match=said):
+        settings_of(["train", "logs.hdf5", "--preset", "cpu", *words])
+
+
+def test_a_file_with_another_kind_than_a_field_has_is_refused() -> None:
+    content = {"network": {"kind": "mlp"}}
+    with pytest.raises(RactdError, match=r"f\.json: BCConfig\.network\.kind is 'mlp', expected 'actor'"):
+        from_json(bc.BCConfig, content, Path("f.json"))

@@ -10,7 +10,7 @@ import types
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
 
@@ -150,6 +150,22 @@ def check(settings: Any) -> None:
         raise RactdError(fault.told(f"--{option}")) from None
 
 
+def with_kind(settings: Any, place: str, kind: str) -> Any:
+    """Return settings with another kind, in its defaults, at a place that has kinds, as `teacher.network`.
+
+    Raises `RactdError` for an unknown kind, and for a place that has none.
+    """
+    name, _, rest = place.partition(".")
+    inner = getattr(settings, name, None)
+    if rest and is_dataclass(inner):
+        return replace(settings, **{name: with_kind(inner, rest, kind)})
+    options = () if rest or inner is None else _options(_type_at(type(settings), f".{name}"))
+    for option in options:
+        if isinstance(option, type) and issubclass(option, Registered):
+            return replace(settings, **{name: option.of_kind(kind)()})
+    raise RactdError(f"there are no kinds of {name.replace('_', '-')}")
+
+
 class _Fault(ValueError):
     """What is wrong at a place (`.student.anchor`, `.layers[1]`): a sentence around its name.
 
@@ -210,8 +226,10 @@ def _not_expected(content: Any, where: str, expected: str) -> _Fault:
 
 
 def _refuse_unknown(content: Any, known: Any, where: str) -> None:
-    """Raise where a file has a field that settings, written again, don't have."""
+    """Raise where a file has a field that settings, written again, don't have, or another kind."""
     if isinstance(content, dict) and isinstance(known, dict):
+        if "kind" in content and content["kind"] != known.get("kind", content["kind"]):
+            raise _Fault(f"{where}.kind", f" is {content['kind']!r}, expected {known['kind']!r}")
         for name, value in content.items():
             if name not in known:
                 raise _Fault(where, f", expected {', '.join(known)}", f"unknown field '{name}' in ")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +17,7 @@ from ractd.commands.parsing import read
 from ractd.errors import RactdError
 from ractd.methods import METHODS, Method, method_named
 from ractd.registry import unknown
-from ractd.settings import TerminalsMean, check
+from ractd.settings import TerminalsMean, check, with_kind
 
 S = TypeVar("S")
 PresetName = TypeVar("PresetName", bound=str)
@@ -57,10 +57,8 @@ class Train(Generic[S, PresetName, StageName]):
     and networks."""
     reward_weight: float | Literal["auto"] | None = None
     """Short for --student.reward-weight."""
-    student_network: Literal["cpu", "cpu-small", "mujoco", "maze2d-umaze", "maze2d-medium", "maze2d-large"] | None = (
-        None
-    )
-    """Network of the student, where it is not to be its teacher's: those of the presets, or a smaller MLP."""
+    student_network: Annotated[str | None, arg(metavar="NAME")] = None
+    """Network of the student, where it is not to be its teacher's: that of a preset, or cpu-small, a smaller MLP."""
     plain: bool = True
     """Also distil a student without reward, to compare with."""
     checkpoint_seconds: float = 30.0
@@ -113,7 +111,7 @@ class Train(Generic[S, PresetName, StageName]):
         if not asked:
             return self.config
         from ractd.methods.ractd_resolve import NO_STUDENT
-        from ractd.methods.ractd_settings import NETWORKS, Config
+        from ractd.methods.ractd_settings import NAMED_NETWORKS, Config
 
         option = "--reward-weight" if "reward_weight" in asked else "--student-network"
         settings: Any = self.config
@@ -122,13 +120,16 @@ class Train(Generic[S, PresetName, StageName]):
         if settings.teacher.parametrization == "ddpm":
             raise RactdError(f"{option}: {NO_STUDENT}")
         if self.student_network is not None:
-            asked["network"] = NETWORKS[self.student_network]
+            if self.student_network not in NAMED_NETWORKS:
+                raise unknown("network of the student", self.student_network, NAMED_NETWORKS)
+            asked["network"] = NAMED_NETWORKS[self.student_network]
         settled: Any = replace(settings, student=replace(settings.student, **asked))
         return settled  # type: ignore[no-any-return]
 
 
 AnyTrain = Train[Any, str, str]
 HELP = {"-h", "--help"}
+KIND = ".kind"
 ONE_DIRECTORY = """All goes to one run directory. The same command goes on where a stopped run ended, and shows the result of a
 finished one."""
 DEFAULT = "cpu"
@@ -142,21 +143,46 @@ def parse(words: Sequence[str]) -> AnyTrain:
         RactdError: for an unknown method or preset, an option of another one, and a method that can't plan where data is a maze's.
     """
     method = method_named(_value("--method", words) or "ractd")
+    words, kinds = _split_kinds(words)
     named, dataset, env_id = _value("--preset", words), _dataset(words), _value("--env", words)
     if named is not None and named not in method.presets:
         raise unknown(f"preset of {method.name}", named, method.presets)
     # Help opens no dataset.
     no_dataset = dataset is None or HELP & set(words)
     preset = named or (DEFAULT if no_dataset else _preset_of(method, str(dataset), env_id))
-    _check_options(words, method, preset, None if named else dataset)
-    train = _read(words, method, preset, named)
+    settings = _with_kinds(method.presets[preset], kinds)
+    _check_options(words, method, preset, settings, None if named else dataset)
+    train = _read(words, method, settings, named)
     if named is None and train.dataset != dataset:  # what looked like the dataset was the value of an option
-        train = _read(words, method, _preset_of(method, train.dataset, train.env), named)
+        preset = _preset_of(method, train.dataset, train.env)
+        train = _read(words, method, _with_kinds(method.presets[preset], kinds), named)
     return train
 
 
-def _read(words: Sequence[str], method: Method, preset: str, named: str | None) -> AnyTrain:
-    settings = method.presets[preset]
+def _split_kinds(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Split off the options that name another kind of something, as `--teacher.network.kind unet`: others depend on them."""
+    others, kinds = [], {}
+    left = iter(words)
+    for word in left:
+        option, equals, value = word.partition("=")
+        if option.startswith("--") and option.endswith(KIND):
+            kinds[option] = value if equals else next(left, "")
+        else:
+            others.append(word)
+    return others, kinds
+
+
+def _with_kinds(settings: Any, kinds: Mapping[str, str]) -> Any:
+    for option, kind in kinds.items():
+        place = option.removeprefix("--").removesuffix(KIND).replace("-", "_")
+        try:
+            settings = with_kind(settings, place, kind)
+        except RactdError as error:
+            raise RactdError(f"{option}: {error}") from None
+    return settings
+
+
+def _read(words: Sequence[str], method: Method, settings: Any, named: str | None) -> AnyTrain:
     kind: Any = Train[type(settings), _one_of(method.presets), _one_of(method.stages)]  # type: ignore[misc]
     description = f"Train {method.name}: {method.summary}. Source: {method.source}.\n\n{ONE_DIRECTORY}"
     default: AnyTrain = Train(tyro.MISSING, settings, method.name, named)
@@ -190,14 +216,14 @@ OWN = {field.name for field in fields(Train)} | {"teacher", "no_plain", "no_repo
 """Options that are no settings."""
 
 
-def _check_options(words: Sequence[str], method: Method, preset: str, dataset: str | None) -> None:
-    """Raise `RactdError` for an option that other presets or methods have, and this one hasn't.
+def _check_options(words: Sequence[str], method: Method, preset: str, own: Any, dataset: str | None) -> None:
+    """Raise `RactdError` for an option that other presets or methods have, and `own` settings, of a preset, haven't.
 
     `dataset` is what asked for the preset, if no word did.
     """
     for option in (word.partition("=")[0] for word in words if word.startswith("--")):
         name = option.removeprefix("--").replace("-", "_")
-        if name in OWN or _has(method.presets[preset], name):
+        if name in OWN or _has(own, name):
             continue
         having = [other for other, settings in method.presets.items() if _has(settings, name)]
         if having:

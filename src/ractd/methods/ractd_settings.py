@@ -51,6 +51,8 @@ class Teacher:
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """Yield each field that can't stand beside the others, and what is expected of it."""
+        if not self.network.denoises:
+            yield "network", "a network that denoises"
         if self.parametrization == "ddpm" and self.reward_weight != 0:
             yield "reward_weight", "0 for a DDPM teacher: only an EDM teacher can be made reward-aware"
 
@@ -205,7 +207,7 @@ def penalty_of(config: Config) -> float:
     return penalty
 
 
-NETWORKS: dict[str, Network] = {
+NAMED_NETWORKS: dict[str, Network] = {
     "cpu-small": MLP(width=128, blocks=2),
     **{name: config.teacher.network for name, config in PRESETS.items() if name != "demo"},
 }

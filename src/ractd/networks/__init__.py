@@ -6,7 +6,7 @@ Nothing here knows about training, data or files. Importing this imports no torc
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from ractd.registry import find
 from ractd.settings import Registered
@@ -25,7 +25,10 @@ WIDE = 1024
 
 
 class Network(Registered):
-    """Settings of a denoiser's network: a frozen dataclass of one kind."""
+    """Settings of a network that makes sequences: a frozen dataclass of one kind."""
+
+    denoises: ClassVar[bool] = True
+    """Whether it makes them of noise at known times, or of the condition alone."""
 
     @classmethod
     def of_kind(cls, kind: str) -> type[Self]:
@@ -34,11 +37,11 @@ class Network(Registered):
 
     @abstractmethod
     def build(self, shape: tuple[int, int], condition_dim: int, jumps: bool) -> nn.Module:
-        """Return a denoiser of sequences of a `shape`, c steps of D entries.
+        """Return a network for sequences of a `shape`, c steps of D entries.
 
-        It is called as `(x [B, c, D], t [B], condition [B, condition_dim]) -> [B, c, D]`. With `jumps`, as a student's, it takes a
-        target time `s [B]` at the end, and starts as the network without. It may have `at_time`, see
-        `ractd.networks.fixed_time.FoldsTime`.
+        One that denoises is called as `(x [B, c, D], t [B], condition [B, K]) -> [B, c, D]`, with K = `condition_dim`. With
+        `jumps`, as a student's, it takes a target time `s [B]` at the end, and starts as the network without. It may have
+        `at_time`, see `ractd.networks.fixed_time.FoldsTime`. One that doesn't denoise takes the condition alone.
 
         Raises:
             RactdError: for a shape that it can't have.

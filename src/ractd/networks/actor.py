@@ -22,6 +22,7 @@ class Actor(Network):
     """An MLP from a condition to a sequence."""
 
     kind: ClassVar[str] = "actor"
+    denoises: ClassVar[bool] = False
 
     layers: tuple[Count, ...] = (256, 256)
     """Widths of the Linear + ReLU layers."""
