@@ -41,7 +41,7 @@ from ractd.training.run import Asked
 DELTAS = (0.1, 0.2, 0.3, 0.4, 0.6)
 SEEDS = (0, 1, 2)
 OURS = PRESETS["cpu"].return_model
-VARIANTS: dict[str, ReturnModel] = {
+RETURN_MODELS: dict[str, ReturnModel] = {
     "paper (Table 8, B.2)": ReturnModel(optimization=OURS.optimization),
     "Table 8, gamma 0.99": ReturnModel(gamma=0.99, optimization=OURS.optimization),
     "cpu preset, without action noise": replace(OURS, action_noise=0.0),
@@ -95,7 +95,7 @@ def main() -> None:
     name = f"return_models-{data.name}"
     path = RESULTS / f"{name}.json"
     scores: dict[str, Any] = json.loads(path.read_text())["scores"] if path.exists() else {}
-    for label, model in VARIANTS.items():
+    for label, model in RETURN_MODELS.items():
         for seed in SEEDS:
             if str(seed) in scores.setdefault(label, {}):
                 continue

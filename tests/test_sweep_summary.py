@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from scipy.stats import ttest_rel
 
 from ractd.data.scores import REFERENCES
 from ractd.results.statistics import interquartile_means, performance_profiles
+from ractd.results.tables import markdown_table, terminal_table
 from ractd.runs.rows import Result, Row
 from ractd.sweeps.grid import SweepRun, runs_of
 from ractd.sweeps.summary import summarize, write_summary
@@ -74,7 +76,15 @@ def test_a_profile_is_the_share_of_runs_above() -> None:
 # The table.
 
 
-def row(score: float | None, mean_return: float = 1.0, variant: str = "RACTD", **columns: object) -> Row:
+def test_columns_of_numbers_stand_to_the_right() -> None:
+    rows = [("a|b", "not run", "+1.5 [0, 3]", "so"), ("c", "-", "", "9 of 10 [so]"), ("d", "7", "", "")]
+    lines = markdown_table(["name", "n", "difference", "why"], rows).splitlines()
+    assert lines[1:3] == ["| --- | ---: | ---: | --- |", "| a\\|b | not run | +1.5 [0, 3] | so |"]
+    table = terminal_table(["name", "n", "difference", "why"], rows, title="t")
+    assert [column.justify for column in table.columns] == ["left", "right", "right", "left"]
+
+
+def row(score: float | None, mean_return: float = 1.0, variant: str = "RACTD", **columns: Any) -> Row:
     """A row that has a score in hopper, or where it is None a return without a reference."""
     low, high = REFERENCES["hopper"]
     env_id = "Hopper-v5" if score is not None else "InvertedPendulum-v5"
@@ -147,7 +157,7 @@ def test_datasets_without_a_common_scale_have_no_common_mean(tmp_path: Path) -> 
 
 def test_last_and_best_checkpoints_stand_side_by_side(tmp_path: Path) -> None:
     runs = runs_of(["hop"], [], 1, [])
-    last = {"policy": "student-last", "checkpoint": "last"}
+    last: dict[str, Any] = {"policy": "student-last", "checkpoint": "last"}
     plain = row(20.0, variant="plain student", processor_seconds=30.0)
     write_result(tmp_path, runs[0], row(90.0, processor_seconds=61.7), row(70.0, **last, processor_seconds=61.7), plain)
     summary = summarize(runs, tmp_path)
