@@ -53,7 +53,7 @@ def main() -> None:
     if not path.exists():
         make_maze_dataset(maze, transitions=arguments.transitions, directory=path.parent)
     config, share = PRESETS["maze2d-umaze-cpu"], arguments.share
-    names = ("return_model", "plan", "teacher", "student")
+    names = ("return_model", "sequence", "teacher", "student")
     config = replace(config, **{name: shortened(getattr(config, name), share) for name in names})
     config = replace(config, evaluation=replace(config.evaluation, episodes=arguments.episodes))
     result = ractd.train(load_dataset(path), out=arguments.out, config=config, console=Console())

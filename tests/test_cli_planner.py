@@ -34,8 +34,8 @@ TINY = {
     "--evaluation.episodes": "4",
     "--evaluation.checkpoints": "2",
     "--evaluation.checkpoint-episodes": "2",
-    **{f"--{stage}.optimization.steps": str(STEPS) for stage in ("return-model", "plan", "teacher", "student")},
-    **{f"--{stage}.optimization.batch-size": "32" for stage in ("return-model", "plan", "teacher", "student")},
+    **{f"--{stage}.optimization.steps": str(STEPS) for stage in ("return-model", "sequence", "teacher", "student")},
+    **{f"--{stage}.optimization.batch-size": "32" for stage in ("return-model", "sequence", "teacher", "student")},
 }
 OPTIONS = ["--no-report", *(word for pair in TINY.items() for word in pair)]
 OWN = "#####\n#S.G#\n#####\n"
@@ -301,7 +301,7 @@ def test_planners_stay_in_their_maze_and_others_out_of_it(
 def test_teachers_are_not_mixed_up(run: Path, trained: object, tmp_path: Path, cli: Callable[..., Answer]) -> None:
     answer = cli("train", "mine", "--teacher", trained.directory, "--out", tmp_path / "a")  # type: ignore[attr-defined]
     assert answer.code == 2
-    assert "its teacher is no planner, and the settings are those of plans" in answer.err
+    assert "its teacher makes sequences of actions, and the settings are those of states" in answer.err
 
 
 def test_a_damaged_map_is_named(run: Path, tmp_path: Path, cli: Callable[..., Answer]) -> None:
