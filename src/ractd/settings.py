@@ -159,7 +159,7 @@ def with_kind(settings: Any, place: str, kind: str) -> Any:
     inner = getattr(settings, name, None)
     if rest and is_dataclass(inner):
         return replace(settings, **{name: with_kind(inner, rest, kind)})
-    options = () if rest or inner is None else _options(_type_at(type(settings), f".{name}"))
+    options = () if rest or not hasattr(settings, name) else _options(_type_at(type(settings), f".{name}"))
     for option in options:
         if isinstance(option, type) and issubclass(option, Registered):
             return replace(settings, **{name: option.of_kind(kind)()})

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -143,46 +143,46 @@ def parse(words: Sequence[str]) -> AnyTrain:
         RactdError: for an unknown method or preset, an option of another one, and a method that can't plan where data is a maze's.
     """
     method = method_named(_value("--method", words) or "ractd")
-    words, kinds = _split_kinds(words)
     named, dataset, env_id = _value("--preset", words), _dataset(words), _value("--env", words)
     if named is not None and named not in method.presets:
         raise unknown(f"preset of {method.name}", named, method.presets)
     # Help opens no dataset.
     no_dataset = dataset is None or HELP & set(words)
     preset = named or (DEFAULT if no_dataset else _preset_of(method, str(dataset), env_id))
-    settings = _with_kinds(method.presets[preset], kinds)
-    _check_options(words, method, preset, settings, None if named else dataset)
-    train = _read(words, method, settings, named)
+    left, settings = _with_kinds(words, method.presets[preset])
+    _check_options(left, method, preset, settings, None if named else dataset)
+    train = _read(left, settings, method, named)
     if named is None and train.dataset != dataset:  # what looked like the dataset was the value of an option
         preset = _preset_of(method, train.dataset, train.env)
-        train = _read(words, method, _with_kinds(method.presets[preset], kinds), named)
+        train = _read(*_with_kinds(words, method.presets[preset]), method, named)
     return train
 
 
-def _split_kinds(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Split off the options that name another kind of something, as `--teacher.network.kind unet`: others depend on them."""
-    others, kinds = [], {}
+def _with_kinds(words: Sequence[str], settings: Any) -> tuple[list[str], Any]:
+    """Take the kinds that words name into settings, as `--teacher.network.kind unet`, and return the other words."""
+    others = []
     left = iter(words)
     for word in left:
         option, equals, value = word.partition("=")
-        if option.startswith("--") and option.endswith(KIND):
-            kinds[option] = value if equals else next(left, "")
-        else:
-            others.append(word)
-    return others, kinds
-
-
-def _with_kinds(settings: Any, kinds: Mapping[str, str]) -> Any:
-    for option, kind in kinds.items():
         place = option.removeprefix("--").removesuffix(KIND).replace("-", "_")
+        if not (option.startswith("--") and option.endswith(KIND)) or _has_field(settings, place, "kind"):
+            others.append(word)
+            continue
         try:
-            settings = with_kind(settings, place, kind)
+            settings = with_kind(settings, place, value if equals else next(left, ""))
         except RactdError as error:
             raise RactdError(f"{option}: {error}") from None
-    return settings
+    return others, settings
 
 
-def _read(words: Sequence[str], method: Method, settings: Any, named: str | None) -> AnyTrain:
+def _has_field(settings: Any, place: str, name: str) -> bool:
+    """Tell whether the settings at a place have a field of this name."""
+    for part in place.split("."):
+        settings = getattr(settings, part, None)
+    return is_dataclass(settings) and name in {f.name for f in fields(settings)}
+
+
+def _read(words: Sequence[str], settings: Any, method: Method, named: str | None) -> AnyTrain:
     kind: Any = Train[type(settings), _one_of(method.presets), _one_of(method.stages)]  # type: ignore[misc]
     description = f"Train {method.name}: {method.summary}. Source: {method.source}.\n\n{ONE_DIRECTORY}"
     default: AnyTrain = Train(tyro.MISSING, settings, method.name, named)
