@@ -39,6 +39,7 @@ TINY = {
 }
 """Trains all stages in seconds on one core."""
 ENV_ID = "InvertedPendulum-v5"
+FIELDS = ("observations", "actions", "rewards", "terminals", "timeouts")
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
@@ -188,16 +189,17 @@ def pendulum_data(rows: int = 3000, env_id: str | None = ENV_ID) -> OfflineDatas
 
     env = gymnasium.make(ENV_ID)
     rng = np.random.default_rng(0)
-    columns: list[list[object]] = [[], [], [], [], []]
+    columns: dict[str, list[Any]] = {name: [] for name in FIELDS}
     observation, _ = env.reset(seed=0)
     for _ in range(rows):
         action = np.clip(rng.normal(0, 0.3, 1), -3, 3).astype(np.float32)
         after, reward, terminated, truncated, _ = env.step(action)
-        for column, value in zip(columns, (observation, action, reward, terminated, truncated), strict=True):
+        for column, value in zip(columns.values(), (observation, action, reward, terminated, truncated), strict=True):
             column.append(value)
         observation = env.reset()[0] if terminated or truncated else after
     env.close()
-    return OfflineDataset("pendulum", *map(np.array, columns), env_id=env_id, recipe="random actions")
+    fields: dict[str, Any] = {name: np.array(column) for name, column in columns.items()}
+    return OfflineDataset("pendulum", **fields, env_id=env_id, recipe="random actions")
 
 
 class Shared:

@@ -32,9 +32,9 @@ def logs(rows: int = 400) -> OfflineDataset:
     timeouts[39::40] = True
     return OfflineDataset(
         "logs",
-        rng.normal([1.0, -2.0, 0.5], [0.5, 2.0, 1.5], (rows, OBSERVATIONS)),
-        rng.uniform([-2.0, 0.0], [3.0, 0.5], (rows, ACTIONS)),
-        rng.normal(size=rows),
+        rng.normal([1.0, -2.0, 0.5], [0.5, 2.0, 1.5], (rows, OBSERVATIONS)).astype(np.float32),
+        rng.uniform([-2.0, 0.0], [3.0, 0.5], (rows, ACTIONS)).astype(np.float32),
+        rng.normal(size=rows).astype(np.float32),
         np.zeros(rows, np.bool_),
         timeouts,
     )

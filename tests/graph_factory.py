@@ -51,7 +51,7 @@ def write_graph(kind: str, to: Path, format: Format = "onnx", check: Any = lambd
     graph, others = GRAPHS[kind]
     shapes = {"observation": [1, OBSERVATIONS], **others}
     ranges = {"low": [-1e6] * OBSERVATIONS, "high": [1e6] * OBSERVATIONS, "margin": 0.5}
-    content = {
+    content: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "inputs": {name: tensor(shape) for name, shape in shapes.items()},

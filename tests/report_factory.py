@@ -35,12 +35,12 @@ MEANS = {label: mean for label, (*_, mean) in VARIANTS.items()}
 def hopper_data(path: Path, name: str, env_id: str | None, episodes: int = 40) -> OfflineDataset:
     """Episodes of 10 steps whose returns are 10, 20, 30, ..., written to a file that a run can name."""
     rng, n = np.random.default_rng(0), 10 * episodes
-    rewards = np.repeat(np.arange(1.0, episodes + 1), 10)
+    rewards = np.repeat(np.arange(1.0, episodes + 1, dtype=np.float32), 10)
     timeouts = np.arange(n) % 10 == 9
     data = OfflineDataset(
         name,
-        rng.normal(size=(n, 11)),
-        rng.uniform(-1, 1, (n, 3)),
+        rng.normal(size=(n, 11)).astype(np.float32),
+        rng.uniform(-1, 1, (n, 3)).astype(np.float32),
         rewards,
         np.zeros(n, bool),
         timeouts,

@@ -45,9 +45,9 @@ class LinearPolicy:
     def __post_init__(self) -> None:
         from ractd.serve.served import served_contract
 
-        self.observation_shape = (1, self.observation_dim)
+        self.observation_shape: tuple[int, int] = (1, self.observation_dim)
         self.action_shape = (self.chunk, ACTION)
-        self.noise_shape = (self.draws, 1, self.chunk, ACTION)
+        self.noise_shape: tuple[int, ...] = (self.draws, 1, self.chunk, ACTION)
         self.identity = f"gain {self.gain:g}"
         self.contract = served_contract(self, [-1e9] * ACTION, [1e9] * ACTION)
 
@@ -65,12 +65,14 @@ class LinearPolicy:
             actions = actions + [
                 told(*row) for row in zip(past.actions, past.rewards, past.steps, past.returns, strict=True)
             ]
-        return actions.astype(np.float32)
+        rounded: np.ndarray = actions.astype(np.float32)
+        return rounded
 
 
 def told(actions: np.ndarray, rewards: np.ndarray, steps: int, returns: float) -> np.ndarray:
     """What the last K actions [K, A] and rewards [K], the steps and the return of an episode add to each action, [1, A]."""
-    return (np.arange(len(actions)) @ actions + 10 * rewards.sum() + 100 * steps + 1000 * returns)[None]
+    told_of: np.ndarray = np.arange(len(actions)) @ actions + 10 * rewards.sum() + 100 * steps + 1000 * returns
+    return told_of[None]
 
 
 def noise(seed: int | list[int], calls: int = 1) -> list[np.ndarray]:

@@ -7,6 +7,7 @@ import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,7 +106,7 @@ def test_bad_files(damage: Callable[[Path], list[str]], cli: Cli, tmp_path: Path
 
 def test_pickled_objects_are_never_opened(cli: Cli, tmp_path: Path) -> None:
     class Bomb:
-        def __reduce__(self) -> tuple[object, tuple[str]]:
+        def __reduce__(self) -> tuple[Any, ...]:
             return Path.touch, (Path(tmp_path / "exploded"),)
 
     path = tmp_path / "data.npz"

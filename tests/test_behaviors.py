@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -27,14 +28,14 @@ pytest.importorskip("envpool")
 SMALL = 8_000
 
 
-def digest(path):
+def digest(path: Path) -> str:
     with h5py.File(path) as file:
         return hashlib.sha256(b"".join(file[key][:].tobytes() for key in sorted(file))).hexdigest()
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    calls = []
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[int, int]]]:
+    calls: list[tuple[int, int]] = []
     path = make_dataset(
         "hopper-mixed",
         transitions=SMALL,
@@ -44,7 +45,7 @@ def made(tmp_path_factory):
     return path, calls
 
 
-def test_file_is_complete_and_in_d4rls_layout(made):
+def test_file_is_complete_and_in_d4rls_layout(made: tuple[Path, list[tuple[int, int]]]) -> None:
     path, calls = made
     assert path.name == "hopper-mixed.hdf5"
     assert calls == sorted(calls)
@@ -73,7 +74,7 @@ def test_file_is_complete_and_in_d4rls_layout(made):
     assert os.listdir(path.parent) == ["hopper-mixed.hdf5"]
 
 
-def test_statistics_resemble_medium_replay(made):
+def test_statistics_resemble_medium_replay(made: tuple[Path, list[tuple[int, int]]]) -> None:
     # In small, where the shares of the schedule are the same: many falls, a few episodes that reach thousands.
     dataset = load_dataset(made[0])
     returns = dataset.episode_returns()
@@ -84,7 +85,7 @@ def test_statistics_resemble_medium_replay(made):
 
 
 @pytest.mark.slow
-def test_whole_recipe_matches_a_sac_replay(tmp_path):
+def test_whole_recipe_matches_a_sac_replay(tmp_path: Path) -> None:
     dataset = load_dataset(make_dataset("hopper-mixed", directory=tmp_path))
     returns = dataset.episode_returns()
     assert dataset.num_transitions == 200_000
@@ -94,7 +95,7 @@ def test_whole_recipe_matches_a_sac_replay(tmp_path):
     assert 900 < np.average(returns, weights=dataset.episode_lengths) < 1_400
 
 
-def test_same_seed_same_bits_other_seed_other_bits(made, tmp_path):
+def test_same_seed_same_bits_other_seed_other_bits(made: tuple[Path, list[tuple[int, int]]], tmp_path: Path) -> None:
     again = make_dataset("hopper-mixed", transitions=SMALL, directory=tmp_path / "again")
     assert digest(again) == digest(made[0])
     # Another process, with one BLAS thread.
@@ -110,13 +111,13 @@ def test_same_seed_same_bits_other_seed_other_bits(made, tmp_path):
     assert digest(other) != digest(made[0])
 
 
-def test_default_directory_is_the_dataset_folder(tmp_path, monkeypatch):
+def test_default_directory_is_the_dataset_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RACTD_DATA", str(tmp_path))
     assert make_dataset("hopper-mixed", transitions=300) == tmp_path / "hopper-mixed.hdf5"
     assert load_dataset("hopper-mixed").num_transitions == 300
 
 
-def test_bad_input_and_a_failure_leave_nothing_behind(tmp_path, monkeypatch):
+def test_bad_input_and_a_failure_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RactdError, match=r"'hopper-mixd'; did you mean hopper-mixed\? there are: hopper-mixed"):
         make_dataset("hopper-mixd")
     with pytest.raises(RactdError, match="there are: hopper-mixed"):
@@ -124,7 +125,7 @@ def test_bad_input_and_a_failure_leave_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(RactdError, match="at least 1"):
         make_dataset("hopper-mixed", transitions=0, directory=tmp_path)
 
-    def stop(done, total):
+    def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -132,7 +133,7 @@ def test_bad_input_and_a_failure_leave_nothing_behind(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
-def test_recipes_are_sound():
+def test_recipes_are_sound() -> None:
     for recipe in RECIPES.values():
         assert sum(stage.share for stage in recipe.schedule) == pytest.approx(1)
         actors = load_actors(recipe.assets)
@@ -146,7 +147,7 @@ def test_recipes_are_sound():
         assert env.action_high.max() == 1  # tanh's range is the environment's
 
 
-def test_actor_is_the_network_its_asset_describes():
+def test_actor_is_the_network_its_asset_describes() -> None:
     weights = load_actors("hopper.safetensors")["200000"]
     x = np.random.default_rng(0).normal(size=11).astype(np.float32)
     h = np.maximum(weights["hidden_0.weight"].T @ x + weights["hidden_0.bias"], 0)
@@ -159,7 +160,7 @@ def test_actor_is_the_network_its_asset_describes():
     np.testing.assert_allclose(act(x[None].repeat(2, 0), np.array([1, 2]))[0], expected, atol=1e-5)
 
 
-def test_mixture_takes_from_the_second_with_its_share():
+def test_mixture_takes_from_the_second_with_its_share() -> None:
     rng = np.random.default_rng(0)
     rows = np.repeat([0, 1], 20_000)
     nothing = np.zeros((len(rows), 1), np.float32)
@@ -169,11 +170,11 @@ def test_mixture_takes_from_the_second_with_its_share():
     assert drawn[rows == 0].mean() == pytest.approx(0.25, abs=0.02)
     assert drawn[rows == 1].mean() == 1
     assert (drawn[:, 0] == drawn[:, 1]).all()
-    uniform = uniform_policy(np.float32([-1, 0]), np.float32([1, 5]), rng)(nothing, rows)
+    uniform = uniform_policy(np.array([-1, 0], np.float32), np.array([1, 5], np.float32), rng)(nothing, rows)
     np.testing.assert_allclose(uniform.mean(0), [0, 2.5], atol=0.05)
 
 
-def test_rollout_runs_each_environments_episodes_to_their_end():
+def test_rollout_runs_each_environments_episodes_to_their_end() -> None:
     act = lambda o, _: np.full((len(o), 3), 0.1, np.float32)  # noqa: E731
     lengths = np.array([1, 300, 60])
     together = rollout(act, make_vector("Hopper-v5", 3, 5), lengths)
@@ -195,7 +196,7 @@ def test_rollout_runs_each_environments_episodes_to_their_end():
     assert not run.timeouts[-2]
 
 
-def test_pendulum_ends_by_timeout_only():
+def test_pendulum_ends_by_timeout_only() -> None:
     env = make_vector("Pendulum-v1", 3, 0)
     act = uniform_policy(env.action_low, env.action_high, np.random.default_rng(0))
     for run in rollout(act, env, np.full(3, 200)):
@@ -204,7 +205,7 @@ def test_pendulum_ends_by_timeout_only():
         assert not run.terminals.any()
 
 
-def test_a_stage_moves_between_its_ends():
+def test_a_stage_moves_between_its_ends() -> None:
     recipe = replace(RECIPES["hopper-mixed"], transitions=4_000, wobble=0.0)
     early = run_recipe(replace(recipe, schedule=(Stretch(1.0, "random", "random"),)))
     late = run_recipe(replace(recipe, schedule=(Stretch(1.0, "150000", "150000"),)))

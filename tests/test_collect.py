@@ -1,4 +1,5 @@
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -13,16 +14,18 @@ from ractd.recipes.behaviors import load_actors, sac_actor
 from ractd.recipes.collect import Snapshot, actor_weights, collect, pick_medium
 
 STEPS, ROWS = 230, 500
+Collected = tuple[Path, list[Path], dict[str, tuple[int, int]]]
+"""The folder, the files and how far each stage came."""
 BACKENDS = (make_vector, gymnasium_vector)
 
 
 @pytest.fixture(scope="module")
-def collected(tmp_path_factory):
+def collected(tmp_path_factory: pytest.TempPathFactory) -> Collected:
     pytest.importorskip("stable_baselines3", reason="the extra 'collect' is not installed")
     folder = tmp_path_factory.mktemp("collected")
-    stages = {}
+    stages: dict[str, tuple[int, int]] = {}
 
-    def progress(stage, done, total):
+    def progress(stage: str, done: int, total: int) -> None:
         assert done >= stages.get(stage, (0, 0))[0]
         stages[stage] = (done, total)
 
@@ -39,7 +42,7 @@ def collected(tmp_path_factory):
     return folder, paths, stages
 
 
-def test_four_datasets_are_written(collected):
+def test_four_datasets_are_written(collected: Collected) -> None:
     folder, paths, stages = collected
     kinds = ["medium-replay", "medium", "expert", "medium-expert"]
     assert [path.name for path in paths] == [f"pendulum-v1-{kind}.hdf5" for kind in kinds]
@@ -72,7 +75,7 @@ def test_four_datasets_are_written(collected):
         np.testing.assert_allclose(file["rewards"][:], -cost, atol=1e-3)
 
 
-def test_no_episode_starts_as_one_that_scores_a_policy_or_chose_it(collected):
+def test_no_episode_starts_as_one_that_scores_a_policy_or_chose_it(collected: Collected) -> None:
     """Whichever backend scores: SAC trains on Gymnasium, data is rolled out and policies are scored on EnvPool where it can."""
     scoring = [
         make("Pendulum-v1", 100, first).reset() for make in BACKENDS for first in (FINAL, CHECKPOINT, CONFIRMATION)
@@ -88,7 +91,7 @@ def test_no_episode_starts_as_one_that_scores_a_policy_or_chose_it(collected):
     assert not np.array_equal(medium, expert), "each dataset has starts of its own"
 
 
-def test_the_kept_actors_are_stable_baselines_own():
+def test_the_kept_actors_are_stable_baselines_own() -> None:
     sb3 = pytest.importorskip("stable_baselines3", reason="the extra 'collect' is not installed")
     model = sb3.SAC("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [8, 7]}, buffer_size=10)
     weights = actor_weights(model.actor.state_dict())
@@ -98,14 +101,14 @@ def test_the_kept_actors_are_stable_baselines_own():
     np.testing.assert_allclose(2 * ours, expected, atol=1e-5)  # Pendulum's bounds are -2 and 2
 
 
-def test_actors_file_opens_like_the_packaged_ones(collected):
+def test_actors_file_opens_like_the_packaged_ones(collected: Collected) -> None:
     actors = load_actors(collected[0] / "pendulum-v1-actors.safetensors")
     assert list(actors) == ["medium", "expert"]
     assert actors["expert"]["hidden_0.weight"].shape == (3, 8)
 
 
-def test_medium_is_a_third_of_the_way():
-    def at(*returns):
+def test_medium_is_a_third_of_the_way() -> None:
+    def at(*returns: float) -> list[Snapshot]:
         return [Snapshot(step, value, {}) for step, value in enumerate(returns)]
 
     assert pick_medium(at(0, 20, 35, 90, 100), 0).step == 2
@@ -114,10 +117,10 @@ def test_medium_is_a_third_of_the_way():
     assert pick_medium(at(3), 0).step == 0
 
 
-def test_interrupted_training_leaves_no_files(tmp_path):
+def test_interrupted_training_leaves_no_files(tmp_path: Path) -> None:
     pytest.importorskip("stable_baselines3", reason="the extra 'collect' is not installed")
 
-    def stop(stage, done, total):
+    def stop(stage: str, done: int, total: int) -> None:
         if done > 10:
             raise KeyboardInterrupt
 
@@ -126,7 +129,7 @@ def test_interrupted_training_leaves_no_files(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_bad_input(tmp_path, monkeypatch):
+def test_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("stable_baselines3", reason="the extra 'collect' is not installed")
     with pytest.raises(RactdError, match="needs continuous actions"):
         collect("CartPole-v1", directory=tmp_path)

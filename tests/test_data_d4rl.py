@@ -20,6 +20,7 @@ from ractd.data.formats.d4rl import BASE_URL, DATASETS, cache_path, url_of
 from ractd.data.origin import d4rl_name, published_recipe
 from ractd.data.scores import REFERENCES, reference
 from ractd.envs import envpool_vector, gymnasium_vector
+from ractd.envs.vector import MakeVector
 from ractd.errors import RactdError
 
 NAME = "hopper-medium-replay-v2"
@@ -56,7 +57,7 @@ class Server:
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch) -> Iterator[Server]:
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     started = Server()
     monkeypatch.setenv("RACTD_D4RL_URL", started.url)
     monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path / "cache"))
@@ -66,7 +67,7 @@ def server(tmp_path, monkeypatch) -> Iterator[Server]:
 
 
 @pytest.fixture
-def published(tmp_path) -> bytes:
+def published(tmp_path: Path) -> bytes:
     write_hdf5(tmp_path / "made.hdf5", make([300, 20], obs=11, act=3))
     return (tmp_path / "made.hdf5").read_bytes()
 
@@ -75,7 +76,7 @@ def cached(tmp_path: Path) -> list[str]:
     return [path.name for path in (tmp_path / "cache").iterdir()]
 
 
-def test_downloads_once_into_d4rls_cache(server, published, tmp_path):
+def test_downloads_once_into_d4rls_cache(server: Server, published: bytes, tmp_path: Path) -> None:
     server.pages[FILE] = (200, published, len(published))
     data = load_dataset(NAME)
     assert_same(data, make([300, 20], obs=11, act=3))
@@ -86,7 +87,9 @@ def test_downloads_once_into_d4rls_cache(server, published, tmp_path):
     assert server.requests == [FILE]
 
 
-def test_a_server_that_tells_no_length_is_believed_if_the_file_is_whole(server, published, tmp_path):
+def test_a_server_that_tells_no_length_is_believed_if_the_file_is_whole(
+    server: Server, published: bytes, tmp_path: Path
+) -> None:
     server.pages[FILE] = (200, published, None)
     assert load_dataset(NAME).num_transitions == 320
     (tmp_path / "cache" / "hopper_medium_replay-v2.hdf5").unlink()
@@ -96,7 +99,7 @@ def test_a_server_that_tells_no_length_is_believed_if_the_file_is_whole(server, 
     assert cached(tmp_path) == []
 
 
-def test_a_download_cut_short_leaves_nothing(server, published, tmp_path):
+def test_a_download_cut_short_leaves_nothing(server: Server, published: bytes, tmp_path: Path) -> None:
     server.pages[FILE] = (200, published[:5000], len(published))
     rest = len(published) - 5000
     said = rf"{server.url}{FILE}: the download stopped 3 times \(IncompleteRead\(5000 bytes read, {rest} more expected"
@@ -106,7 +109,7 @@ def test_a_download_cut_short_leaves_nothing(server, published, tmp_path):
     assert server.requests == 3 * [FILE]
 
 
-def test_a_download_that_stops_once_is_begun_again(server, published, tmp_path):
+def test_a_download_that_stops_once_is_begun_again(server: Server, published: bytes, tmp_path: Path) -> None:
     server.pages[FILE] = (200, published[:5000], len(published))
     server.after[FILE] = (200, published, len(published))
     assert_same(load_dataset(NAME), make([300, 20], obs=11, act=3))
@@ -114,7 +117,7 @@ def test_a_download_that_stops_once_is_begun_again(server, published, tmp_path):
     assert server.requests == 2 * [FILE]
 
 
-def test_not_found_and_error_pages(server, tmp_path):
+def test_not_found_and_error_pages(server: Server, tmp_path: Path) -> None:
     with pytest.raises(
         RactdError, match=r"the server answered 404 Not Found; .*put the file at .*hopper_medium_replay-v2"
     ):
@@ -125,7 +128,7 @@ def test_not_found_and_error_pages(server, tmp_path):
     assert cached(tmp_path) == []
 
 
-def test_connection_refused(tmp_path, monkeypatch):
+def test_connection_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -136,7 +139,7 @@ def test_connection_refused(tmp_path, monkeypatch):
     assert cached(tmp_path) == []
 
 
-def test_a_damaged_cached_file_says_how_to_get_it_again(server, published, tmp_path):
+def test_a_damaged_cached_file_says_how_to_get_it_again(server: Server, published: bytes, tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "hopper_medium_replay-v2.hdf5").write_bytes(published[:5000])
     with pytest.raises(RactdError, match=r"cached hopper-medium-replay-v2: delete the file"):
@@ -144,7 +147,7 @@ def test_a_damaged_cached_file_says_how_to_get_it_again(server, published, tmp_p
     assert server.requests == []
 
 
-def test_without_timeouts_episodes_end_at_d4rls_step_limit(server, tmp_path):
+def test_without_timeouts_episodes_end_at_d4rls_step_limit(server: Server, tmp_path: Path) -> None:
     fields = arrays([2300, 400], terminal=[True, False], obs=11, act=3)
     del fields["timeouts"]
     (tmp_path / "cache").mkdir()
@@ -157,7 +160,7 @@ def test_without_timeouts_episodes_end_at_d4rls_step_limit(server, tmp_path):
     assert any("no field 'timeouts'; an episode is taken to end" in f.message for f in validate("hopper-medium-v0"))
 
 
-def test_addresses_are_d4rls():
+def test_addresses_are_d4rls() -> None:
     expected = {
         "hopper-medium-replay-v2": "gym_mujoco_v2/hopper_medium_replay-v2.hdf5",
         "halfcheetah-full-replay-v1": "gym_mujoco_v1/halfcheetah_full_replay-v1.hdf5",
@@ -192,7 +195,9 @@ def test_addresses_are_d4rls():
         ("halfcheetah", "HalfCheetah-v5", (17, 6)),
     ],
 )
-def test_d4rls_own_files_and_rebuilt_ones_have_their_own_environments(robot, env_id, dims, tmp_path, monkeypatch):
+def test_d4rls_own_files_and_rebuilt_ones_have_their_own_environments(
+    robot: str, env_id: str, dims: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path))
     path = tmp_path / f"{robot}_medium-v2.hdf5"
     obs, act = dims
@@ -211,7 +216,7 @@ def test_d4rls_own_files_and_rebuilt_ones_have_their_own_environments(robot, env
     assert load_dataset(path).env_id is None, "by its path it is any file"
 
 
-def test_walker2ds_right_foot_slides_in_d4rls_data():
+def test_walker2ds_right_foot_slides_in_d4rls_data() -> None:
     gymnasium = pytest.importorskip("gymnasium")
     frictions = {}
     for version in ("v4", "v5"):
@@ -222,7 +227,9 @@ def test_walker2ds_right_foot_slides_in_d4rls_data():
 
 @pytest.mark.parametrize("backend", [envpool_vector, gymnasium_vector])
 @pytest.mark.parametrize("robot", ["Walker2d", "Hopper", "HalfCheetah"])
-def test_only_walker2d_moves_in_another_way_in_v5(backend, robot, tmp_path, monkeypatch):
+def test_only_walker2d_moves_in_another_way_in_v5(
+    backend: MakeVector, robot: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Why D4RL's other robots keep v5: the same motion, and a reward that differs where Hopper falls, by 1."""
     monkeypatch.chdir(tmp_path)  # MuJoCo writes a log where it is
     steps, count = 40, 4

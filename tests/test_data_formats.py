@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
 import pytest
+from conftest import Answer
 from dataset_factory import FIELDS, arrays, assert_same, make, save_npz
 
 from ractd.data import load_dataset, write_hdf5
@@ -23,7 +25,7 @@ def save_h5(path: Path, fields: dict[str, Any], **options: Any) -> Path:
     return path
 
 
-def test_hdf5_round_trip(tmp_path, monkeypatch):
+def test_hdf5_round_trip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hdf5_module, "BLOCK_ROWS", 7)
     monkeypatch.setattr(hdf5_module, "CHUNK_ROWS", 4)
     data = make([9, 1, 30], name="toy", env_id="Hopper-v5")
@@ -46,7 +48,7 @@ def _umask() -> int:
     return mask
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "toy.hdf5"
     write_hdf5(path, make())
     before = path.read_bytes()
@@ -61,7 +63,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["toy.hdf5"]
 
 
-def test_hdf5_as_others_write_it(tmp_path):
+def test_hdf5_as_others_write_it(tmp_path: Path) -> None:
     fields = arrays()
     path = save_h5(
         tmp_path / "theirs.h5",
@@ -83,7 +85,7 @@ def test_hdf5_as_others_write_it(tmp_path):
     np.testing.assert_allclose(data.actions, fields["actions"], atol=1e-3)
 
 
-def test_hdf5_chunked_by_column_and_missing_timeouts(tmp_path):
+def test_hdf5_chunked_by_column_and_missing_timeouts(tmp_path: Path) -> None:
     fields = arrays([40_000, 60_000])
     del fields["timeouts"]
     with h5py.File(tmp_path / "x.hdf5", "w") as file:
@@ -97,7 +99,7 @@ def test_hdf5_chunked_by_column_and_missing_timeouts(tmp_path):
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_npz_as_others_write_it(tmp_path, save, order):
+def test_npz_as_others_write_it(tmp_path: Path, save: Callable[..., None], order: Literal["C", "F"]) -> None:
     fields = arrays([40_000, 40_000])
     wide = {name: np.asarray(value, dtype=np.float64, order=order) for name, value in fields.items()}
     save(tmp_path / "x.npz", **wide, env_id=np.array("Hopper-v5"))
@@ -107,7 +109,7 @@ def test_npz_as_others_write_it(tmp_path, save, order):
         np.testing.assert_array_equal(getattr(data, name), fields[name])
 
 
-def test_npz_with_environment_and_recipe(tmp_path):
+def test_npz_with_environment_and_recipe(tmp_path: Path) -> None:
     data = make(env_id="Walker2d-v5")
     save_npz(tmp_path / "toy.npz", data)
     again = load_dataset(tmp_path / "toy.npz")
@@ -125,7 +127,7 @@ class Bomb:
 @pytest.mark.parametrize(
     "text", [b"Hopper-v5", "Hopper-v5", np.array("Hopper-v5", ">U20"), np.array(b"Hopper-v5", "S30")]
 )
-def test_npz_metadata_is_text_or_bytes(text, tmp_path):
+def test_npz_metadata_is_text_or_bytes(text: Any, tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", **arrays(), env_id=text, recipe="", maze=b"")
     data = load_dataset(tmp_path / "x.npz")
     assert (data.env_id, data.recipe, data.maze) == ("Hopper-v5", "", "")
@@ -142,7 +144,9 @@ def test_npz_metadata_is_text_or_bytes(text, tmp_path):
     ],
     ids=["one in a list", "none", "pickle", "number"],
 )
-def test_npz_metadata_of_another_type(key, value, what, tmp_path, cli):
+def test_npz_metadata_of_another_type(
+    key: str, value: Any, what: str, tmp_path: Path, cli: Callable[..., Answer]
+) -> None:
     path = tmp_path / "x.npz"
     np.savez(path, **arrays(), **{key: value})
     said = f"{path}: {key!r} has {what}, expected one text; write it as such, or leave it out"
@@ -154,7 +158,7 @@ def test_npz_metadata_of_another_type(key, value, what, tmp_path, cli):
     assert "RACTD_TEST_BOMB" not in os.environ
 
 
-def test_pickled_objects_are_refused_and_never_opened(tmp_path):
+def test_pickled_objects_are_refused_and_never_opened(tmp_path: Path) -> None:
     fields = arrays()
     objects = np.empty(15, dtype=object)
     objects[:] = [Bomb() for _ in range(15)]
@@ -164,7 +168,7 @@ def test_pickled_objects_are_refused_and_never_opened(tmp_path):
     assert "RACTD_TEST_BOMB" not in os.environ
 
 
-def test_npz_cut_off_or_of_another_kind(tmp_path):
+def test_npz_cut_off_or_of_another_kind(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "x.npz", **arrays([20_000]))
     whole = (tmp_path / "x.npz").read_bytes()
     (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
@@ -182,7 +186,7 @@ def test_npz_cut_off_or_of_another_kind(tmp_path):
         load_dataset(tmp_path / "text.npz")
 
 
-def test_hdf5_cut_off_empty_or_of_another_kind(tmp_path):
+def test_hdf5_cut_off_empty_or_of_another_kind(tmp_path: Path) -> None:
     write_hdf5(tmp_path / "x.hdf5", make([20_000]))
     whole = (tmp_path / "x.hdf5").read_bytes()
     (tmp_path / "cut.hdf5").write_bytes(whole[: len(whole) // 2])
@@ -200,7 +204,7 @@ def test_hdf5_cut_off_empty_or_of_another_kind(tmp_path):
             load_dataset(tmp_path / f"{name}.hdf5")
 
 
-def test_hdf5_with_a_damaged_chunk_names_field_and_row(tmp_path):
+def test_hdf5_with_a_damaged_chunk_names_field_and_row(tmp_path: Path) -> None:
     path = tmp_path / "x.hdf5"
     write_hdf5(path, make([200_000], obs=2))
     with h5py.File(path) as file:
@@ -213,7 +217,7 @@ def test_hdf5_with_a_damaged_chunk_names_field_and_row(tmp_path):
         load_dataset(path)
 
 
-def test_other_layouts_are_recognised(tmp_path):
+def test_other_layouts_are_recognised(tmp_path: Path) -> None:
     minari = save_h5(
         tmp_path / "m.hdf5", {"episode_0/observations": np.zeros((3, 2)), "episode_1/actions": np.zeros(3)}
     )

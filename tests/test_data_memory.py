@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -40,12 +41,12 @@ print(size, peak() - base)
         pytest.param(10_000_000, 11, 3, "float32 hdf5", marks=pytest.mark.slow),
     ],
 )
-def test_peak_memory_is_under_twice_the_data(tmp_path, rows, obs, act, kind):
+def test_peak_memory_is_under_twice_the_data(tmp_path: Path, rows: int, obs: int, act: int, kind: str) -> None:
     dtype = np.dtype(kind.split()[0])
     rng = np.random.default_rng(0)
     ends = np.zeros(rows, bool)
     ends[999::1000] = True
-    fields = {
+    fields: dict[str, Any] = {
         "observations": np.broadcast_to(rng.normal(size=(1, obs)).astype(dtype), (rows, obs)),
         "actions": np.broadcast_to(rng.uniform(-1, 1, (1, act)).astype(dtype), (rows, act)),
         "rewards": rng.normal(size=rows).astype(dtype),

@@ -6,13 +6,14 @@ import contextlib
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Answer
 
 from ractd.data import load_dataset
 from ractd.data.formats.minari import flatten
@@ -65,7 +66,7 @@ def _stack(steps: list[Any]) -> Any:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("dataset_id", ["toy/box-v0", "box-v0"])
-def test_minari_boxes(tmp_path, monkeypatch, dataset_id):
+def test_minari_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset_id: str) -> None:
     from gymnasium import spaces
 
     box = spaces.Box(-10, 10, (3,), np.float64)
@@ -80,13 +81,15 @@ def test_minari_boxes(tmp_path, monkeypatch, dataset_id):
     assert np.flatnonzero(data.terminals).tolist() == [3]
     # The last episode was cut off without a flag: its end is known all the same.
     assert np.flatnonzero(data.timeouts).tolist() == [4, 10]
+    assert data.successes is not None
+    assert data.final_observations is not None
     assert np.flatnonzero(data.successes).tolist() == [3]
     assert data.ends.counts == {"success": 1, "cut": 2}
     np.testing.assert_allclose(data.final_observations, [np.asarray(b.observations)[-1] for b in buffers], rtol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_minari_boxes_of_integers_are_no_actions(tmp_path, monkeypatch):
+def test_minari_boxes_of_integers_are_no_actions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from gymnasium import spaces
 
     box = spaces.Box(-10, 10, (3,), np.float64)
@@ -96,7 +99,7 @@ def test_minari_boxes_of_integers_are_no_actions(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_minari_dicts_are_flattened_in_gymnasiums_order(tmp_path, monkeypatch):
+def test_minari_dicts_are_flattened_in_gymnasiums_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from gymnasium import spaces
 
     space = spaces.Dict(
@@ -116,18 +119,18 @@ def test_minari_dicts_are_flattened_in_gymnasiums_order(tmp_path, monkeypatch):
     data = load_dataset("toy/dict-v3")
     first = buffers[0].observations
     for row in range(4):
-        one = {"z": first["z"][row], "a": {"q": first["a"]["q"][row], "k": first["a"]["k"][row]}}
-        np.testing.assert_allclose(data.observations[row], spaces.flatten(space, one), rtol=1e-6)
+        one: dict[str, Any] = {"z": first["z"][row], "a": {"q": first["a"]["q"][row], "k": first["a"]["k"][row]}}
+        np.testing.assert_allclose(data.observations[row], np.asarray(spaces.flatten(space, one)), rtol=1e-6)
 
 
-def test_spaces_without_numbers_are_refused():
+def test_spaces_without_numbers_are_refused() -> None:
     from gymnasium import spaces
 
     with pytest.raises(RactdError, match="can't be flattened"):
         flatten(spaces.Text(5), ["a", "b"])
 
 
-def test_minari_download_failures_are_one_sentence(tmp_path, monkeypatch):
+def test_minari_download_failures_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     minari = pytest.importorskip("minari")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     monkeypatch.setattr("ractd.data.formats.minari.unreachable", lambda *_: "")
@@ -163,7 +166,7 @@ def listening(answer: bytes | None) -> Iterator[str]:
 
 
 @pytest.fixture
-def two_local(tmp_path, monkeypatch):
+def two_local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     minari = pytest.importorskip("minari")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     for name in ("mujoco/hopper/medium-v0", "D4RL/door/human-v2"):
@@ -171,7 +174,9 @@ def two_local(tmp_path, monkeypatch):
     return minari
 
 
-def test_a_mistyped_id_offline_answers_without_asking_again_and_again(two_local, monkeypatch, cli):
+def test_a_mistyped_id_offline_answers_without_asking_again_and_again(
+    two_local: Any, monkeypatch: pytest.MonkeyPatch, cli: Callable[..., Answer]
+) -> None:
     monkeypatch.setattr(two_local, "download_dataset", lambda *_: pytest.fail("there is nobody to ask"))
     with socket.create_server(("127.0.0.1", 0)) as gone:
         closed = f"http://127.0.0.1:{gone.getsockname()[1]}"
@@ -189,7 +194,7 @@ def test_a_mistyped_id_offline_answers_without_asking_again_and_again(two_local,
         load_dataset("something/else-v9")
 
 
-def test_servers_that_answer_and_that_do_not(two_local, monkeypatch):
+def test_servers_that_answer_and_that_do_not(two_local: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with listening(None) as silent:
         assert "timed out" in unreachable(silent, 0.2)
     with listening(b"no web server\r\n\r\n") as odd:
@@ -214,7 +219,7 @@ def test_servers_that_answer_and_that_do_not(two_local, monkeypatch):
     over.set()
 
 
-def test_a_server_that_answers_is_asked(two_local, monkeypatch):
+def test_a_server_that_answers_is_asked(two_local: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def ask(dataset_id: str) -> None:
         raise ValueError("Couldn't find any version")
 
@@ -225,7 +230,7 @@ def test_a_server_that_answers_is_asked(two_local, monkeypatch):
             load_dataset("mujoco/hoper/medium-v0")
 
 
-def test_minari_missing_says_what_to_install(monkeypatch):
+def test_minari_missing_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "minari", None)
     with pytest.raises(RactdError, match=r"pip install 'ractd\[minari\]'"):
         load_dataset("mujoco/hopper/medium-v0")

@@ -27,7 +27,7 @@ def toy(rows: int = 1000) -> OfflineDataset:
     return make([rows // 2, rows // 2])
 
 
-def test_outliers_are_named_with_their_rows_and_what_becomes_of_them():
+def test_outliers_are_named_with_their_rows_and_what_becomes_of_them() -> None:
     data = toy()
     data.observations[17, 2], data.actions[[30, 20, 40], 1] = 1e9, [1e4, -1e4, 2e4]
     observations, actions = told(data)
@@ -40,7 +40,7 @@ def test_outliers_are_named_with_their_rows_and_what_becomes_of_them():
     assert actions.endswith("; if they are right, give the robot's range (--action-range)")
 
 
-def test_many_dimensions_are_one_sentence():
+def test_many_dimensions_are_one_sentence() -> None:
     data = make([1000], obs=30)
     data.observations[5] = 1e9
     (found,) = told(data)
@@ -49,7 +49,7 @@ def test_many_dimensions_are_one_sentence():
 
 
 @pytest.mark.parametrize(("mean", "spread"), [(1.0, 1e-6), (0.0, 1e-6), (1e6, 2.0), (9e4, 0.5)])
-def test_observations_that_only_rounding_moves(mean, spread):
+def test_observations_that_only_rounding_moves(mean: float, spread: float) -> None:
     data = toy()
     data.observations[:, 1] = mean + spread * np.random.default_rng(0).normal(size=1000)
     (found,) = told(data)
@@ -60,14 +60,14 @@ def test_observations_that_only_rounding_moves(mean, spread):
     assert "are not magnified" in found
 
 
-def test_observations_of_deviation_one_are_a_signal():
+def test_observations_of_deviation_one_are_a_signal() -> None:
     data = toy()
     data.observations[:, 1] = np.where(np.arange(1000) % 2, 1, -1)
     assert data.statistics().observation_std[1] == 1
     assert told(data) == []
 
 
-def test_actions_that_only_rounding_moves():
+def test_actions_that_only_rounding_moves() -> None:
     data = toy()
     data.actions[:, 0] = 0.3 + 1e-7 * np.random.default_rng(0).normal(size=1000)
     (found,) = told(data)
@@ -75,21 +75,21 @@ def test_actions_that_only_rounding_moves():
     assert "around 0.3), so the policy's are constant there" in found
 
 
-def test_constants_are_no_rounding():
+def test_constants_are_no_rounding() -> None:
     data = toy()
     data.observations[:, 1], data.actions[:, 0] = 3, 0.04
     assert told(data) == []
 
 
 @pytest.mark.parametrize(("values", "listed"), [((0, 1), "0, 1"), ((-1, 1), "-1, 1"), ((0, 1, 2, 3), "0, 1, 2, 3")])
-def test_actions_that_are_choices(values, listed):
+def test_actions_that_are_choices(values: tuple[int, ...], listed: str) -> None:
     data = make([100_000])
     data.actions[:, 1] = np.random.default_rng(0).choice(values, 100_000)
     (found,) = told(data)
     assert f"actions are a few whole numbers only (dimension 1: {listed}); a policy gives numbers in between" in found
 
 
-def test_numbers_of_a_few_rows_and_halves_and_many_whole_numbers_are_no_choices():
+def test_numbers_of_a_few_rows_and_halves_and_many_whole_numbers_are_no_choices() -> None:
     few = make([15])
     few.actions[:, 1] = np.arange(15) % 3
     halves, many = make([70_000]), make([70_000])
@@ -100,5 +100,5 @@ def test_numbers_of_a_few_rows_and_halves_and_many_whole_numbers_are_no_choices(
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="skipped: the shared example datasets are not on this machine")
 @pytest.mark.parametrize("path", sorted(SHARED.glob("*.hdf5")), ids=lambda path: path.stem)
-def test_nothing_is_said_about_the_gym_sets(path):
+def test_nothing_is_said_about_the_gym_sets(path: Path) -> None:
     assert list(check_ranges(load_dataset(path))) == []

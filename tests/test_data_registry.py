@@ -18,13 +18,13 @@ from ractd.errors import RactdError
 
 
 @pytest.fixture(autouse=True)
-def own_folders(tmp_path, monkeypatch):
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RACTD_DATA", str(tmp_path / "made"))
     monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path / "d4rl"))
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
 
 
-def test_by_path(tmp_path, monkeypatch):
+def test_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = make()
     write_hdf5(tmp_path / "a.hdf5", data)
     write_hdf5(tmp_path / "a.h5", data)
@@ -40,7 +40,7 @@ def test_by_path(tmp_path, monkeypatch):
         load_dataset(tmp_path)
 
 
-def test_by_the_name_of_one_made_here():
+def test_by_the_name_of_one_made_here() -> None:
     with pytest.raises(RactdError, match="'hopper-mixed' is not made yet: run `ractd data make hopper-mixed`"):
         load_dataset("hopper-mixed")
     write_hdf5(dataset_dir() / "hopper-mixed.hdf5", make(env_id="Hopper-v5"))
@@ -48,7 +48,7 @@ def test_by_the_name_of_one_made_here():
     assert (data.name, data.env_id) == ("hopper-mixed", "Hopper-v5")
 
 
-def test_unknown_names_say_what_was_tried_and_what_is_close():
+def test_unknown_names_say_what_was_tried_and_what_is_close() -> None:
     with pytest.raises(
         RactdError, match=r"tried as a file, .*D4RL name.*did you mean hopper-medium-replay-v2 .*data list"
     ):
@@ -59,7 +59,7 @@ def test_unknown_names_say_what_was_tried_and_what_is_close():
         load_dataset("zzzzzz")
 
 
-def test_list_names_everything(tmp_path):
+def test_list_names_everything(tmp_path: Path) -> None:
     write_hdf5(dataset_dir() / "mine.hdf5", make())
     (tmp_path / "d4rl").mkdir()
     write_hdf5(tmp_path / "d4rl" / "hopper_medium-v2.hdf5", make())
@@ -74,12 +74,12 @@ def test_list_names_everything(tmp_path):
     assert [row.present for row in list_datasets() if row.name == "hopper-mixed"] == [True]
 
 
-def test_dataset_dir_defaults_to_the_users_data_folder(monkeypatch):
+def test_dataset_dir_defaults_to_the_users_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RACTD_DATA")
     assert dataset_dir().parts[-2:] == ("ractd", "datasets")
 
 
-def test_a_format_is_a_file_and_a_line(tmp_path, monkeypatch):
+def test_a_format_is_a_file_and_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A layout of its own in a file that ends as others do, and names of its own."""
     data = make(env_id="Hopper-v5")
     ours = ModuleType("our_format")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 from dataset_factory import make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ractd.data.dataset import OfflineDataset
 from ractd.data.shares import best_episodes
 from ractd.errors import RactdError
 
 
-def paid(lengths, returns):
+def paid(lengths: Sequence[int], returns: Sequence[float]) -> OfflineDataset:
     """Episodes of given lengths and returns, paid in their last row."""
     data = make(lengths)
     data.rewards[:] = 0
@@ -20,7 +24,7 @@ def paid(lengths, returns):
     return data
 
 
-def test_a_tenth_of_the_transitions_is_not_a_tenth_of_the_episodes():
+def test_a_tenth_of_the_transitions_is_not_a_tenth_of_the_episodes() -> None:
     # The best episodes are the long ones, as where a fall ends an episode: the best tenth of the episodes has 30% of the rows.
     data = paid([10] * 18 + [50, 30], [1.0] * 18 + [100.0, 90.0])
     best = best_episodes(data, 0.1)
@@ -32,10 +36,10 @@ def test_a_tenth_of_the_transitions_is_not_a_tenth_of_the_episodes():
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 4)), min_size=2, max_size=12), st.floats(0.001, 1))
-def test_best_episodes_equal_brute_force(episodes, share):
+def test_best_episodes_equal_brute_force(episodes: Any, share: float) -> None:
     lengths, returns = zip(*episodes, strict=True)
     data = paid(lengths, returns)
-    rows = []
+    rows: list[int] = []
     for e in sorted(range(len(episodes)), key=lambda e: (-returns[e], e)):
         rows += range(data.episode_starts[e], data.episode_ends[e])
         if len(rows) >= share * data.num_transitions and len(set(returns)) > 1:
@@ -43,13 +47,13 @@ def test_best_episodes_equal_brute_force(episodes, share):
     assert best_episodes(data, share).rows.tolist() == sorted(rows)
 
 
-def test_equal_returns_have_no_best():
+def test_equal_returns_have_no_best() -> None:
     best = best_episodes(paid([3, 5], [2.0, 2.0]), 0.1)
     np.testing.assert_array_equal(best.rows, np.arange(8))
     assert best.sentence == "all 2 episodes: they have the same return, 2, so that none is best"
 
 
 @pytest.mark.parametrize("share", [0, -0.1, 1.01, float("nan")])
-def test_shares_out_of_range_are_refused(share):
+def test_shares_out_of_range_are_refused(share: float) -> None:
     with pytest.raises(RactdError, match=r"share is .*, expected a share of the transitions in \(0, 1\]"):
         best_episodes(make(), share)

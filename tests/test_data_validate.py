@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,7 +60,7 @@ ERRORS = [
     (put("rewards", lambda r: np.stack([r, r], 1)), r"'rewards' has shape \(15, 2\), expected \(N,\)"),
     *(
         (
-            put("actions", lambda a, dtype=dtype: a.astype(dtype)),
+            put("actions", partial(np.asarray, dtype=dtype)),
             f"'actions' has dtype {dtype}, expected float32 .*; save them as float32 if they are continuous; choices",
         )
         for dtype in ("int64", "int8", "uint16", "bool")
@@ -80,7 +82,7 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("change", "message"), ERRORS)
-def test_errors_are_found_and_stop_loading(tmp_path, change, message):
+def test_errors_are_found_and_stop_loading(tmp_path: Path, change: Callable[..., Any], message: str) -> None:
     path = save_fields(tmp_path / "bad.hdf5", change(arrays()))
     with pytest.raises(RactdError, match=message) as raised:
         load_dataset(path)
@@ -91,7 +93,7 @@ def test_errors_are_found_and_stop_loading(tmp_path, change, message):
     assert "\n" not in found[0]
 
 
-def test_every_error_is_collected_and_loading_counts_them(tmp_path):
+def test_every_error_is_collected_and_loading_counts_them(tmp_path: Path) -> None:
     fields = arrays()
     fields["observations"][3, 1] = np.nan
     fields["actions"][2, 0] = np.inf
@@ -106,13 +108,13 @@ def test_every_error_is_collected_and_loading_counts_them(tmp_path):
         load_dataset(path)
 
 
-def test_nan_in_a_late_block_names_the_row(tmp_path):
+def test_nan_in_a_late_block_names_the_row(tmp_path: Path) -> None:
     fields = arrays([200_000], obs=1, act=1)
     fields["rewards"][150_001] = np.nan
     assert "row 150001 is NaN" in messages(save_fields(tmp_path / "bad.hdf5", fields), "error")[0]
 
 
-def test_files_that_cannot_be_opened_are_one_error(tmp_path):
+def test_files_that_cannot_be_opened_are_one_error(tmp_path: Path) -> None:
     (tmp_path / "page.hdf5").write_text("not data")
     write_hdf5(tmp_path / "whole.hdf5", make([5000]))
     (tmp_path / "cut.hdf5").write_bytes((tmp_path / "whole.hdf5").read_bytes()[:4000])
@@ -134,7 +136,7 @@ WARNINGS = [
 
 
 @pytest.mark.parametrize(("change", "message"), WARNINGS)
-def test_warnings_do_not_stop_loading(tmp_path, change, message):
+def test_warnings_do_not_stop_loading(tmp_path: Path, change: Callable[..., Any], message: str) -> None:
     import re
 
     path = save_fields(tmp_path / "odd.hdf5", change(arrays()))
@@ -143,7 +145,7 @@ def test_warnings_do_not_stop_loading(tmp_path, change, message):
     assert any(re.search(message, found) for found in messages(path, "warning")), messages(path, "warning")
 
 
-def test_episodes_without_an_end_and_a_single_episode(tmp_path):
+def test_episodes_without_an_end_and_a_single_episode(tmp_path: Path) -> None:
     endless = arrays([10])
     endless["terminals"][:] = endless["timeouts"][:] = False
     found = messages(save_fields(tmp_path / "endless.hdf5", endless), "error")
@@ -155,7 +157,7 @@ def test_episodes_without_an_end_and_a_single_episode(tmp_path):
     assert "one episode only" in found[0]
 
 
-def test_an_unmarked_end_shows_in_the_next_observations(tmp_path):
+def test_an_unmarked_end_shows_in_the_next_observations(tmp_path: Path) -> None:
     fields = arrays([5, 4, 6], terminal=[False, False, False])
     following = np.roll(fields["observations"], -1, axis=0)
     following[[4, 8, 14]] += 9
@@ -166,7 +168,7 @@ def test_an_unmarked_end_shows_in_the_next_observations(tmp_path):
     assert "row 8 has no end, yet the next row's observation isn't" in messages(path, "warning")[0]
 
 
-def test_sound_data_have_no_findings(tmp_path):
+def test_sound_data_have_no_findings(tmp_path: Path) -> None:
     write_hdf5(tmp_path / "good.hdf5", make(terminal=[False] * 3))
     assert validate(tmp_path / "good.hdf5") == []
     assert validate(make(terminal=[False] * 3)) == []
@@ -175,7 +177,7 @@ def test_sound_data_have_no_findings(tmp_path):
     assert "dataset 'toy': field 'rewards' holds 1 number not finite" in messages(bad, "error")[0]
 
 
-def test_an_environment_whose_spaces_do_not_fit():
+def test_an_environment_whose_spaces_do_not_fit() -> None:
     pytest.importorskip("gymnasium")
     found = messages(make(), "error", "Hopper-v5")
     assert len(found) == 2
@@ -187,7 +189,7 @@ def test_an_environment_whose_spaces_do_not_fit():
     assert "row 4 has actions outside the bounds of 'Hopper-v5'" in messages(fitting, "warning")[0]
 
 
-def test_an_environment_that_does_not_exist_is_an_error_where_it_was_asked_for():
+def test_an_environment_that_does_not_exist_is_an_error_where_it_was_asked_for() -> None:
     data = make(terminal=[False] * 3)
     assert (
         "environment 'Nowhere-v9' can't be used: no environment is called" in messages(data, "error", "Nowhere-v9")[0]
@@ -197,7 +199,7 @@ def test_an_environment_that_does_not_exist_is_an_error_where_it_was_asked_for()
     assert messages(named, "error") == []
 
 
-def test_summary_facts_are_right_and_fit_json():
+def test_summary_facts_are_right_and_fit_json() -> None:
     data = make([5, 3, 7], obs=11, act=3, env_id="Hopper-v5")
     data.observations[:, 4] = 2
     facts = json.loads(json.dumps(summarize(data)))
@@ -216,6 +218,6 @@ def test_summary_facts_are_right_and_fit_json():
     assert summarize(make())["score"] is None
 
 
-def test_a_files_name_gives_it_no_score():
+def test_a_files_name_gives_it_no_score() -> None:
     assert summarize(make(name="hopper-logs"))["score"] is None
     assert summarize(make(name="hopper-medium-v2"))["score"] is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,7 @@ from ractd.errors import RactdError
 
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(1, 7), st.integers(1, 5), st.booleans())
-def test_windows_equal_brute_force(lengths, horizon, history, cut_off):
+def test_windows_equal_brute_force(lengths: list[int], horizon: int, history: int, cut_off: bool) -> None:
     data = make(lengths)
     if cut_off:
         data.terminals[-1] = data.timeouts[-1] = False
@@ -35,7 +37,7 @@ def test_windows_equal_brute_force(lengths, horizon, history, cut_off):
     assert windows.padded_share == pytest.approx(padded / (len(windows) * horizon))
 
 
-def test_windows_share_the_datasets_memory():
+def test_windows_share_the_datasets_memory() -> None:
     data = make()
     windows = Windows(data, 4, 2)
     assert windows.observations.data_ptr() == data.observations.ctypes.data
@@ -43,7 +45,7 @@ def test_windows_share_the_datasets_memory():
     assert windows.first.dtype == windows.last.dtype == torch.int32
 
 
-def test_draw_is_seeded_uniform_and_in_range():
+def test_draw_is_seeded_uniform_and_in_range() -> None:
     windows = Windows(make([5, 3, 7]), 4)
     index = windows.draw(30_000, torch.Generator().manual_seed(1))
     assert index.dtype == torch.int64
@@ -57,7 +59,7 @@ def test_draw_is_seeded_uniform_and_in_range():
 
 
 @pytest.mark.parametrize(("horizon", "history", "option"), [(0, 1, "horizon"), (4, 0, "history"), (-1, 1, "horizon")])
-def test_empty_windows_are_refused(horizon, history, option):
+def test_empty_windows_are_refused(horizon: int, history: int, option: str) -> None:
     with pytest.raises(RactdError, match=f"{option} is"):
         Windows(make(), horizon, history)
 
@@ -70,7 +72,7 @@ def test_empty_windows_are_refused(horizon, history, option):
     st.integers(1, 4),
     st.integers(1, 4),
 )
-def test_transitions_equal_brute_force(episodes, n, gamma, horizon, history):
+def test_transitions_equal_brute_force(episodes: Any, n: int, gamma: float, horizon: int, history: int) -> None:
     data = with_ends(episodes)
     windows = Windows(data, horizon, history)
     if not (data.final_observation_known | ~data.ends.are("cut") | (data.episode_lengths > 1)).any():
@@ -89,7 +91,8 @@ def test_transitions_equal_brute_force(episodes, n, gamma, horizon, history):
     assert drawn <= set(transitions.rows.tolist())
     for e, (start, end) in enumerate(zip(data.episode_starts, data.episode_ends, strict=True)):
         known = data.final_observation_known[e]
-        logged = [*data.observations[start:end], *([data.final_observations[e]] if known else [])]
+        final = data.final_observations if known else None
+        logged = [*data.observations[start:end], *([] if final is None else [final[e]])]
         cut, failure = data.ends.are("cut")[e], data.ends.are("failure")[e]
         for row in range(start, end):
             steps = min(n, (end if known or not cut else end - 1) - row)
@@ -107,14 +110,14 @@ def test_transitions_equal_brute_force(episodes, n, gamma, horizon, history):
                 np.testing.assert_array_equal(batch.next_observations[row].numpy(), [logged[k] for k in past])
 
 
-def test_every_row_that_something_follows_is_drawn():
+def test_every_row_that_something_follows_is_drawn() -> None:
     transitions = Windows(with_ends([(4, "cut"), (2, "cut"), (3, "failure")]), 2).transitions(1, 0.9)
     counts = torch.bincount(transitions.draw(9000, torch.Generator().manual_seed(3)), minlength=11)
     assert counts[[3, 5]].tolist() == [0, 0]
     assert (counts[transitions.rows] > 700).all()
 
 
-def test_windows_are_drawn_among_rows():
+def test_windows_are_drawn_among_rows() -> None:
     rows = torch.tensor([2, 9, 11])
     drawn = Windows(make(), 2).draw(300, torch.Generator().manual_seed(0), rows)
     assert set(drawn.tolist()) == {2, 9, 11}

@@ -6,6 +6,7 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ lengths_and_ends = st.lists(st.tuples(st.integers(1, 12), st.booleans()), min_si
 
 @settings(deadline=None)
 @given(lengths_and_ends)
-def test_episodes(episodes):
+def test_episodes(episodes: Any) -> None:
     lengths = [length for length, _ in episodes]
     data = make(lengths, terminal=[ended for _, ended in episodes])
     assert data.episode_lengths.tolist() == lengths
@@ -36,7 +37,7 @@ def test_episodes(episodes):
     np.testing.assert_allclose(data.episode_returns(), returns, rtol=1e-12)
 
 
-def test_rows_after_the_last_end_are_an_episode():
+def test_rows_after_the_last_end_are_an_episode() -> None:
     data = make([4, 3])
     data.terminals[-1] = data.timeouts[-1] = False
     assert data.episode_ends.tolist() == [4, 7]
@@ -45,7 +46,7 @@ def test_rows_after_the_last_end_are_an_episode():
     assert OfflineDataset(name="x", **fields).episode_ends.tolist() == [6]
 
 
-def test_arrays_in_the_right_form_are_not_copied_and_others_are_converted():
+def test_arrays_in_the_right_form_are_not_copied_and_others_are_converted() -> None:
     fields = arrays()
     data = OfflineDataset(name="x", **fields)
     assert all(getattr(data, name) is fields[name] for name in fields)
@@ -70,23 +71,23 @@ def test_arrays_in_the_right_form_are_not_copied_and_others_are_converted():
         ("rewards", np.zeros(14, np.float32), "different lengths.*'rewards': 14"),
     ],
 )
-def test_wrong_shapes_are_refused(field, value, message):
+def test_wrong_shapes_are_refused(field: str, value: Any, message: str) -> None:
     with pytest.raises(RactdError, match=message):
         OfflineDataset(name="x", **(arrays() | {field: value}))
 
 
 @pytest.mark.parametrize("actions", [np.zeros((15, 2), np.int64), np.zeros((15, 2), bool), [[0, 1]] * 15])
-def test_integer_and_boolean_actions_are_refused(actions):
+def test_integer_and_boolean_actions_are_refused(actions: Any) -> None:
     with pytest.raises(RactdError, match=r"'actions' has dtype (int64|bool), expected float32; save them as float32"):
         OfflineDataset(name="x", **(arrays() | {"actions": actions}))
 
 
-def test_an_empty_dataset_is_refused():
+def test_an_empty_dataset_is_refused() -> None:
     with pytest.raises(RactdError, match="empty"):
         OfflineDataset(name="x", **{name: value[:0] for name, value in arrays().items()})
 
 
-def test_statistics_agree_with_numpy(monkeypatch):
+def test_statistics_agree_with_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranges, "BLOCK_ROWS", 4)
     data = make([50, 31])
     found = data.statistics()
@@ -99,7 +100,7 @@ def test_statistics_agree_with_numpy(monkeypatch):
 
 
 @pytest.mark.parametrize("constant", [0.0, 1.0, -3e4, 1e9, 0.1])
-def test_scaling_by_statistics_is_finite_for_constant_dimensions(constant):
+def test_scaling_by_statistics_is_finite_for_constant_dimensions(constant: float) -> None:
     data = make()
     data.observations[:, 1] = constant
     data.actions[:, 0] = constant
@@ -108,7 +109,7 @@ def test_scaling_by_statistics_is_finite_for_constant_dimensions(constant):
     assert found.action_low[0] == found.action_high[0] == np.float32(constant)
 
 
-def test_a_small_spread_around_a_large_mean_is_not_lost():
+def test_a_small_spread_around_a_large_mean_is_not_lost() -> None:
     rng = np.random.default_rng(0)
     data = make([10_000])
     data.observations[:, 0] = 1e4 + rng.normal(size=10_000)
@@ -117,7 +118,7 @@ def test_a_small_spread_around_a_large_mean_is_not_lost():
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_fingerprint_changes_with_any_byte(data):
+def test_fingerprint_changes_with_any_byte(data: st.DataObject) -> None:
     before = make()
     field = data.draw(st.sampled_from(list(arrays())))
     after = make()
@@ -127,7 +128,7 @@ def test_fingerprint_changes_with_any_byte(data):
     assert after.fingerprint != before.fingerprint
 
 
-def test_fingerprint_is_of_the_data_and_not_of_their_name():
+def test_fingerprint_is_of_the_data_and_not_of_their_name() -> None:
     assert make(name="a").fingerprint == make(name="b", env_id="Hopper-v5").fingerprint
     fields = arrays([4], obs=2, act=3)
     swapped = fields | {
@@ -137,7 +138,7 @@ def test_fingerprint_is_of_the_data_and_not_of_their_name():
     assert OfflineDataset(name="x", **fields).fingerprint != OfflineDataset(name="x", **swapped).fingerprint
 
 
-def test_import_is_light():
+def test_import_is_light() -> None:
     code = (
         "import sys; from ractd.data import load_dataset, OfflineDataset, summarize, list_datasets; "
         "from ractd import validate; "
@@ -147,7 +148,7 @@ def test_import_is_light():
     assert out.strip() == "[]"
 
 
-def test_the_names_of_the_package_stay_functions_after_every_import():
+def test_the_names_of_the_package_stay_functions_after_every_import() -> None:
     import ractd.data
     import ractd.data.inspect
     import ractd.data.registry
@@ -160,7 +161,9 @@ def test_the_names_of_the_package_stay_functions_after_every_import():
     ("name", "transitions", "episodes", "mean_return"),
     [("hopper-medium-replay", 199_506, 1_174, 439), ("halfcheetah-medium-replay", 150_000, 150, 2_271)],
 )
-def test_shared_datasets_have_their_published_sizes(name, transitions, episodes, mean_return):
+def test_shared_datasets_have_their_published_sizes(
+    name: str, transitions: int, episodes: int, mean_return: int
+) -> None:
     from ractd.data import load_dataset
 
     data = load_dataset(SHARED / f"{name}.hdf5")

@@ -71,7 +71,7 @@ def variance_preserving(sigma: Tensor) -> Tensor:
 
 
 def test_the_schedule_is_karras_own() -> None:
-    scheduler = diffusers.EDMEulerScheduler(sigma_min=0.02, sigma_max=80.0, sigma_data=0.5, rho=7.0)
+    scheduler: Any = diffusers.EDMEulerScheduler(sigma_min=0.02, sigma_max=80.0, sigma_data=0.5, rho=7.0)
     scheduler.set_timesteps(80)
     torch.testing.assert_close(sigma_schedule(Diffusion(), 80), scheduler.sigmas[:-1])
 
@@ -104,7 +104,7 @@ def test_euler_ancestral(network: torch.nn.Module) -> None:
 def test_dpmpp_2m(network: torch.nn.Module) -> None:
     """Its x is variance preserving; what it does by default for few steps is switched off."""
     D = Preconditioned(network, Diffusion())
-    scheduler = diffusers.DPMSolverMultistepScheduler(
+    scheduler: Any = diffusers.DPMSolverMultistepScheduler(
         algorithm_type="dpmsolver++", solver_order=2, lower_order_final=False, final_sigmas_type="sigma_min"
     )
     with_levels(scheduler, SIGMAS)
@@ -126,7 +126,7 @@ def test_dpmpp_2m(network: torch.nn.Module) -> None:
     ],
 )
 def test_the_beta_schedules(name: str, options: dict[str, Any]) -> None:
-    scheduler = diffusers.DDPMScheduler(num_train_timesteps=50, **options)
+    scheduler: Any = diffusers.DDPMScheduler(num_train_timesteps=50, **options)
     torch.testing.assert_close(BETAS[name](50).float(), scheduler.betas, rtol=1e-5, atol=1e-7)
     alpha_bar = 1 / (1 + noise_levels(DDPM(50, name)) ** 2)  # type: ignore[arg-type]
     torch.testing.assert_close(alpha_bar[1:].float(), scheduler.alphas_cumprod, rtol=1e-4, atol=1e-7)
@@ -151,7 +151,7 @@ def betas(ddpm: DDPM) -> Any:
 def test_ddpm(network: torch.nn.Module, schedule: str, clip: float, steps: int) -> None:
     """All levels and fewer, where 7 doesn't divide the 30."""
     ddpm = DDPM(30, schedule, clip)  # type: ignore[arg-type]
-    scheduler = diffusers.DDPMScheduler(
+    scheduler: Any = diffusers.DDPMScheduler(
         num_train_timesteps=30, trained_betas=betas(ddpm), clip_sample=clip == 1, timestep_spacing="trailing"
     )
     scheduler.set_timesteps(steps)
@@ -171,7 +171,7 @@ def test_ddpm(network: torch.nn.Module, schedule: str, clip: float, steps: int) 
 def test_ddim(network: torch.nn.Module, schedule: str, clip: float, steps: int) -> None:
     """The noise is that of the clipped estimate; the scheduler goes to the level below by division, so steps divide T."""
     ddpm = DDPM(30, schedule, clip)  # type: ignore[arg-type]
-    scheduler = diffusers.DDIMScheduler(
+    scheduler: Any = diffusers.DDIMScheduler(
         num_train_timesteps=30, trained_betas=betas(ddpm), clip_sample=clip == 1, timestep_spacing="trailing"
     )
     scheduler.set_timesteps(steps)

@@ -35,6 +35,7 @@ from docs_commands import (
 
 from ractd.cli import parse
 from ractd.commands import COMMANDS
+from ractd.commands.train import Train
 from ractd.data import load_dataset
 
 RUN = re.compile(r"\bruns/[\w-]+")
@@ -86,9 +87,10 @@ def folder(tmp_path: Path, datasets: Path, trained: Trained, monkeypatch: pytest
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.setenv("RACTD_DATA", str(tmp_path / "datasets"))
     words = [word for pair in TINY.items() for word in pair]
-    tiny = parse(["train", "x", *words]).config  # type: ignore[union-attr]
+    tiny = parse(["train", "x", *words])
+    assert isinstance(tiny, Train)
     defaults = sys.modules["ractd.runs.train"].train.__kwdefaults__
-    monkeypatch.setitem(defaults, "config", tiny)
+    monkeypatch.setitem(defaults, "config", tiny.config)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

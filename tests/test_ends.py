@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from conftest import options
+from conftest import Answer, options
 from dataset_factory import arrays, make, save_fields
 
 from ractd import validate
@@ -26,7 +26,7 @@ SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 Fields = dict[str, Any]
 
 
-def examined(data, accept=(), **options):
+def examined(data: OfflineDataset | Path, accept: Sequence[str] = (), **options: Any) -> Any:
     """What training does with a dataset before it begins."""
     found, findings = examine(data, **options)
     return found, stop_at_errors(findings, accept)
@@ -67,7 +67,9 @@ LIMIT = robot([50] * 4, [True] * 4, step=1.0, bonus=0.0)
     ids=["falls", "successes", "costs", "crashes", "contradiction", "all end", "limit"],
 )
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e3])
-def test_the_data_tell_what_terminals_mean_whatever_their_scale(data, kind, why, scale):
+def test_the_data_tell_what_terminals_mean_whatever_their_scale(
+    data: OfflineDataset, kind: str, why: str, scale: float
+) -> None:
     data = replace(data, rewards=data.rewards * np.float32(scale))
     found, told = kind_by_data(data)
     assert found == kind
@@ -75,7 +77,7 @@ def test_the_data_tell_what_terminals_mean_whatever_their_scale(data, kind, why,
     assert set(data.ends.counts) == {kind, "cut"} if not data.terminals[data.episode_ends - 1].all() else {kind}
 
 
-def test_returns_are_compared_by_the_share_of_pairs():
+def test_returns_are_compared_by_the_share_of_pairs() -> None:
     from scipy.stats import mannwhitneyu
 
     rng = np.random.default_rng(0)
@@ -93,7 +95,7 @@ def test_returns_are_compared_by_the_share_of_pairs():
             assert f"in {max(share, 1 - share):.0%} of pairs" in told
 
 
-def test_order_of_trust():
+def test_order_of_trust() -> None:
     flags = np.zeros(FALLS.num_transitions, bool)
     flags[FALLS.episode_ends[[0, 3]] - 1] = True  # one at a terminal, one at a time limit
     by_flags = replace(FALLS, successes=flags, terminals_mean="success", env_id="Hopper-v5")
@@ -113,7 +115,7 @@ def test_order_of_trust():
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="skipped: the shared example datasets are not on this machine")
 @pytest.mark.parametrize("path", sorted(SHARED.glob("*.hdf5")), ids=lambda path: path.stem)
-def test_on_the_nine_gym_sets_the_penalty_is_the_papers(path):
+def test_on_the_nine_gym_sets_the_penalty_is_the_papers(path: Path) -> None:
     data = load_dataset(path)
     assert resolved_penalty(data, None) == -100
     falls = data.terminals[data.episode_ends - 1]
@@ -151,7 +153,7 @@ CLEAR: dict[str, Callable[[Fields], Fields]] = {
 
 
 @pytest.mark.parametrize("change", CLEAR.values(), ids=CLEAR)
-def test_other_names_are_read_where_their_meaning_is_clear(tmp_path, change):
+def test_other_names_are_read_where_their_meaning_is_clear(tmp_path: Path, change: Callable[..., Any]) -> None:
     fields = arrays([5, 3, 7, 4], terminal=[True, False, True, False])
     data = load_dataset(save_fields(tmp_path / "x.hdf5", change(fields)))
     np.testing.assert_array_equal(data.terminals, fields["terminals"])
@@ -159,7 +161,7 @@ def test_other_names_are_read_where_their_meaning_is_clear(tmp_path, change):
 
 
 @pytest.mark.parametrize("name", ["dones", "done"])
-def test_an_end_that_may_be_a_time_limit_is_refused_with_what_to_do(tmp_path, name):
+def test_an_end_that_may_be_a_time_limit_is_refused_with_what_to_do(tmp_path: Path, name: str) -> None:
     fields = arrays()
     path = save_fields(tmp_path / "x.hdf5", without(fields, *TWO, **{name: marks_of(fields)}))
     with pytest.raises(
@@ -170,7 +172,7 @@ def test_an_end_that_may_be_a_time_limit_is_refused_with_what_to_do(tmp_path, na
 
 
 @pytest.mark.parametrize("name", ["is_last", "episode_terminals", "episode_ends"])
-def test_marks_alone_are_cuts_and_said_to_be(tmp_path, name):
+def test_marks_alone_are_cuts_and_said_to_be(tmp_path: Path, name: str) -> None:
     fields = arrays([5, 3, 7])
     path = save_fields(tmp_path / "x.hdf5", without(fields, *TWO, **{name: marks_of(fields)}))
     data = load_dataset(path)
@@ -179,7 +181,7 @@ def test_marks_alone_are_cuts_and_said_to_be(tmp_path, name):
     assert any(f"field '{name}' says where episodes end and nothing says why" in found for found in warnings_of(path))
 
 
-def test_ends_in_a_field_of_their_own_are_not_one_long_episode(tmp_path):
+def test_ends_in_a_field_of_their_own_are_not_one_long_episode(tmp_path: Path) -> None:
     fields = arrays([500] * 4, terminal=[False] * 4)
     fields["terminals"][:] = False
     path = save_fields(tmp_path / "x.hdf5", without(fields, "timeouts", episode_terminals=fields["timeouts"]))
@@ -187,13 +189,13 @@ def test_ends_in_a_field_of_their_own_are_not_one_long_episode(tmp_path):
 
 
 @pytest.mark.parametrize("ends", [[5, 3, 15], [0, 5, 15], [5, 8, 16], [5, 5, 15]])
-def test_counts_that_are_no_ends_are_refused(tmp_path, ends):
+def test_counts_that_are_no_ends_are_refused(tmp_path: Path, ends: list[int]) -> None:
     path = save_fields(tmp_path / "x.hdf5", without(arrays([5, 3, 7]), "timeouts", episode_ends=np.array(ends)))
     with pytest.raises(RactdError, match="field 'episode_ends' should hold rising row numbers from 1 to 15"):
         load_dataset(path)
 
 
-def test_an_error_names_the_field_as_the_file_does(tmp_path):
+def test_an_error_names_the_field_as_the_file_does(tmp_path: Path) -> None:
     fields = arrays([5, 3])
     path = save_fields(tmp_path / "x.hdf5", without(fields, "terminals", terminated=np.full((8, 2), False)))
     with pytest.raises(RactdError, match=r"field 'terminated' has shape \(8, 2\)"):
@@ -218,7 +220,7 @@ def walk(lengths: list[int], near: int, seed: int = 0, start: float = 0.0) -> Fi
     return fields
 
 
-def test_a_run_of_terminals_near_a_goal_is_one_end(tmp_path):
+def test_a_run_of_terminals_near_a_goal_is_one_end(tmp_path: Path) -> None:
     fields = walk([100, 80, 120], near=30)
     fields["rewards"] = fields["terminals"].astype(np.float32)
     path = save_fields(tmp_path / "x.hdf5", fields)
@@ -229,7 +231,7 @@ def test_a_run_of_terminals_near_a_goal_is_one_end(tmp_path):
     assert any("87 terminals, the first in row 71, stand right after another" in found for found in warnings_of(path))
 
 
-def test_a_run_of_terminals_is_one_end_of_a_dataset_in_memory_too():
+def test_a_run_of_terminals_is_one_end_of_a_dataset_in_memory_too() -> None:
     fields = walk([100, 80, 120], near=30)
     data, findings = examined(OfflineDataset("ants", **fields))
     assert data.episode_lengths.tolist() == [71, 51, 91]
@@ -239,7 +241,7 @@ def test_a_run_of_terminals_is_one_end_of_a_dataset_in_memory_too():
     assert examined(same)[0] is same, "what is sound is taken as it is, without a copy"
 
 
-def test_episodes_of_one_row_are_left_alone(tmp_path):
+def test_episodes_of_one_row_are_left_alone(tmp_path: Path) -> None:
     bandit = arrays([1] * 50, terminal=[True] * 50)
     assert load_dataset(save_fields(tmp_path / "bandit.hdf5", bandit)).num_episodes == 50
     path = save_fields(tmp_path / "short.hdf5", arrays([6, 1, 1, 5], terminal=[True] * 4))
@@ -251,7 +253,7 @@ def test_episodes_of_one_row_are_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".hdf5", ".npz"])
-def test_final_observations_are_kept_an_episode_each(tmp_path, suffix):
+def test_final_observations_are_kept_an_episode_each(tmp_path: Path, suffix: str) -> None:
     fields = arrays([5, 3, 7])
     following = np.roll(fields["observations"], -1, axis=0)
     following[[4, 7, 14]] = [[50, 50, 50], [51, 51, np.nan], [52, 52, 52]]
@@ -263,13 +265,14 @@ def test_final_observations_are_kept_an_episode_each(tmp_path, suffix):
         save_fields(path, fields)
     data = load_dataset(path)
     assert data.final_observation_known.tolist() == [True, False, True]
+    assert data.final_observations is not None
     assert data.final_observations[[0, 2], 0].tolist() == [50, 52]
     assert (
         load_dataset(save_fields(tmp_path / "y.hdf5", without(fields, "next_observations"))).final_observations is None
     )
 
 
-def test_what_is_known_of_ends_survives_a_file(tmp_path):
+def test_what_is_known_of_ends_survives_a_file(tmp_path: Path) -> None:
     fields = arrays([5, 3, 7], terminal=[True, True, False])
     successes = np.isin(np.arange(15), [2, 7])
     final = np.array([[1, 2, 3], [np.nan] * 3, [7, 8, 9]], np.float32)
@@ -285,7 +288,7 @@ def test_what_is_known_of_ends_survives_a_file(tmp_path):
         assert set(file) == {"observations", "actions", "terminals", "timeouts"}
 
 
-def test_next_observations_made_by_shifting_are_no_final_ones(tmp_path):
+def test_next_observations_made_by_shifting_are_no_final_ones(tmp_path: Path) -> None:
     fields = arrays([5, 3, 7])
     fields["next_observations"] = np.roll(fields["observations"], -1, axis=0)
     path = save_fields(tmp_path / "x.hdf5", fields)
@@ -293,7 +296,7 @@ def test_next_observations_made_by_shifting_are_no_final_ones(tmp_path):
     assert any("made by shifting 'observations'" in found for found in warnings_of(path))
 
 
-def test_final_observations_of_the_wrong_shape_are_refused():
+def test_final_observations_of_the_wrong_shape_are_refused() -> None:
     with pytest.raises(RactdError, match=r"'final_observations' has shape \(2, 3\), expected \(3, 3\)"):
         OfflineDataset("x", **arrays(), final_observations=np.zeros((2, 3), np.float32))
 
@@ -301,7 +304,7 @@ def test_final_observations_of_the_wrong_shape_are_refused():
 # Rewards that say nothing.
 
 
-def test_without_rewards_nothing_is_ranked(tmp_path):
+def test_without_rewards_nothing_is_ranked(tmp_path: Path) -> None:
     fields = arrays(terminal=[False] * 3)
     for change in (
         without(fields, "rewards"),
@@ -315,7 +318,7 @@ def test_without_rewards_nothing_is_ranked(tmp_path):
         path.unlink()
 
 
-def test_equal_rewards_tell_by_the_lengths_of_episodes_that_fail(tmp_path):
+def test_equal_rewards_tell_by_the_lengths_of_episodes_that_fail(tmp_path: Path) -> None:
     fields = arrays([5, 3, 7], terminal=[True] * 3) | {"rewards": np.ones(15, np.float32)}
     path = save_fields(tmp_path / "x.hdf5", fields)
     data, findings = examined(path, ends="failure")
@@ -324,7 +327,7 @@ def test_equal_rewards_tell_by_the_lengths_of_episodes_that_fail(tmp_path):
 
 
 @pytest.mark.parametrize("rewards", [None, 0.0, -1.0])
-def test_with_success_flags_alone_a_success_is_paid_one(tmp_path, rewards):
+def test_with_success_flags_alone_a_success_is_paid_one(tmp_path: Path, rewards: float | None) -> None:
     fields = without(arrays([5, 3, 7], terminal=[False] * 3), "rewards", "terminals")
     fields["is_success"] = np.zeros(15, bool)
     fields["is_success"][[3, 4, 14]] = True  # twice in the first episode
@@ -339,7 +342,7 @@ def test_with_success_flags_alone_a_success_is_paid_one(tmp_path, rewards):
     assert load_dataset(path).fingerprint == data.fingerprint
 
 
-def test_success_flags_among_d4rls_infos_are_read(tmp_path):
+def test_success_flags_among_d4rls_infos_are_read(tmp_path: Path) -> None:
     fields = arrays([5, 3, 7], terminal=[True] * 3)
     path = save_fields(tmp_path / "x.hdf5", fields)
     with h5py.File(path, "r+") as file:
@@ -347,7 +350,7 @@ def test_success_flags_among_d4rls_infos_are_read(tmp_path):
     assert load_dataset(path).ends.counts == {"failure": 1, "success": 2}
 
 
-def test_terminals_that_are_successes_are_paid_where_nothing_else_is(tmp_path):
+def test_terminals_that_are_successes_are_paid_where_nothing_else_is(tmp_path: Path) -> None:
     path = save_fields(tmp_path / "x.hdf5", without(arrays([5, 3, 7], terminal=[True, False, True]), "rewards"))
     data, _ = examined(path, ends="success")
     assert np.flatnonzero(data.rewards).tolist() == [4, 14]
@@ -356,7 +359,7 @@ def test_terminals_that_are_successes_are_paid_where_nothing_else_is(tmp_path):
 # Findings.
 
 
-def test_terminals_that_fit_a_time_limit_are_named(tmp_path):
+def test_terminals_that_fit_a_time_limit_are_named(tmp_path: Path) -> None:
     lengths = [50, 20, 50, 30, 50]
     fields = arrays(lengths, terminal=[True] * 5)
     path = save_fields(tmp_path / "x.hdf5", fields)
@@ -365,7 +368,7 @@ def test_terminals_that_fit_a_time_limit_are_named(tmp_path):
     assert any("the 5 terminals are taken for a time limit" in f for f in warnings_of(path))
 
 
-def test_paid_terminals_that_are_called_failures_are_named(tmp_path):
+def test_paid_terminals_that_are_called_failures_are_named(tmp_path: Path) -> None:
     fields = {
         name: getattr(SUCCESSES, name) for name in ("observations", "actions", "rewards", "terminals", "timeouts")
     }
@@ -377,19 +380,19 @@ def test_paid_terminals_that_are_called_failures_are_named(tmp_path):
     assert not any("taken for" in f for f in warnings_of(path, ends="success"))
 
 
-def test_unclear_ends_say_that_there_is_no_penalty(tmp_path):
+def test_unclear_ends_say_that_there_is_no_penalty(tmp_path: Path) -> None:
     path = save_fields(tmp_path / "x.hdf5", arrays([20, 30, 25], terminal=[True] * 3))
     assert any("can't be told" in f and "no penalty" in f and "--ends failure" in f for f in warnings_of(path))
 
 
-def test_a_penalty_above_the_spread_of_returns_is_named(tmp_path):
+def test_a_penalty_above_the_spread_of_returns_is_named(tmp_path: Path) -> None:
     fields = arrays([5, 6, 7, 8], terminal=[True] * 4)
     fields["rewards"] = (1 + 0.01 * fields["rewards"]).astype(np.float32)
     path = save_fields(tmp_path / "x.hdf5", fields)
     assert any("a failure costs 100" in f and "spread of 1.1" in f for f in warnings_of(path, ends="failure"))
 
 
-def test_a_penalty_that_was_chosen_is_the_one_that_is_compared(tmp_path):
+def test_a_penalty_that_was_chosen_is_the_one_that_is_compared(tmp_path: Path) -> None:
     fields = arrays([5, 6, 7, 8], terminal=[True] * 4)
     fields["rewards"] = (1 + 0.01 * fields["rewards"]).astype(np.float32)
     path = save_fields(tmp_path / "x.hdf5", fields)
@@ -398,14 +401,14 @@ def test_a_penalty_that_was_chosen_is_the_one_that_is_compared(tmp_path):
         assert any(f"a failure costs {abs(penalty):g}, more" in each.message for each in findings) == named
 
 
-def test_returns_that_overflow_are_an_error(tmp_path):
+def test_returns_that_overflow_are_an_error(tmp_path: Path) -> None:
     fields = arrays([5, 6])
     fields["rewards"][7] = 3e38
     with pytest.raises(RactdError, match=r"episode 1 has rewards of 3e\+38 in all"):
         examined(save_fields(tmp_path / "x.hdf5", fields))
 
 
-def test_equal_returns_stop_until_they_are_accepted(tmp_path):
+def test_equal_returns_stop_until_they_are_accepted(tmp_path: Path) -> None:
     fields = arrays([5, 3, 7], terminal=[True] * 3)
     fields["rewards"][:] = 0
     fields["rewards"][[4, 7, 14]] = 1
@@ -418,7 +421,7 @@ def test_equal_returns_stop_until_they_are_accepted(tmp_path):
         examined(path, accept=["everything"])
 
 
-def test_one_episode_without_an_end_trains_only_if_it_is_accepted(tmp_path, cli):
+def test_one_episode_without_an_end_trains_only_if_it_is_accepted(tmp_path: Path, cli: Callable[..., Answer]) -> None:
     fields = arrays([120], obs=2, act=1, terminal=[False])
     fields["timeouts"][:] = False
     train = ["train", save_fields(tmp_path / "x.hdf5", fields), "--out", tmp_path / "run", *options(), "--no-plain"]
@@ -432,7 +435,7 @@ def test_one_episode_without_an_end_trains_only_if_it_is_accepted(tmp_path, cli)
     assert "one episode without an end" in accepted.out
 
 
-def test_what_is_in_memory_is_examined_the_same_way(tmp_path):
+def test_what_is_in_memory_is_examined_the_same_way(tmp_path: Path) -> None:
     fields = arrays([20, 30, 25], terminal=[True] * 3)
     on_disk = validate(save_fields(tmp_path / "x.hdf5", fields))
     in_memory = validate(OfflineDataset("x", **fields))

@@ -1,12 +1,17 @@
 import sys
 
+# mypy: disallow-subclassing-any=False
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from ractd.envs import envpool_vector, evaluate, gymnasium_vector
 from ractd.errors import RactdError
 
-gymnasium = pytest.importorskip("gymnasium")
 pytest.importorskip("envpool")
 
 POISON = 1e6
@@ -21,18 +26,18 @@ class Countdown(gymnasium.Env):
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,))
     action_space = gymnasium.spaces.Box(-2.0, 2.0, (2,))
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.episode = 0
 
-    def reset(self, *, seed=None, options=None):
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         super().reset(seed=seed)
         self.key = seed if seed is not None else 0
         self.episode += 1
         self.count = 0
-        self.actions = []
+        self.actions: list[NDArray[np.float32]] = []
         return np.array([self.key, 0], np.float32), {}
 
-    def step(self, action):
+    def step(self, action: NDArray[np.float32]) -> Any:
         assert self.action_space.contains(np.asarray(action, np.float32))
         self.count += 1
         over = self.count >= 3 + self.key % 4
@@ -50,18 +55,18 @@ class Countdown(gymnasium.Env):
 gymnasium.register("ractd/Countdown-v0", Countdown)
 
 
-def still(observations):
+def still(observations: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.zeros((len(observations), 4, 2))
 
 
-def expected_returns(seeds):
+def expected_returns(seeds: Sequence[int] | NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     lengths = 3 + np.asarray(seeds) % 4
     return 100.0 * np.asarray(seeds) * lengths + lengths * (lengths + 1) / 2, lengths
 
 
 @pytest.mark.parametrize("execute", [1, 2, 3, 4])
 @pytest.mark.parametrize("num_envs", [None, 1, 3])
-def test_steps_after_the_end_never_count(execute, num_envs):
+def test_steps_after_the_end_never_count(execute: int, num_envs: int | None) -> None:
     result = evaluate(still, "ractd/Countdown-v0", episodes=10, execute=execute, num_envs=num_envs, seed=5)
     returns, lengths = expected_returns(np.arange(5, 15))
     np.testing.assert_array_equal(result.returns, returns)
@@ -73,10 +78,10 @@ def test_steps_after_the_end_never_count(execute, num_envs):
 
 
 @pytest.mark.parametrize("execute", [1, 2, 3])
-def test_the_policy_sees_only_running_episodes_and_their_true_history(execute):
+def test_the_policy_sees_only_running_episodes_and_their_true_history(execute: int) -> None:
     calls = []
 
-    def policy(observations):
+    def policy(observations: NDArray[np.float32]) -> Any:
         calls.append(observations.copy())
         # The first entry says which episode and step the plan was made for.
         plan = np.zeros((len(observations), 3, 2))
@@ -96,7 +101,7 @@ def test_the_policy_sees_only_running_episodes_and_their_true_history(execute):
     np.testing.assert_allclose(result.returns, returns + extra, atol=1e-5)
 
 
-def test_actions_are_clipped_to_the_bounds():
+def test_actions_are_clipped_to_the_bounds() -> None:
     wild = lambda observations: np.full((len(observations), 1, 2), 50.0)  # noqa: E731
     result = evaluate(wild, "ractd/Countdown-v0", episodes=1)
     assert result.returns[0] == expected_returns([0])[0][0] + 3 * 2.0
@@ -106,12 +111,12 @@ def test_actions_are_clipped_to_the_bounds():
     np.testing.assert_array_equal(pendulum.returns, bounded.returns)
 
 
-def deterministic(dim):
+def deterministic(dim: int) -> Any:
     weights = np.random.default_rng(0).normal(0, 0.5, (dim, 3)).astype(np.float32)
     return lambda observations: np.tanh(observations[:, -1:] @ weights)
 
 
-def test_gymnasium_backend_equals_a_plain_loop_over_one_environment():
+def test_gymnasium_backend_equals_a_plain_loop_over_one_environment() -> None:
     policy = deterministic(11)
     result = evaluate(policy, "Hopper-v5", episodes=5, seed=3, make=gymnasium_vector, num_envs=2)
     for i in range(5):
@@ -126,7 +131,7 @@ def test_gymnasium_backend_equals_a_plain_loop_over_one_environment():
         assert result.lengths[i] == length
 
 
-def test_envpool_agrees_with_gymnasium_and_not_with_the_batch_size():
+def test_envpool_agrees_with_gymnasium_and_not_with_the_batch_size() -> None:
     # Hopper starts within 0.005 of one state, so a calm policy falls at nearly the same step from every start.
     policy = deterministic(11)
     pool = evaluate(policy, "Hopper-v5", episodes=40, make=envpool_vector)
@@ -141,7 +146,7 @@ def test_envpool_agrees_with_gymnasium_and_not_with_the_batch_size():
     assert not np.array_equal(evaluate(policy, "Hopper-v5", episodes=40, seed=1000).returns, pool.returns)
 
 
-def test_result_is_summarised():
+def test_result_is_summarised() -> None:
     seen = []
     result = evaluate(
         deterministic(11), "Hopper-v5", episodes=4, progress=lambda done, total, step: seen.append((done, total, step))
@@ -155,8 +160,8 @@ def test_result_is_summarised():
     assert np.isnan(evaluate(still, "ractd/Countdown-v0", episodes=1).return_se)
 
 
-def test_bad_policies_and_arguments_are_clear_errors():
-    def nan_at_the_second_step(observations):
+def test_bad_policies_and_arguments_are_clear_errors() -> None:
+    def nan_at_the_second_step(observations: NDArray[np.float32]) -> Any:
         plan = np.zeros((len(observations), 1, 2))
         if observations[0, 0, 1] == 1:
             plan[1] = np.nan
@@ -172,9 +177,9 @@ def test_bad_policies_and_arguments_are_clear_errors():
         evaluate(still, "ractd/Countdown-v0", episodes=0)
 
 
-def test_an_episode_that_never_ends_is_given_up(monkeypatch):
+def test_an_episode_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     class Endless(Countdown):
-        def step(self, action):
+        def step(self, action: NDArray[np.float32]) -> Any:
             observation, reward, *_ = super().step(action)
             return observation, reward, False, False, {}
 

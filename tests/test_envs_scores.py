@@ -32,13 +32,17 @@ from ractd.data.scores import family, normalized_score, reference
         ("", None),
     ],
 )
-def test_family(env_id, expected):
+def test_family(env_id: str, expected: str | None) -> None:
     assert family(env_id) == expected
 
 
-def test_score_is_0_and_100_at_the_references():
-    low, high = reference("hopper-medium")
-    np.testing.assert_allclose(normalized_score("Hopper-v5", [low, high, (low + high) / 2]), [0, 100, 50])
+def test_score_is_0_and_100_at_the_references() -> None:
+    known = reference("hopper-medium")
+    assert known is not None
+    low, high = known
+    scores = normalized_score("Hopper-v5", [low, high, (low + high) / 2])
+    assert scores is not None
+    np.testing.assert_allclose(scores, [0, 100, 50])
     assert normalized_score("Pendulum-v1", [1.0]) is None
     # The issue's own figure: a mean return of 439 on hopper scores 14.1.
     assert normalized_score("hopper", 439.1) == pytest.approx(14.1, abs=0.05)

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from conftest import Answer
@@ -27,7 +28,6 @@ from ractd.errors import RactdError
 from ractd.export.contract import control_hz
 from ractd.policies import Policy
 
-gymnasium = pytest.importorskip("gymnasium")
 pytest.importorskip("envpool")
 
 CANARY = """
@@ -67,7 +67,7 @@ def test_arguments_limits_and_wrappers_make_the_environment_that_they_name() -> 
     observation, _ = theirs.reset(seed=6)
     np.testing.assert_allclose(ours.reset()[1], observation, rtol=1e-6)
     for k in range(30):
-        action = np.float32([np.sin(k) / 2])
+        action = np.array([np.sin(k) / 2], np.float32)
         observation, reward, *ended, _ = theirs.step(action)
         seen, rewards, *over = ours.step(np.stack([action, action]))
         np.testing.assert_allclose(seen[1], observation, rtol=1e-6)
@@ -272,7 +272,9 @@ def test_minaris_specification_is_used_where_it_is_safe() -> None:
     env_id, settings = environment_of(spec)
     ours = make_vector(str(env_id), 1, 3, settings)
     np.testing.assert_allclose(ours.reset()[0], env.reset(seed=3)[0], rtol=1e-6)
-    np.testing.assert_allclose(ours.step(np.float32([[0.3]]))[0][0], env.step(np.float32([0.3]))[0], rtol=1e-6)
+    np.testing.assert_allclose(
+        ours.step(np.array([[0.3]], np.float32))[0][0], env.step(np.array([0.3], np.float32))[0], rtol=1e-6
+    )
     assert environment_of(None) == (None, REGISTERED)
 
 

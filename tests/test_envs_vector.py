@@ -1,19 +1,24 @@
 import sys
 
+# mypy: disallow-subclassing-any=False
+from typing import Any
+
+import gymnasium
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from ractd.envs import envpool_vector, gymnasium_vector, make_vector
+from ractd.envs.vector import MakeVector, VectorEnv
 from ractd.errors import RactdError
 
-gymnasium = pytest.importorskip("gymnasium")
 pytest.importorskip("envpool")
-BACKENDS = [envpool_vector, gymnasium_vector]
+BACKENDS: list[MakeVector] = [envpool_vector, gymnasium_vector]
 
 
-def roll(env, steps, seed=0):
+def roll(env: VectorEnv, steps: int, seed: int = 0) -> list[NDArray[Any]]:
     rng = np.random.default_rng(seed)
-    out = [env.reset()]
+    out: list[NDArray[Any]] = [env.reset()]
     for _ in range(steps):
         actions = rng.uniform(env.action_low, env.action_high, (env.num_envs, env.action_low.size))
         observations, rewards, terminated, truncated = env.step(actions)
@@ -23,7 +28,7 @@ def roll(env, steps, seed=0):
 
 
 @pytest.mark.parametrize("make", BACKENDS)
-def test_shapes_types_and_reproducibility(make):
+def test_shapes_types_and_reproducibility(make: MakeVector) -> None:
     env = make("Hopper-v5", 3, 7)
     assert (env.num_envs, env.observation_dim, env.max_episode_steps) == (3, 11, 1000)
     np.testing.assert_array_equal(env.action_low, [-1, -1, -1])
@@ -37,7 +42,7 @@ def test_shapes_types_and_reproducibility(make):
 
 
 @pytest.mark.parametrize("make", BACKENDS)
-def test_rows_step_only_those_named_and_in_that_order(make):
+def test_rows_step_only_those_named_and_in_that_order(make: MakeVector) -> None:
     alone = make("Hopper-v5", 4, 0)
     alone.reset()
     expected = alone.step(np.full((4, 3), 0.3))[0]
@@ -49,7 +54,7 @@ def test_rows_step_only_those_named_and_in_that_order(make):
 
 
 @pytest.mark.parametrize("make", BACKENDS)
-def test_reset_of_some_rows_begins_new_episodes_there(make):
+def test_reset_of_some_rows_begins_new_episodes_there(make: MakeVector) -> None:
     env = make("Pendulum-v1", 2, 0)
     first = env.reset()
     env.step(np.zeros((2, 1)))
@@ -58,7 +63,7 @@ def test_reset_of_some_rows_begins_new_episodes_there(make):
     assert not np.array_equal(fresh[0], first[1])
 
 
-def test_the_two_backends_simulate_the_same_hopper():
+def test_the_two_backends_simulate_the_same_hopper() -> None:
     pool, one = envpool_vector("Hopper-v5", 1, 0), gymnasium.make("Hopper-v5")
     start = pool.reset()
     # Hopper's observation lacks only the x position, which its dynamics and reward do not depend on.
@@ -78,7 +83,7 @@ def test_the_two_backends_simulate_the_same_hopper():
             break
 
 
-def test_dictionary_observations_are_flattened_as_gymnasium_does():
+def test_dictionary_observations_are_flattened_as_gymnasium_does() -> None:
     env = make_vector("PointMaze_UMaze-v3", 2, 0)
     observations = env.reset()
     assert env.backend == "envpool"
@@ -94,7 +99,7 @@ def test_dictionary_observations_are_flattened_as_gymnasium_does():
         observation_space = space
         action_space = gymnasium.spaces.Box(-1, 1, (1,))
 
-        def reset(self, *, seed=None, options=None):
+        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
             super().reset(seed=seed)
             space.seed(3)
             return space.sample(), {}
@@ -106,7 +111,7 @@ def test_dictionary_observations_are_flattened_as_gymnasium_does():
     np.testing.assert_array_equal(observations[0], gymnasium.spaces.flatten(space, space.sample()))
 
 
-def test_errors_are_one_clear_sentence():
+def test_errors_are_one_clear_sentence() -> None:
     with pytest.raises(RactdError, match=r"'Hoper-v5'; did you mean .*Hopper-v5"):
         make_vector("Hoper-v5", 1)
     with pytest.raises(RactdError, match="give the id of a registered"):
@@ -122,7 +127,7 @@ def test_errors_are_one_clear_sentence():
             env.step(np.zeros((2, 4)))
 
 
-def test_missing_simulators_name_the_extra(monkeypatch):
+def test_missing_simulators_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "envpool", None)
     monkeypatch.setitem(sys.modules, "gymnasium", None)
     with pytest.raises(RactdError, match=r'pip install "ractd\[envs\]"'):

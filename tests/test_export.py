@@ -37,6 +37,8 @@ from ractd.diffusion.samplers import SAMPLERS
 from ractd.diffusion.settings import DDPM
 from ractd.errors import RactdError
 from ractd.export import export_policy, exporter, verify
+from ractd.export.contract import contract as contract_of
+from ractd.export.contract import open_source
 from ractd.export.graph import OneStepGraph, PolicyGraph, batch_first, draws_first, graph_of
 from ractd.export.report import summary
 from ractd.networks import Network
@@ -271,7 +273,7 @@ def test_pt2_reloads_in_another_process_without_ractd(tmp_path: Path, network: N
         "np.save(sys.argv[3], graph(*map(torch.from_numpy, (given['seen'], given['noise']))).numpy())\n"
         "assert 'ractd' not in sys.modules and '\"ractd-deployed-policy\"' in extra['policy.json']\n"
     )
-    words = [sys.executable, "-c", code, file, tmp_path / "in.npz", tmp_path / "out.npy"]
+    words: list[str | Path] = [sys.executable, "-c", code, file, tmp_path / "in.npz", tmp_path / "out.npy"]
     done_there = subprocess.run(words, capture_output=True, text=True, env=environment(), check=False)
     assert done_there.returncode == 0, done_there.stderr
     with torch.inference_mode():
@@ -330,9 +332,9 @@ def test_reduced_precision_has_a_limit_too(precision: Any) -> None:
     def shifted(seen: np.ndarray, noise: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             actions = policy.sample(torch.from_numpy(seen), draws_first(torch.from_numpy(noise))).numpy()
-        return actions + 2 * verify.REDUCED[precision] * np.ptp(
-            [policy.sequence.normalizer.action_low, policy.sequence.normalizer.action_high], 0
-        )
+        low, high = policy.sequence.normalizer.action_low, policy.sequence.normalizer.action_high
+        wrong: np.ndarray = actions + 2 * verify.REDUCED[precision] * (high - low).numpy()
+        return wrong
 
     with pytest.raises(RactdError, match="on average"):
         verify.compare(policy, shifted, logs(), precision)
@@ -403,7 +405,7 @@ def test_export_of_a_run_with_scores(trained: Trained, tmp_path: Path) -> None:
     said = summary(done)
     assert "3 episodes: PyTorch" in said
     assert "largest difference from PyTorch" in said
-    unscored = exporter.contract(exporter.open_source(trained.directory, "student", None, candidates=7))
+    unscored = contract_of(open_source(trained.directory, "student", None, candidates=7))
     assert unscored["score"] is None, "nobody measured 7 candidates"
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -72,14 +73,14 @@ def assert_said(cli: Cli, path: Path, *words: str) -> None:
     assert not out.exists()
 
 
-def test_a_file_that_another_process_writes(cli, tmp_path):
+def test_a_file_that_another_process_writes(cli: Callable[..., Answer], tmp_path: Path) -> None:
     path = tmp_path / "log.hdf5"
     with writer(path, "locked"):
         assert_said(cli, path, WRITTEN)
 
 
 @pytest.mark.parametrize("mode", ["unlocked", "swmr"])
-def test_a_file_that_a_writer_has_not_closed(mode, cli, tmp_path):
+def test_a_file_that_a_writer_has_not_closed(mode: str, cli: Callable[..., Answer], tmp_path: Path) -> None:
     path = tmp_path / "log.hdf5"
     with writer(path, mode) as process:
         assert_said(cli, path, "marked as open for writing")
@@ -88,7 +89,7 @@ def test_a_file_that_a_writer_has_not_closed(mode, cli, tmp_path):
         assert_said(cli, path, "stopped before it closed the file", f"`h5clear -s {path}`")
 
 
-def test_a_writer_that_comes_between_opening_and_reading(tmp_path):
+def test_a_writer_that_comes_between_opening_and_reading(tmp_path: Path) -> None:
     path = tmp_path / "log.hdf5"
     write_hdf5(path, make())
     source = open_hdf5(path)
@@ -123,7 +124,9 @@ def filtered(file: h5py.File, name: str, number: int, mask: int) -> None:
     ("number", "words"),
     [(32015, ["32015 (Zstandard)", "pip install hdf5plugin"]), (40123, ["filter 40123,", "install that filter"])],
 )
-def test_a_compression_that_is_not_installed(number, words, cli, tmp_path, monkeypatch):
+def test_a_compression_that_is_not_installed(
+    number: int, words: list[str], cli: Callable[..., Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "hdf5plugin", None)
     path = tmp_path / "data.hdf5"
     with rewritten(path) as file:
@@ -133,14 +136,14 @@ def test_a_compression_that_is_not_installed(number, words, cli, tmp_path, monke
     assert_said(cli, path, "'observations'", *words, "gzip")
 
 
-def test_a_filter_that_was_left_out_is_not_needed(tmp_path):
+def test_a_filter_that_was_left_out_is_not_needed(tmp_path: Path) -> None:
     path = tmp_path / "data.hdf5"
     with rewritten(path) as file:
         filtered(file, "observations", 32015, 1)
     assert_same(load_dataset(path), make())
 
 
-def test_a_filter_on_a_field_that_is_not_read_does_not_matter(tmp_path):
+def test_a_filter_on_a_field_that_is_not_read_does_not_matter(tmp_path: Path) -> None:
     path = tmp_path / "data.hdf5"
     write_hdf5(path, make())
     with h5py.File(path, "r+") as file:
@@ -148,7 +151,9 @@ def test_a_filter_on_a_field_that_is_not_read_does_not_matter(tmp_path):
     assert_same(load_dataset(path), make())
 
 
-def test_the_filters_of_hdf5plugin_are_used_where_it_is(cli, tmp_path, monkeypatch):
+def test_the_filters_of_hdf5plugin_are_used_where_it_is(
+    cli: Callable[..., Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A stand-in for hdf5plugin: that importing it is enough is its own promise."""
     plugin = tmp_path / "plugins" / "hdf5plugin.py"
     plugin.parent.mkdir()
@@ -177,7 +182,7 @@ def in_parts(folder: Path, rows: slice = slice(None)) -> Path:
     return path
 
 
-def test_a_virtual_dataset_whose_parts_are_there(tmp_path, monkeypatch):
+def test_a_virtual_dataset_whose_parts_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = in_parts(tmp_path)
     assert_same(load_dataset(path), make())
     monkeypatch.chdir(tmp_path)
@@ -226,18 +231,24 @@ def compressed(part: Path) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_a_part_of_a_virtual_dataset(spoil, words, cli, tmp_path, monkeypatch):
+def test_a_part_of_a_virtual_dataset(
+    spoil: Callable[..., Any],
+    words: list[str],
+    cli: Callable[..., Answer],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "hdf5plugin", None)
     path = in_parts(tmp_path)
     spoil(tmp_path / "part1.hdf5")
     assert_said(cli, path, "'observations'", "virtual", "rows 5 to 9 are 'obs' of 'part1.hdf5'", *words)
 
 
-def test_rows_that_a_virtual_dataset_maps_to_nothing(cli, tmp_path):
+def test_rows_that_a_virtual_dataset_maps_to_nothing(cli: Callable[..., Answer], tmp_path: Path) -> None:
     assert_said(cli, in_parts(tmp_path, slice(0, None, 2)), "5 of its rows, the first 5, are mapped to no file")
 
 
-def test_numbers_that_a_virtual_dataset_maps_to_nothing(cli, tmp_path):
+def test_numbers_that_a_virtual_dataset_maps_to_nothing(cli: Callable[..., Answer], tmp_path: Path) -> None:
     path = tmp_path / "data.hdf5"
     layout = h5py.VirtualLayout((15, 3), "f4")
     with rewritten(path) as file:
@@ -247,7 +258,7 @@ def test_numbers_that_a_virtual_dataset_maps_to_nothing(cli, tmp_path):
     assert_said(cli, path, "maps 30 of its 45 numbers only")
 
 
-def test_a_virtual_dataset_of_virtual_datasets(cli, tmp_path):
+def test_a_virtual_dataset_of_virtual_datasets(cli: Callable[..., Answer], tmp_path: Path) -> None:
     inner = in_parts(tmp_path)
     inner.rename(tmp_path / "inner.hdf5")
     path = tmp_path / "outer.hdf5"
@@ -260,7 +271,7 @@ def test_a_virtual_dataset_of_virtual_datasets(cli, tmp_path):
     assert_said(cli, path, "rows 0 to 14", "'inner.hdf5', which is virtual", "rows 10 to 14", "'part2.hdf5'")
 
 
-def test_a_virtual_dataset_that_grows_with_its_parts(cli, tmp_path):
+def test_a_virtual_dataset_that_grows_with_its_parts(cli: Callable[..., Answer], tmp_path: Path) -> None:
     series, growing = tmp_path / "series.hdf5", tmp_path / "growing.hdf5"
     in_parts(tmp_path)
     with rewritten(series) as file:
@@ -294,7 +305,7 @@ def test_a_virtual_dataset_that_grows_with_its_parts(cli, tmp_path):
     ],
     ids=["soft", "loop", "no file", "nothing in it", "no HDF5"],
 )
-def test_links_that_lead_nowhere(link, words, cli, tmp_path):
+def test_links_that_lead_nowhere(link: Any, words: list[str], cli: Callable[..., Answer], tmp_path: Path) -> None:
     in_parts(tmp_path)
     (tmp_path / "text.hdf5").write_text("hello")
     path = tmp_path / "links.hdf5"
@@ -303,7 +314,7 @@ def test_links_that_lead_nowhere(link, words, cli, tmp_path):
     assert_said(cli, path, "'observations'", *words)
 
 
-def test_links_that_lead_somewhere(tmp_path):
+def test_links_that_lead_somewhere(tmp_path: Path) -> None:
     in_parts(tmp_path)
     with h5py.File(tmp_path / "all.hdf5", "w") as file:
         file["obs"] = arrays()["observations"]
@@ -314,7 +325,7 @@ def test_links_that_lead_somewhere(tmp_path):
     assert_same(load_dataset(path), make())
 
 
-def test_a_group_where_a_field_is_expected(cli, tmp_path):
+def test_a_group_where_a_field_is_expected(cli: Callable[..., Answer], tmp_path: Path) -> None:
     path = tmp_path / "data.hdf5"
     with rewritten(path) as file:
         file["observations/position"] = np.zeros(15)
@@ -322,14 +333,14 @@ def test_a_group_where_a_field_is_expected(cli, tmp_path):
     assert_said(cli, path, "'observations' is a group that holds 'position', 'velocity', expected one array")
 
 
-def test_a_type_where_a_field_is_expected(cli, tmp_path):
+def test_a_type_where_a_field_is_expected(cli: Callable[..., Answer], tmp_path: Path) -> None:
     path = tmp_path / "data.hdf5"
     with rewritten(path) as file:
         file["observations"] = np.dtype("f4")
     assert_said(cli, path, "'observations' is a named type, expected an array")
 
 
-def test_arrays_in_groups(cli, tmp_path):
+def test_arrays_in_groups(cli: Callable[..., Answer], tmp_path: Path) -> None:
     path = tmp_path / "data.hdf5"
     with h5py.File(path, "w") as file:
         for name, values in arrays().items():
@@ -345,13 +356,13 @@ def test_arrays_in_groups(cli, tmp_path):
     assert_said(cli, path, "robomimic")
 
 
-def test_a_file_without_arrays(cli, tmp_path):
+def test_a_file_without_arrays(cli: Callable[..., Answer], tmp_path: Path) -> None:
     path = tmp_path / "data.hdf5"
     h5py.File(path, "w").close()
     assert_said(cli, path, "found nothing", "the file holds no arrays")
 
 
-def test_attributes_of_another_type(cli, tmp_path):
+def test_attributes_of_another_type(cli: Callable[..., Answer], tmp_path: Path) -> None:
     path = tmp_path / "data.hdf5"
     write_hdf5(path, make(env_id="Hopper-v5"))
     with h5py.File(path, "r+") as file:
@@ -365,7 +376,7 @@ def test_attributes_of_another_type(cli, tmp_path):
     assert_said(cli, path, "'env_id' has dtype object and shape (2,), expected one text")
 
 
-def test_rows_that_were_never_written_are_a_warning(tmp_path):
+def test_rows_that_were_never_written_are_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "data.hdf5"
     with rewritten(path) as file:
         file.create_dataset("observations", (15, 3), "f4", chunks=(4, 3))[:7] = 1
@@ -386,7 +397,7 @@ def test_rows_that_were_never_written_are_a_warning(tmp_path):
 @pytest.mark.parametrize(
     "goal", [np.zeros(15, "f4"), np.zeros((15, 7, 2), "f4"), np.zeros((3, 2)), np.full(15, "x", "S1")]
 )
-def test_goals_are_read_for_mazes_only(goal, tmp_path):
+def test_goals_are_read_for_mazes_only(goal: Any, tmp_path: Path) -> None:
     path = tmp_path / "data.hdf5"
     write_hdf5(path, make(env_id="Reach-v0"))
     with h5py.File(path, "r+") as file:

@@ -87,7 +87,11 @@ def test_slow_calls_are_made_a_few_times_and_no_more() -> None:
 
 
 def test_a_busy_machine_is_said_to_be_busy(load: None) -> None:
-    times, found = time_in_turns({"a": work, "b": lambda: [work() for _ in range(20)]}, 1.5)
+    def longer() -> None:
+        for _ in range(20):
+            work()
+
+    times, found = time_in_turns({"a": work, "b": longer}, 1.5)
     assert found.busy, found
     assert found.waiting > 1, "calls had to wait for a core"
     assert busy_sentence(found.to_dict()).startswith("The machine was busy while times were measured")

@@ -10,9 +10,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,7 +54,7 @@ STEPS = 3 * LOG_EVERY + 20
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
+def _one_thread() -> Iterator[None]:
     """Tiny networks: threads cost more than they give."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -168,7 +169,7 @@ def train(stage: Stage, directory: Path, should_stop: Callable[[], bool] = lambd
     return [weight for module in modules for weight in module.parameters()]
 
 
-def lines(directory: Path) -> list[dict[str, float]]:
+def lines(directory: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -271,10 +272,8 @@ def test_an_interrupted_stage_ends_bit_for_bit_as_if_it_was_not(
     timing = {"samples_per_second"}
     ours, others = lines(tmp_path / "b"), lines(tmp_path / "a")
     assert [line["step"] for line in ours] == [LOG_EVERY, 2 * LOG_EVERY, 3 * LOG_EVERY, STEPS]
-    for mine, theirs in zip(ours, others, strict=True):
-        assert {k: v for k, v in mine.items() if k not in timing} == {
-            k: v for k, v in theirs.items() if k not in timing
-        }
+    for our, other in zip(ours, others, strict=True):
+        assert {k: v for k, v in our.items() if k not in timing} == {k: v for k, v in other.items() if k not in timing}
 
 
 def killed(directory: Path) -> None:
@@ -409,10 +408,9 @@ def test_networks_take_turns_as_they_would_by_hand(tmp_path: Path) -> None:
                 for a, b in zip(follower.copy.parameters(), follower.network.parameters(), strict=True):
                     a.copy_(decay * a + (1 - decay) * b)
     assert moved == [STEPS, STEPS // 2]
-    modules = zip((*stage.updates, *stage.followers), (*ours.updates, *ours.followers), strict=True)
-    for trained, wanted in modules:
-        pair = [part.network if isinstance(part, Update) else part.copy for part in (trained, wanted)]
-        for a, b in zip(*(module.parameters() for module in pair), strict=True):
+    modules = ([*(u.network for u in each.updates), *(f.copy for f in each.followers)] for each in (stage, ours))
+    for trained, wanted in zip(*modules, strict=True):
+        for a, b in zip(trained.parameters(), wanted.parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 

@@ -1,11 +1,14 @@
 """Maze datasets: what is in them, that they are D4RL's layout, the same bytes again, and nothing after a failure."""
 
 import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
-from conftest import ENV_ID, pendulum_data
+from conftest import ENV_ID, Answer, pendulum_data
 from dataset_factory import make
 
 from ractd import validate
@@ -26,16 +29,16 @@ ROWS = 76_900  # 257 episodes of 300 steps, the last one cut
 
 
 @pytest.fixture(autouse=True)
-def own_folder(tmp_path, monkeypatch):
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RACTD_DATA", str(tmp_path / "made"))
 
 
 @pytest.fixture(scope="module")
-def umaze(tmp_path_factory):
+def umaze(tmp_path_factory: pytest.TempPathFactory) -> OfflineDataset:
     return load_dataset(make_maze_dataset(UMAZE, transitions=ROWS, directory=tmp_path_factory.mktemp("umaze")))
 
 
-def test_layout_is_d4rls(umaze):
+def test_layout_is_d4rls(umaze: OfflineDataset) -> None:
     with h5py.File(umaze.source) as file:
         assert set(file) == {"observations", "actions", "rewards", "terminals", "timeouts", "infos"}
         shapes = {name: file[name].shape for name in ("observations", "actions", "rewards", "infos/goal")}
@@ -53,7 +56,7 @@ def test_layout_is_d4rls(umaze):
     assert summarize(umaze)["score"]["mean"] < 50
 
 
-def test_every_row_is_a_step_of_the_environment(umaze):
+def test_every_row_is_a_step_of_the_environment(umaze: OfflineDataset) -> None:
     physics = PointMass(UMAZE, threads=1)
     after = physics.step(umaze.observations.astype(np.float64), umaze.actions)
     physics.close()
@@ -69,7 +72,8 @@ def test_every_row_is_a_step_of_the_environment(umaze):
     assert 0.02 < umaze.rewards.mean() < 0.5
 
 
-def test_goals_change_where_they_are_reached(umaze):
+def test_goals_change_where_they_are_reached(umaze: OfflineDataset) -> None:
+    assert umaze.goals is not None
     assert umaze.goals.shape == (ROWS, 2)
     numbers = UMAZE.number_of(umaze.goals)
     assert set(numbers) == set(range(7))
@@ -81,7 +85,7 @@ def test_goals_change_where_they_are_reached(umaze):
     assert 40 < ROWS / len(rows) < 120  # steps for a goal; D4RL's file has about 80
 
 
-def test_points_stay_out_of_walls_and_go_everywhere(umaze):
+def test_points_stay_out_of_walls_and_go_everywhere(umaze: OfflineDataset) -> None:
     numbers = UMAZE.number_of(umaze.observations[:, :2])
     assert numbers.min() == 0
     share = np.bincount(numbers, minlength=7) / ROWS
@@ -91,8 +95,8 @@ def test_points_stay_out_of_walls_and_go_everywhere(umaze):
     assert len(np.unique(umaze.actions[np.abs(umaze.actions[:, 0]) < 1, 0])) > 1000
 
 
-def test_same_seed_same_bytes_whatever_the_threads(tmp_path):
-    def bytes_of(folder, **options):
+def test_same_seed_same_bytes_whatever_the_threads(tmp_path: Path) -> None:
+    def bytes_of(folder: str, **options: Any) -> bytes:
         return make_maze_dataset(OWN, transitions=3_333, directory=tmp_path / folder, **options).read_bytes()
 
     one = bytes_of("a", threads=1)
@@ -102,7 +106,7 @@ def test_same_seed_same_bytes_whatever_the_threads(tmp_path):
 
 
 @pytest.mark.parametrize("rows", [1, 299, 300, 301, 900])
-def test_any_size(rows, tmp_path):
+def test_any_size(rows: int, tmp_path: Path) -> None:
     data = load_dataset(make_maze_dataset(OWN, transitions=rows, directory=tmp_path))
     assert data.num_transitions == rows
     assert data.episode_lengths.max() <= 300
@@ -111,16 +115,18 @@ def test_any_size(rows, tmp_path):
         make_maze_dataset(OWN, transitions=0, directory=tmp_path)
 
 
-def test_default_sizes():
+def test_default_sizes() -> None:
     assert [transitions_of(maze) for maze in MAZES.values()] == [1_000_000, 2_000_000, 4_000_000]
     assert transitions_of(OWN) == 1_000_000
     assert transitions_of(parse_maze(MAZES["maze2d-medium"].text, "copy")) == 2_600_000
 
 
-def test_memory_does_not_grow_with_the_rows(umaze, tmp_path, monkeypatch):
+def test_memory_does_not_grow_with_the_rows(
+    umaze: OfflineDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("ractd.recipes.mazes.MAX_RUNS", 40)
 
-    def peak(rows):
+    def peak(rows: int) -> int:
         tracemalloc.start()
         make_maze_dataset(UMAZE, transitions=rows, directory=tmp_path, threads=1)
         _, most = tracemalloc.get_traced_memory()
@@ -132,8 +138,8 @@ def test_memory_does_not_grow_with_the_rows(umaze, tmp_path, monkeypatch):
     assert many < 1.1 * few
 
 
-def test_nothing_is_left_after_an_interruption(tmp_path):
-    def interrupt(done, total):
+def test_nothing_is_left_after_an_interruption(tmp_path: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -147,19 +153,20 @@ def test_nothing_is_left_after_an_interruption(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["maze2d-umaze", "hopper-mixed", "maze2d-umaze-v1"])
-def test_an_own_maze_can_not_take_another_datasets_name(name, tmp_path):
+def test_an_own_maze_can_not_take_another_datasets_name(name: str, tmp_path: Path) -> None:
     with pytest.raises(RactdError, match=f"{name!r} is another dataset's name"):
         make_maze_dataset(parse_maze(OWN.text, name), transitions=10, directory=tmp_path)
     with pytest.raises(RactdError, match=r"'\.\./x' can't be the name of a dataset"):
         make_maze_dataset(parse_maze(OWN.text, "../x"), transitions=10, directory=tmp_path)
 
 
-def test_an_own_maze_travels_in_its_dataset(tmp_path):
+def test_an_own_maze_travels_in_its_dataset(tmp_path: Path) -> None:
     path = make_maze_dataset(OWN, transitions=600, directory=tmp_path)
     moved = path.rename(tmp_path / "renamed.hdf5")
     data = load_dataset(moved)
     assert (data.name, data.env_id) == ("renamed", "ractd/maze/mine")
     assert maze_of(data) == OWN
+    assert data.env_id is not None
     assert validate(data) == []
     still = evaluate(
         lambda seen: np.zeros((len(seen), 1, 2)), data.env_id, episodes=2, make=environments_of(data, data.source)
@@ -174,7 +181,7 @@ def test_an_own_maze_travels_in_its_dataset(tmp_path):
     assert environments_of(other, other.source)(ENV_ID, 1, 0).backend == "envpool"
 
 
-def test_goals_and_map_are_written_and_read(tmp_path):
+def test_goals_and_map_are_written_and_read(tmp_path: Path) -> None:
     plain = make((4, 4))
     goals = np.arange(16, dtype=np.float32).reshape(8, 2)
     fields = {name: getattr(plain, name) for name in ("observations", "actions", "rewards", "terminals", "timeouts")}
@@ -194,7 +201,7 @@ def test_goals_and_map_are_written_and_read(tmp_path):
         OfflineDataset("toy", **fields, goals=goals[:, 0])
 
 
-def test_commands(cli, tmp_path):
+def test_commands(cli: Callable[..., Answer], tmp_path: Path) -> None:
     answer = cli("data", "make", "maze2d-umaze", "--steps", "700", "--seed", "3")
     assert answer.code == 0, answer.err
     data = load_dataset("maze2d-umaze")

@@ -1,14 +1,19 @@
 """The maze environment and the controller, against closed forms and D4RL's own reference returns."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from ractd.data.scores import REFERENCES
 from ractd.envs import evaluate, make_vector
-from ractd.envs.maze import MAZES, MazeVector, WaypointController, maze_vector, parse_maze
+from ractd.envs.maze import MAZES, Maze, MazeVector, WaypointController, maze_vector, parse_maze
 from ractd.envs.maze import physics as constants
 from ractd.envs.maze.maps import CENTRE
 from ractd.envs.maze.physics import PointMass
+from ractd.envs.vector import VectorEnv
 from ractd.errors import RactdError
 
 pytest.importorskip("mujoco")
@@ -18,13 +23,13 @@ UMAZE = MAZES["maze2d-umaze"]
 
 
 @pytest.fixture
-def room():
+def room() -> Iterator[PointMass]:
     physics = PointMass(ROOM, threads=1)
     yield physics
     physics.close()
 
 
-def test_velocity_approaches_force_over_damping_exponentially(room):
+def test_velocity_approaches_force_over_damping_exponentially(room: PointMass) -> None:
     # m dv/dt = gear u - d v; MuJoCo's Euler step takes the damping implicitly: (m + h d) v' = m v + h gear u.
     mass = 1000 * 4 / 3 * np.pi * 0.1**3
     step, damping, gear = 0.01, 1.0, 100.0
@@ -43,7 +48,7 @@ def test_velocity_approaches_force_over_damping_exponentially(room):
     np.testing.assert_allclose(states[:, 2:], exact, atol=2e-2)  # the time step's own error is of order h
 
 
-def test_actions_and_speeds_are_clipped(room):
+def test_actions_and_speeds_are_clipped(room: PointMass) -> None:
     start = np.array([[20.0, 20.0, 0.0, 0.0]])
     np.testing.assert_array_equal(room.step(start, np.array([[7.0, -9.0]])), room.step(start, np.array([[1.0, -1.0]])))
     states = start
@@ -56,7 +61,7 @@ def test_actions_and_speeds_are_clipped(room):
 
 @pytest.mark.parametrize("name", ["maze2d-umaze", "maze2d-large"])
 @pytest.mark.parametrize("hold", [1, 7, 40])
-def test_no_push_gets_through_a_wall(name, hold):
+def test_no_push_gets_through_a_wall(name: str, hold: int) -> None:
     maze, rng = MAZES[name], np.random.default_rng(hold)
     env = MazeVector(maze, 64, seed=hold)
     before = env.reset()
@@ -77,11 +82,11 @@ def test_no_push_gets_through_a_wall(name, hold):
     assert 0 < deepest < 0.8 * constants.RADIUS  # walls were hit, and are stiff
 
 
-def test_an_environment_depends_on_its_own_seed_only():
+def test_an_environment_depends_on_its_own_seed_only() -> None:
     rng = np.random.default_rng(0)
     actions = rng.uniform(-1, 1, (60, 6, 2))
 
-    def run(env, columns):
+    def run(env: VectorEnv, columns: Any) -> Any:
         seen = [env.reset()]
         seen += [env.step(action[columns])[0] for action in actions]
         env.close()
@@ -94,7 +99,7 @@ def test_an_environment_depends_on_its_own_seed_only():
     assert not np.array_equal(every[0, 0], every[0, 1])
 
 
-def test_rows_step_alone():
+def test_rows_step_alone() -> None:
     env, twin = MazeVector(UMAZE, 4, seed=1), MazeVector(UMAZE, 4, seed=1)
     first = env.reset()
     np.testing.assert_array_equal(twin.reset(np.array([2, 0])), first[[2, 0]])
@@ -109,7 +114,7 @@ def test_rows_step_alone():
         env.step(np.zeros((2, 3)), np.array([0, 1]))
 
 
-def test_starts_are_d4rls():
+def test_starts_are_d4rls() -> None:
     env = MazeVector(MAZES["maze2d-medium"], 2000, seed=0)
     states = env.reset().astype(float)
     cells = np.round(states[:, :2])
@@ -125,7 +130,7 @@ def test_starts_are_d4rls():
     np.testing.assert_array_equal(np.round(MazeVector(own, 50).reset()[:, :2]), np.tile([1, 1], (50, 1)))
 
 
-def test_reward_is_one_within_half_a_cell_of_the_goal_after_the_step():
+def test_reward_is_one_within_half_a_cell_of_the_goal_after_the_step() -> None:
     env = MazeVector(UMAZE, 3)
     np.testing.assert_array_equal(env.goal, [1, 1])
     # At 1.7 a step at speed 5 leads to 1.65, and so on: only the third point comes near in one step.
@@ -140,11 +145,11 @@ def test_reward_is_one_within_half_a_cell_of_the_goal_after_the_step():
         env.reset_to(np.ones((3, 2)))
 
 
-def controller_policy(maze, seed=0, starts=None):
+def controller_policy(maze: Maze, seed: int = 0, starts: Any = None) -> Any:
     """The planner and controller as a policy of whole waves of episodes to the maze's goal."""
-    controllers = {}
+    controllers: dict[int, WaypointController] = {}
 
-    def policy(observations):
+    def policy(observations: NDArray[np.float32]) -> Any:
         states = observations[:, -1].astype(np.float64)
         if not controllers:
             rows = np.arange(len(states))
@@ -156,7 +161,7 @@ def controller_policy(maze, seed=0, starts=None):
 
 
 @pytest.mark.parametrize("maze", MAZES.values(), ids=lambda maze: maze.name)
-def test_the_controller_always_reaches_the_goal(maze):
+def test_the_controller_always_reaches_the_goal(maze: Maze) -> None:
     result = evaluate(controller_policy(maze), maze.env_id, episodes=120)
     assert (result.lengths == maze.max_episode_steps).all()
     assert not result.terminated.any()
@@ -164,16 +169,17 @@ def test_the_controller_always_reaches_the_goal(maze):
     # It needs at most 30 steps a cell on the way, and stays once there.
     longest = int(maze.distances[:, maze.number_of(maze.goal)].max())
     assert result.returns.min() > maze.max_episode_steps - 30 * (longest + 1)
+    assert result.mean_score is not None
     assert result.mean_score > 100
     low, high = REFERENCES[maze.name]
     assert result.mean_score == pytest.approx(100 * (result.mean_return - low) / (high - low))
 
 
 @pytest.mark.parametrize("maze", MAZES.values(), ids=lambda maze: maze.name)
-def test_d4rls_reference_policy_earns_d4rls_reference_return(maze):
+def test_d4rls_reference_policy_earns_d4rls_reference_return(maze: Maze) -> None:
     # D4RL's "expert" is its controller, which plans for the first of 100 episodes only (the goal, which makes it plan
     # anew, never changes) and in the others pulls straight towards the goal, into the walls between.
-    def straight(observations):
+    def straight(observations: NDArray[np.float32]) -> Any:
         states = observations[:, -1]
         return np.clip(10 * (maze.goal - states[:, :2]) - states[:, 2:], -1, 1)[:, None]
 
@@ -182,14 +188,14 @@ def test_d4rls_reference_policy_earns_d4rls_reference_return(maze):
     assert abs(result.mean_return - REFERENCES[maze.name][1]) < 3 * np.hypot(result.return_se, error_of_theirs)
 
 
-def test_a_random_policy_earns_d4rls_minimum():
+def test_a_random_policy_earns_d4rls_minimum() -> None:
     rng = np.random.default_rng(0)
     result = evaluate(lambda seen: rng.uniform(-1, 1, (len(seen), 1, 2)), UMAZE.env_id, episodes=200)
     error_of_theirs = result.returns.std() / np.sqrt(100)
     assert abs(result.mean_return - 23.85) < 3 * np.hypot(result.return_se, error_of_theirs)
 
 
-def test_ids():
+def test_ids() -> None:
     assert make_vector("ractd/maze2d-large", 2).max_episode_steps == 800
     own = parse_maze("#####\n#S.G#\n#####", "own")
     with pytest.raises(RactdError, match="ractd/maze/own is a maze of one's own, whose map is in its dataset"):

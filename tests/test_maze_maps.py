@@ -1,10 +1,11 @@
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.sparse.csgraph import shortest_path
 
-from ractd.envs.maze import MAZES, parse_maze, read_maze
+from ractd.envs.maze import MAZES, Maze, parse_maze, read_maze
 from ractd.errors import RactdError
 
 OWN = """
@@ -18,7 +19,7 @@ OWN = """
 
 
 @pytest.mark.parametrize("maze", [*MAZES.values(), parse_maze(OWN, "own")], ids=lambda maze: maze.name)
-def test_distances_and_ways_are_shortest(maze):
+def test_distances_and_ways_are_shortest(maze: Maze) -> None:
     beside = np.abs(maze.cells[:, None] - maze.cells).sum(axis=-1) == 1
     lengths = shortest_path(beside, unweighted=True)
     np.testing.assert_array_equal(maze.distances, lengths)
@@ -33,7 +34,7 @@ def test_distances_and_ways_are_shortest(maze):
     ("name", "cells", "goal", "limit"),
     [("maze2d-umaze", 7, (1, 1), 300), ("maze2d-medium", 26, (6, 6), 600), ("maze2d-large", 46, (7, 9), 800)],
 )
-def test_d4rl_mazes(name, cells, goal, limit):
+def test_d4rl_mazes(name: str, cells: int, goal: tuple[int, int], limit: int) -> None:
     # Goals: the environments' `_target` in D4RL; the number of cells counts the O and G of its map strings.
     maze = MAZES[name]
     assert maze.env_id == f"ractd/{name}"
@@ -43,7 +44,7 @@ def test_d4rl_mazes(name, cells, goal, limit):
     assert maze.walls[:, [0, -1]].all()
 
 
-def test_coordinates_are_those_of_the_walls():
+def test_coordinates_are_those_of_the_walls() -> None:
     maze = parse_maze(OWN, "own")
     # D4RL: the ball at position p is at p + 1.2, cell (i, j) is the unit square around (i + 1, j + 1).
     positions = np.random.default_rng(0).uniform(-0.69, [5.29, 6.29], (500, 2))
@@ -54,7 +55,7 @@ def test_coordinates_are_those_of_the_walls():
     assert maze.number_of(np.array([-50.0, 50.0])) == -1
 
 
-def test_own_maze():
+def test_own_maze() -> None:
     maze = parse_maze(OWN.replace("\n", "\r\n"), "own")
     assert maze.text == OWN.strip()
     assert maze.env_id == "ractd/maze/own"
@@ -65,7 +66,7 @@ def test_own_maze():
     assert parse_maze("####\n#G #\n####\n", "tiny").max_episode_steps == 300
 
 
-def test_a_pocket_without_a_way_is_left_out_unless_it_is_a_start():
+def test_a_pocket_without_a_way_is_left_out_unless_it_is_a_start() -> None:
     pocket = "#######\n#G..#.#\n#######"
     maze = parse_maze(pocket, "pocket")
     assert maze.cells.tolist() == maze.starts.tolist() == [[1, 1], [1, 2], [1, 3]]
@@ -93,14 +94,14 @@ BAD = {
 
 
 @pytest.mark.parametrize("problem", BAD)
-def test_bad_maps_are_one_sentence(problem, tmp_path):
+def test_bad_maps_are_one_sentence(problem: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.txt"
     path.write_text(BAD[problem])
     with pytest.raises(RactdError, match="^" + re.escape(f"{path}: {problem}")):
         read_maze(path)
 
 
-def test_bad_files(tmp_path):
+def test_bad_files(tmp_path: Path) -> None:
     with pytest.raises(RactdError, match=r"missing\.txt: can't be read"):
         read_maze(tmp_path / "missing.txt")
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00#")
@@ -108,7 +109,7 @@ def test_bad_files(tmp_path):
         read_maze(tmp_path / "binary.txt")
 
 
-def test_positions_are_checked():
+def test_positions_are_checked() -> None:
     maze = parse_maze("#######\n#G..#.#\n#######", "pocket")
     maze.check("start", np.array([[1.0, 1.0], [1.2, 3.2]]))
     with pytest.raises(

@@ -1,16 +1,19 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from ractd.envs.maze import MAZES
 from ractd.envs.maze.picture import FLOOR_COLOR, PAIR_COLORS, WALL_COLOR, MazePanel, draw, draw_panel
 from ractd.errors import RactdError
 
-matplotlib = pytest.importorskip("matplotlib")
-
 MAZE = MAZES["maze2d-umaze"]
 
 
-def pixels(panel):
+def pixels(panel: MazePanel) -> Callable[[float, float], NDArray[np.int64]]:
     """Colours in [0, 255] by a position of the maze, of a panel drawn alone."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -20,20 +23,21 @@ def pixels(panel):
     axes = figure.add_axes((0, 0, 1, 1))
     draw_panel(axes, MAZE, panel)
     canvas.draw()
-    image = np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
+    image: NDArray[np.int64] = np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
 
-    def color(x, y):
+    def color(x: float, y: float) -> NDArray[np.int64]:
         column, row = axes.transData.transform((y, x))
-        return image[round(500 - row), round(column)]
+        at: NDArray[np.int64] = image[round(500 - row), round(column)]
+        return at
 
     return color
 
 
-def rgb(name):
+def rgb(name: str) -> NDArray[np.float64]:
     return np.round(255 * np.array(matplotlib.colors.to_rgb(name)))
 
 
-def test_walls_floor_data_and_paths_are_where_they_are():
+def test_walls_floor_data_and_paths_are_where_they_are() -> None:
     rng = np.random.default_rng(0)
     data = rng.uniform([2.6, 1.6], [3.0, 2.0], (20_000, 2))
     path = np.array([[1, 1.4, 0, 0], [1, 3.0, 0, 0]])
@@ -52,7 +56,7 @@ def test_walls_floor_data_and_paths_are_where_they_are():
     assert 0.3 < dashes.mean() < 0.9  # a plan is dashed beside what was executed
 
 
-def test_draw_writes_the_image_whole_or_not_at_all(tmp_path):
+def test_draw_writes_the_image_whole_or_not_at_all(tmp_path: Path) -> None:
     panels = [
         MazePanel("data", data=np.ones((3, 4))),
         MazePanel("plan", plans=[np.ones((2, 4))], goals=np.ones((1, 2))),

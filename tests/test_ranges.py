@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from dataset_factory import make
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from ractd.data import OfflineDataset, load_dataset
 from ractd.data.ranges import BLOCK_ROWS, Floats, ranges, statistics_of
@@ -58,7 +60,7 @@ def test_the_mazes_keep_their_statistics_to_the_bit(size: str, tmp_path: Path) -
 
 # --- outliers ----------------------------------------------------------------------------------------------------
 
-LEGITIMATE: dict[str, Callable[[np.random.Generator, int], Floats]] = {
+LEGITIMATE: dict[str, Callable[[np.random.Generator, int], NDArray[Any]]] = {
     "Gaussian": lambda rng, n: rng.normal(size=n),
     "uniform": lambda rng, n: rng.uniform(-1, 1, n),
     "bimodal": lambda rng, n: np.where(rng.random(n) < 0.5, -50, 50) + rng.normal(size=n),
@@ -114,7 +116,9 @@ def test_outliers_change_nothing_for_the_rest(kind: str, glitches: list[float], 
     st.floats(50, 1e6),
     st.booleans(),
 )
-def test_a_lone_glitch_is_left_out_in_any_unit(seed, rows, scale, offset, widths, below):
+def test_a_lone_glitch_is_left_out_in_any_unit(
+    seed: int, rows: int, scale: float, offset: float, widths: float, below: bool
+) -> None:
     rng = np.random.default_rng(seed)
     offset *= scale
     column = (offset + scale * rng.uniform(-1, 1, rows)).astype(np.float32)

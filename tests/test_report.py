@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Answer, Trained, options
+from matplotlib.patches import Polygon
 from report_factory import EPISODES, MEANS, VARIANTS, change_rows, make_run, metrics, with_score
 
 from ractd.data import load_dataset
@@ -50,7 +51,7 @@ def points(plot: Plot, said: str) -> list[tuple[float, float]]:
     """The points of the line that the page calls so."""
     (name, *_) = (name for name, told in plot.said.items() if told.startswith(said))
     (line,) = (line for axes in plot.axes for line in axes.get_lines() if line.get_gid() == name)
-    return [(float(x), float(y)) for x, y in line.get_xydata()]
+    return [(float(x), float(y)) for x, y in np.asarray(line.get_xydata())]
 
 
 def test_table_holds_every_row_of_the_result(run: Path) -> None:
@@ -83,9 +84,12 @@ def test_histograms_count_every_episode(run: Path) -> None:
     assert [title.split(":")[0] for title in titles] == [DATA, "RACTD", "plain student", "teacher"]
     for axes in plot.axes:
         (outline,) = axes.patches
+        assert isinstance(outline, Polygon)
         x, y = np.unique(outline.get_xy(), axis=0).T
         assert np.sum([y[x == each].max() for each in np.unique(x)[:-1]]) > 99
-    ractd = plot.axes[1].patches[0].get_xy()
+    outline = plot.axes[1].patches[0]
+    assert isinstance(outline, Polygon)
+    ractd = outline.get_xy()
     assert ractd[ractd[:, 1] > 0, 0].min() >= MEANS["RACTD"] - 200
     assert f"{EPISODES} episodes" in titles[1]
 
@@ -116,10 +120,12 @@ def test_scores_during_training_are_normalised_and_mark_the_chosen_checkpoint(ru
     evaluated = [line for line in plot.axes[0].get_lines() if line.get_linestyle() == "-"]
     assert len(evaluated) == 2, "plain and student"
     for line in evaluated:
-        assert list(line.get_xdata()) == [500, 1000, 1500, 2000]
-        assert line.get_ydata()[1] == pytest.approx(100 * (1000 + 20.272305) / (3234.3 + 20.272305), rel=1e-5)
+        assert np.asarray(line.get_xdata()).tolist() == [500, 1000, 1500, 2000]
+        assert np.asarray(line.get_ydata())[1] == pytest.approx(
+            100 * (1000 + 20.272305) / (3234.3 + 20.272305), rel=1e-5
+        )
     marked = [line for line in plot.axes[0].get_lines() if line.get_markersize() == 12]
-    assert [list(line.get_xdata()) for line in marked] == [[1000], [1000]]
+    assert [np.asarray(line.get_xdata()).tolist() for line in marked] == [[1000], [1000]]
 
 
 def test_long_curves_keep_their_spikes_and_the_page_small(run: Path) -> None:
@@ -420,7 +426,8 @@ def test_the_plot_names_every_row_with_its_place(run: Path) -> None:
     assert plot is not None
     names = [f"{name} (NFE {nfe})" for name, (_, nfe, *_) in VARIANTS.items()]
     assert set(named(plot)) == {*names, DATA}
-    assert points(plot, "RACTD: 96.3") == [(pytest.approx(0.42), pytest.approx(96.3))]
+    (point,) = points(plot, "RACTD: 96.3")
+    assert point == pytest.approx((0.42, 96.3))
     assert points(plot, "teacher")[0][0] == 77.5
 
 

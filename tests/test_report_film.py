@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -19,7 +20,6 @@ from ractd.errors import RactdError
 from ractd.report.video import film_episodes
 
 av = pytest.importorskip("av")
-gymnasium = pytest.importorskip("gymnasium")
 
 LAMP = """
 import gymnasium
@@ -49,7 +49,7 @@ class Dark(Lamp):
     def __init__(self):
         super().__init__()
 """
-ACTIONS = {3: np.float32([[0.0], [0.25], [0.5], [0.75], [1.0]])}
+ACTIONS = {3: np.array([[0.0], [0.25], [0.5], [0.75], [1.0]], np.float32)}
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from dataset_factory import ENDS, make, with_ends
@@ -37,7 +39,9 @@ lengths_and_ends = st.lists(st.tuples(st.integers(1, 12), st.booleans()), min_si
     st.integers(1, 12),
     st.booleans(),
 )
-def test_return_to_go_equals_the_slow_sum(episodes, gamma, penalty, piece, cut_off):
+def test_return_to_go_equals_the_slow_sum(
+    episodes: Any, gamma: float, penalty: float, piece: int, cut_off: bool
+) -> None:
     data = make([length for length, _ in episodes], terminal=[ended for _, ended in episodes], terminals_mean="failure")
     if cut_off:
         data.terminals[-1] = data.timeouts[-1] = False
@@ -48,26 +52,26 @@ def test_return_to_go_equals_the_slow_sum(episodes, gamma, penalty, piece, cut_o
     np.testing.assert_allclose(found, slow_return_to_go(data, gamma, penalty), rtol=1e-5, atol=1e-5)
 
 
-def test_a_timeout_is_no_termination():
+def test_a_timeout_is_no_termination() -> None:
     data = make([2, 2], terminal=[True, False], terminals_mean="failure")
     without, with_penalty = return_to_go(data, 0.5, 0.0), return_to_go(data, 0.5, -100.0)
     np.testing.assert_allclose(with_penalty - without, [-50, -100, 0, 0], rtol=1e-6)
 
 
-def test_a_row_both_terminal_and_timeout_is_a_termination():
+def test_a_row_both_terminal_and_timeout_is_a_termination() -> None:
     data = make([2], terminal=[True], terminals_mean="failure")
     data.timeouts[-1] = True
     assert return_to_go(data, 1.0, -100.0)[-1] == pytest.approx(data.rewards[-1] - 100)
 
 
 @pytest.mark.parametrize(("gamma", "penalty"), [(1.1, 0), (-0.1, 0), (float("nan"), 0), (0.9, float("inf"))])
-def test_return_to_go_refuses_bad_options(gamma, penalty):
+def test_return_to_go_refuses_bad_options(gamma: float, penalty: float) -> None:
     with pytest.raises(RactdError, match=r"gamma|penalty"):
         return_to_go(make(), gamma, penalty)
 
 
 @pytest.mark.parametrize("lengths", [[10] * 100_000, [1_000_000], [2000] * 500, [3] * 200_000 + [400_000]])
-def test_return_to_go_of_a_million_rows_is_a_geometric_sum(lengths):
+def test_return_to_go_of_a_million_rows_is_a_geometric_sum(lengths: list[int]) -> None:
     data = make(lengths, obs=1, act=1, terminal=[True] * len(lengths), terminals_mean="failure")
     data.rewards[:] = 1
     left = np.concatenate([np.arange(length, 0, -1) for length in lengths])  # rows to the end
@@ -81,7 +85,7 @@ def test_return_to_go_of_a_million_rows_is_a_geometric_sum(lengths):
     st.integers(1, 12),
     st.floats(0.1, 1),
 )
-def test_n_step_sums_equal_the_slow_ones_and_stop_at_ends(episodes, n, gamma):
+def test_n_step_sums_equal_the_slow_ones_and_stop_at_ends(episodes: Any, n: int, gamma: float) -> None:
     data = with_ends(episodes)
     found = n_step(data, n, gamma, termination_penalty=-7.0)
     rewards = data.rewards.astype(np.float64)
@@ -104,7 +108,7 @@ def test_n_step_sums_equal_the_slow_ones_and_stop_at_ends(episodes, n, gamma):
                 np.testing.assert_array_equal(after[row], follows)
 
 
-def test_the_last_row_of_a_cut_without_final_observation_has_no_value_after_it():
+def test_the_last_row_of_a_cut_without_final_observation_has_no_value_after_it() -> None:
     data = make([4], terminal=[False])
     found = n_step(data, 1, 0.9)
     assert found.known.tolist() == [True, True, True, False]
@@ -113,12 +117,12 @@ def test_the_last_row_of_a_cut_without_final_observation_has_no_value_after_it()
 
 
 @pytest.mark.parametrize(("n", "gamma"), [(0, 0.9), (-1, 0.9), (3, 1.5)])
-def test_n_step_refuses_bad_options(n, gamma):
+def test_n_step_refuses_bad_options(n: int, gamma: float) -> None:
     with pytest.raises(RactdError, match=r"n is|gamma"):
         n_step(make(), n, gamma)
 
 
-def test_only_failures_are_penalised():
+def test_only_failures_are_penalised() -> None:
     data = with_ends([(3, "failure"), (3, "success"), (3, "cut")])
     without, with_penalty = return_to_go(data, 1.0), return_to_go(data, 1.0, -100.0)
     np.testing.assert_allclose(with_penalty - without, [-100] * 3 + [0] * 6, atol=1e-4)
@@ -128,7 +132,7 @@ def test_only_failures_are_penalised():
     ("a_step", "penalty"),
     [(0, 0), (1e-4, -0.01), (0.5, -50), (1, -100), (2.5, -100), (10, -100), (20, -200), (1e6, -1e7)],
 )
-def test_a_failure_costs_what_ten_to_a_hundred_steps_pay(a_step, penalty):
+def test_a_failure_costs_what_ten_to_a_hundred_steps_pay(a_step: float, penalty: float) -> None:
     data = make([50, 50], terminals_mean="failure")
     data.rewards[:] = np.where(np.arange(100) % 2, a_step, -a_step)  # magnitudes count
     assert resolved_penalty(data, None) == pytest.approx(penalty, rel=1e-6)

@@ -28,6 +28,10 @@ from ractd_runtime import Contract, History, ObservationWarning, Policy, RactdEr
 ROOT = Path(__file__).parent.parent
 
 
+JUNK: list[Any] = [None, "x", -1, 1e300, {}, ["batch", 0]]
+"""What a field of a contract may not be."""
+
+
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One export, read only."""
@@ -190,7 +194,7 @@ def test_no_damage_to_the_contract_is_more_than_an_error(mine: Path) -> None:
     }
     refused = []
     for path in leaves(sections):
-        for junk in (None, "x", -1, 1e300, {}, ["batch", 0]):
+        for junk in JUNK:
             content = copy.deepcopy(original)
             target = content
             for key in path[:-1]:
@@ -555,7 +559,16 @@ def test_it_runs_in_an_environment_that_has_no_torch(deployed: Path, tmp_path: P
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
     source = shutil.copytree(ROOT / "runtime", tmp_path / "runtime")
-    words = [python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", source]
+    words: list[str | Path] = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--constraint",
+        ROOT / "constraints.txt",
+        source,
+    ]
     subprocess.run(words, check=True, timeout=600)
     env = {key: value for key, value in environment().items() if key != "PYTHONPATH"}
     done = subprocess.run([python, "-c", ACT, deployed], capture_output=True, text=True, env=env, check=False)

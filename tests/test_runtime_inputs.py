@@ -31,7 +31,8 @@ def expected(seen: np.ndarray, actions: np.ndarray, rewards: np.ndarray) -> np.n
     last, t = actions[-K:], len(actions)
     weighted = (np.arange(K - len(last) + 1, K + 1)[:, None] * last).sum(0)
     told = 10 * rewards[-K:].sum() + 100 * t + 1000 * rewards.sum()
-    return (seen[:ACTIONS] + np.arange(HORIZON)[:, None] + weighted + told).astype(np.float32)
+    actions_of: np.ndarray = seen[:ACTIONS] + np.arange(HORIZON)[:, None] + weighted + told
+    return actions_of.astype(np.float32)
 
 
 def test_a_graph_without_noise_acts_and_the_seed_changes_nothing(noiseless: Path) -> None:

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -170,7 +171,7 @@ def test_a_policy_is_told_the_past_that_the_client_sends(knowing: Running, t: in
 
 def test_clients_of_one_batch_may_be_at_different_steps(knowing: Running) -> None:
     clients = [connect(knowing) for _ in range(8)]
-    answers: dict[int, dict[str, object]] = {}
+    answers: dict[int, dict[str, Any]] = {}
     pasts = [past(t, seed=t) for t in range(8)]
 
     def infer(i: int) -> None:
@@ -232,7 +233,7 @@ def test_clients_that_send_no_past_get_no_policy_that_needs_it(tmp_path: Path) -
     assert server.end() == 0
 
 
-def ask(client: WebsocketClientPolicy, x: float, results: list[object]) -> None:
+def ask(client: WebsocketClientPolicy, x: float, results: list[Any]) -> None:
     try:
         results.append(client.infer(observation(x)))
     except RuntimeError as error:
@@ -242,7 +243,7 @@ def ask(client: WebsocketClientPolicy, x: float, results: list[object]) -> None:
 def test_concurrent_clients_share_batches_and_one_bad_request_spoils_none(tmp_path: Path) -> None:
     server = start(tmp_path, {"delay": 0.05}, batch_wait=0.2, largest_batch=8)
     clients = [connect(server) for _ in range(10)]
-    results: list[list[dict[str, object]]] = [[] for _ in clients]
+    results: list[list[Any]] = [[] for _ in clients]
     inputs = [CRASH, NAN, *range(8)]
     threads = [threading.Thread(target=ask, args=(c, x, r)) for c, x, r in zip(clients, inputs, results, strict=True)]
     for thread in threads:
@@ -349,9 +350,10 @@ def test_with_the_key_everything_is_open_and_without_tls_the_log_warns(keyed: Ru
 
 def test_a_page_in_a_browser_can_not_connect(server: Running) -> None:
     from websockets.sync.client import connect as plain
+    from websockets.typing import Origin
 
     with pytest.raises(Exception, match="403"):
-        plain(f"ws://127.0.0.1:{server.port}", origin="http://evil.example", compression=None)
+        plain(f"ws://127.0.0.1:{server.port}", origin=Origin("http://evil.example"), compression=None)
 
 
 @pytest.fixture(scope="module")
@@ -413,7 +415,7 @@ def test_only_an_open_door_is_warned_of(certificate: tuple[Path, Path]) -> None:
 )
 def test_settings_out_of_range_are_named(name: str, value: float) -> None:
     with pytest.raises(RactdError, match=name.replace("_", " ")):
-        ServerSettings(**{name: value})
+        ServerSettings(**{name: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -487,7 +489,8 @@ def test_an_exported_policy_is_served_without_torch_and_swapped_for_whole_ones_o
     seen = observations(policy, 1)[0, 0].numpy()
 
     def served() -> np.ndarray:
-        return client.infer({"observation": seen, "seed": 7})["actions"]
+        actions: np.ndarray = client.infer({"observation": seen, "seed": 7})["actions"]
+        return actions
 
     first = served()
     np.testing.assert_array_equal(first, Policy.load(out).reset(7).act_chunk(seen), "the runtime's, to the bit")

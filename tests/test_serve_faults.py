@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -39,9 +40,9 @@ def connect(server: Running) -> WebsocketClientPolicy:
     return WebsocketClientPolicy("127.0.0.1", server.port)
 
 
-def raw(server: Running, **options: object) -> ClientConnection:
+def raw(server: Running, **options: Any) -> ClientConnection:
     """A WebSocket past the metadata."""
-    connection = plain(f"ws://127.0.0.1:{server.port}", compression=None, max_size=None, **options)
+    connection: ClientConnection = plain(f"ws://127.0.0.1:{server.port}", compression=None, max_size=None, **options)
     connection.recv(timeout=20)
     return connection
 
@@ -71,7 +72,8 @@ def serves(server: Running) -> None:
 
 
 def request() -> bytes:
-    return packb(observation(1))
+    packed: bytes = packb(observation(1))
+    return packed
 
 
 @pytest.fixture(scope="module")
@@ -397,15 +399,17 @@ def test_only_the_whole_key_opens(headers: list[str], in_: bool) -> None:
 
 def test_a_policy_that_gives_nan_or_other_shapes_is_not_served() -> None:
     class Bad:
-        observation_shape, action_shape, noise_shape, identity = (1, 2), (3, 1), (1, 1, 3, 1), "bad"
-        past_steps = 0
+        observation_shape, action_shape, identity, past_steps = (1, 2), (3, 1), "bad", 0
+        noise_shape: tuple[int, ...] = (1, 1, 3, 1)
+        contract: dict[str, Any]
 
         def __init__(self, shape: tuple[int, ...], value: float) -> None:
-            self.contract, self.shape, self.value = served_contract(self, [0.0], [1.0]), shape, value
+            self.shape, self.value = shape, value
+            self.contract = served_contract(self, [0.0], [1.0])
 
         def check(self, observation: np.ndarray) -> None: ...
 
-        def sample(self, observations: np.ndarray, noise: np.ndarray, past: None) -> np.ndarray:
+        def sample(self, observations: np.ndarray, noise: np.ndarray, past: object) -> np.ndarray:
             return np.full((len(observations), *self.shape), self.value, np.float32)
 
     assert checked(Bad((3, 1), 0.0), None, 4)

@@ -40,7 +40,8 @@ def test_arrays_are_read_as_openpi_client_writes_them(dtype: str, shape: tuple[i
 def array(**changes: Any) -> bytes:
     """A message with one array, something in it changed."""
     item = {b"__ndarray__": True, b"data": bytes(12), b"dtype": "<f4", b"shape": [3]}
-    return msgpack.packb({"observation": item | {name.encode(): value for name, value in changes.items()}})
+    packed: bytes = msgpack.packb({"observation": item | {name.encode(): value for name, value in changes.items()}})
+    return packed
 
 
 def test_a_changed_nothing_is_an_array() -> None:

@@ -59,7 +59,7 @@ def test_scores_are_there_in_the_end(trained: Trained, tmp_path: Path, monkeypat
 
 def test_weights_and_biases_gets_the_same_offline(tmp_path: Path, pendulum: Path) -> None:
     run = tmp_path / "run"
-    words = ("train", pendulum, "--out", run, *options(), "--only", "teacher", "--track", "wandb")
+    words: list[str | Path] = ["train", pendulum, "--out", run, *options(), "--only", "teacher", "--track", "wandb"]
     answer = run_command(*words, env={"WANDB_MODE": "offline"})
     assert answer.code == 0, answer.out + answer.err
     (written,) = (run / "wandb").glob("offline-run-*/run-*.wandb")
@@ -69,7 +69,17 @@ def test_weights_and_biases_gets_the_same_offline(tmp_path: Path, pendulum: Path
 
 
 def test_a_service_that_refuses_is_an_error_in_a_sentence(tmp_path: Path, pendulum: Path) -> None:
-    words = ("train", pendulum, "--out", tmp_path / "run", *options(), "--only", "teacher", "--track", "wandb")
+    words: list[str | Path] = [
+        "train",
+        pendulum,
+        "--out",
+        tmp_path / "run",
+        *options(),
+        "--only",
+        "teacher",
+        "--track",
+        "wandb",
+    ]
     answer = run_command(*words, env={"WANDB_MODE": "online", "WANDB_API_KEY": "", "HOME": str(tmp_path)})
     assert answer.code == 2
     assert "error: --track wandb: can't begin" in answer.err.replace("\n", " ")
