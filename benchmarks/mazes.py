@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from common import write_result
+from common import RESULTS, write_result
 
 from ractd.data.formats.made import built_names
 from ractd.data.scores import standard_error
 from ractd.reproduce.paper import MAZES, published
-from ractd.results.tables import markdown_table
+from ractd.results.tables import markdown_table, with_error
 from ractd.runs.evaluation import evaluation_path
-from ractd.runs.rows import Row, labels, read_file, read_result
+from ractd.runs.rows import labels, read_file, read_result, read_row
 
 POLICIES = {"teacher": "teacher", "plain": "plain student", "student": "RACTD"}
 """Those that are also evaluated closed loop, and the rows of a result that they are."""
@@ -112,75 +112,64 @@ def compared(out: Path, execute: int) -> dict[str, Any] | None:
     return {"episodes": EPISODES, **found, **scores}
 
 
-def row_of(row: Row) -> dict[str, Any]:
-    """Return what the tables need of one row of a result."""
-    found = row.to_json()
-    of_episodes = ("mean_score", "score_se", "mean_return", "return_se", "returns", "success_rate")
-    keys = (*of_episodes, "nfe", "ms_per_action", "threads", "selection", "step")
-    played = {} if row.protocol is None else {"episodes": row.protocol.episodes, "execute": row.protocol.execute}
-    return {key: found[key] for key in keys} | played
-
-
 def collect(options: Options) -> dict[str, Any]:
-    """Read every run that is there, and copy its picture."""
-    content: dict[str, Any] = {}
+    """Read every run that is there, the last result of the others, and copy its picture."""
+    kept = RESULTS / "mazes.json"
+    runs: dict[str, Any] = json.loads(kept.read_text())["runs"] if kept.exists() else {}
     for maze in options.mazes:
-        out = options.runs / f"{maze}-s0"
-        result = read_result(out)
+        result = read_result(out := options.runs / f"{maze}-s0")
         if result is None:
             continue
         if (out / "plans.png").exists():
             shutil.copy(out / "plans.png", FIGURES / f"{maze}.png")
-        closed = {name: played(out, name, 100, options.replan) for name in POLICIES}
+        closed = (path for name in POLICIES if (path := played(out, name, 100, options.replan)).exists())
         result.content["dataset"].pop("source", None)
-        content[maze] = {
+        runs[out.name] = {
             "complete": result.complete,
             "dataset": result.content["dataset"],
             "stages": result.content["stages"],
-            "open": {label: row_of(row) for label, row in zip(labels(result.rows), result.rows, strict=True)},
-            "closed": {
-                POLICIES[name]: row_of(read_file(path, out).rows[0]) for name, path in closed.items() if path.exists()
-            },
             "compared": {"open": compared(out, horizon(out)), "closed": compared(out, options.replan)},
-            "paper": PAPER.get(maze),
+            "rows": [row.to_json() for row in (*result.rows, *(read_file(path, out).rows[0] for path in closed))],
         }
-    return content
+    return {"runs": runs}
 
 
 def cells(row: dict[str, Any] | None) -> list[str]:
     """Return score, share of episodes that came to the goal, and mean return, of one row."""
     if row is None:
-        return ["not run", "", ""]
-    return [
-        f"{row['mean_score']:.1f} ± {row['score_se']:.1f}",
-        f"{row['success_rate']:.0%}",
-        f"{row['mean_return']:.0f}",
-    ]
+        return ["", "", ""]
+    score = with_error(row["mean_score"], row["score_se"])
+    return [score, f"{row['success_rate']:.0%}", f"{row['mean_return']:.0f}"]
 
 
 def markdown(content: dict[str, Any]) -> str:
     """Return one table a maze."""
     parts = ["Times were taken beside whatever else ran; those of an idle machine are in `inference_maze2d-*.json`."]
-    for maze, entry in content.items():
-        seconds = sum(stage["seconds"] for stage in entry["stages"].values())
+    for name, run in content["runs"].items():
+        maze, rows = run["dataset"]["name"], run["rows"]
+        seconds = sum(stage["seconds"] for stage in run["stages"].values())
+        whole = max(row["protocol"]["execute"] for row in rows)
+        sampled = ("policy", "sampler", "steps", "candidates")
+        closed = {tuple(row[key] for key in sampled): row for row in rows if row["protocol"]["execute"] < whole}
+        lines = []
+        for label, row in zip(labels([read_row(row, name) for row in rows]), rows, strict=True):
+            if row["protocol"]["execute"] == whole:
+                both = [*cells(row), *cells(closed.get(tuple(row[key] for key in sampled)))]
+                lines.append([label, str(row["nfe"]), f"{row['ms_per_action']:.2f}", *both])
         loops = [heading for loop in ("open", "closed") for heading in (f"{loop} loop: score", "reached", "return")]
-        rows = []
-        for label, row in entry["open"].items():
-            closed = cells(entry["closed"].get(label)) if label in entry["closed"] else ["", "", ""]
-            rows.append([label, str(row["nfe"]), f"{row['ms_per_action']:.2f}", *cells(row), *closed])
-        table = markdown_table(["policy", "NFE", "ms a plan", *loops], rows).rstrip()
-        lines = [f"**{maze}** (all stages: {seconds / 60:.0f} minutes)", "", table]
-        pairs = {loop: pair for loop, pair in entry["compared"].items() if pair}
+        table = markdown_table(["policy", "NFE", "ms a plan", *loops], lines).rstrip()
+        said = [f"**{maze}** (all stages: {seconds / 60:.0f} minutes)", "", table]
+        pairs = ", ".join(
+            f"{loop} loop {pair['difference']:+.1f} ± {pair['error']:.1f} ({pair['student']:.1f} and {pair['plain']:.1f})"
+            for loop, pair in run["compared"].items()
+            if pair
+        )
         if pairs:
-            said = ", ".join(
-                f"{loop} loop {pair['difference']:+.1f} ± {pair['error']:.1f} ({pair['student']:.1f} and {pair['plain']:.1f})"
-                for loop, pair in pairs.items()
-            )
-            lines += ["", f"RACTD less the plain student, {EPISODES:,} episodes from the same starts: {said}."]
-        if entry["paper"]:
-            figures = ", ".join(f"{name} {score}" for name, score in entry["paper"].items())
-            lines += ["", f"The paper's Table 2, on D4RL's own data and environment: {figures}."]
-        parts.append("\n".join(lines))
+            said += ["", f"RACTD less the plain student, {EPISODES:,} episodes from the same starts: {pairs}."]
+        if maze in PAPER:
+            figures = ", ".join(f"{method} {score}" for method, score in PAPER[maze].items())
+            said += ["", f"The paper's Table 2, on D4RL's own data and environment: {figures}."]
+        parts.append("\n".join(said))
     return "\n\n".join(parts) + "\n"
 
 

@@ -23,17 +23,12 @@ from tyro.conf import Positional
 
 from ractd.diffusion.samplers import SAMPLERS
 from ractd.envs.environments import environments_of
+from ractd.envs.seeds import environment_seed
 from ractd.policies import Policy
 from ractd.policies.files import WEIGHTS
 from ractd.results.tables import markdown_table
 from ractd.runs.latency import time_policies
 from ractd.runs.scoring import row_of, score
-
-KEPT = (
-    *("nfe", "sampler", "steps", "candidates", "selection", "step", "threads", "ms_per_action", "ms_low", "ms_high"),
-    *("mean_score", "score_se", "mean_return", "return_se", "mean_length", "success_rate"),
-)
-PLAYED = ("episodes", "seed", "env_id", "backend")
 
 
 @dataclass
@@ -66,15 +61,15 @@ def ways(policy: Policy, options: Options) -> Iterator[Policy]:
                 yield policy.configured(sampler=name, steps=steps)
 
 
-def measured(found: dict[str, Any] | None, identity: str, options: Options) -> bool:
-    """Say whether a row is there as it would be measured now."""
-    expected = {
-        "sha256": identity,
-        "threads": options.threads,
-        "episodes": options.episodes,
-        "seed": 1_000 * options.seed,
-    }
-    return found is not None and all(found[key] == value for key, value in expected.items())
+def same(row: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Say whether two rows are of the same policy, sampled in the same way."""
+    return all(row[key] == other[key] for key in ("policy", "variant", "sampler", "steps"))
+
+
+def measured(row: dict[str, Any], identity: str, options: Options) -> bool:
+    """Say whether a row is as it would be measured now."""
+    found = row["sha256"], row["threads"], row["protocol"]["episodes"], row["protocol"]["seed"]
+    return found == (identity, options.threads, options.episodes, environment_seed(options.seed))
 
 
 def markdown(runs: dict[str, Any]) -> str:
@@ -83,12 +78,12 @@ def markdown(runs: dict[str, Any]) -> str:
     parts = []
     for name, rows in runs.items():
         lines = []
-        for row in rows.values():
+        for row in rows:
             mean, se = row["mean_score"], row["score_se"]
             if mean is None:
                 mean, se = row["mean_return"], row["return_se"]
-            how = (row["policy"], row["sampler"], row["steps"], row["nfe"], f"{row['ms_per_action']:.2f}")
-            lines.append([*map(str, how), f"{mean:.1f} ± {se or 0:.1f}", str(row["episodes"])])
+            how = (row["variant"], row["sampler"], row["steps"], row["nfe"], f"{row['ms_per_action']:.2f}")
+            lines.append([*map(str, how), f"{mean:.1f} ± {se or 0:.1f}", str(row["protocol"]["episodes"])])
         parts += [f"{name}\n", markdown_table(columns, lines)]
     return "\n".join(parts)
 
@@ -105,17 +100,18 @@ def main() -> None:
             raise SystemExit(f"{run}: has none of the policies {', '.join(options.policies)}")
         weights = {place: hashlib.sha256((place / WEIGHTS).read_bytes()).hexdigest() for place in there}
         todo = [(place, policy) for place in there for policy in ways(Policy.load(place), options)]
-        rows = runs.setdefault(run.resolve().name, {})
+        rows = runs.setdefault(run.resolve().name, [])
         for place, policy in sorted(todo, key=lambda item: item[1].evaluations):
             sampling, environment = policy.sampling, policy.environment
             if environment is None:
                 raise SystemExit(f"{place}: names no environment to score in")
-            label = f"{place.name}, {sampling.sampler}, {sampling.steps} steps"
-            if measured(rows.get(label), weights[place], options):
+            row = row_of(policy, place.name, place.name if sampling.kind != "DDPM teacher" else sampling.kind, None)
+            found = next((old for old in rows if same(old, row.to_json())), None)
+            if found is not None and measured(found, weights[place], options):
                 continue
             execute = policy.sequence.horizon if policy.sequence.open_loop else 1
             row = score(
-                row_of(policy, place.name, label, None),
+                row,
                 policy,
                 environment.env_id,
                 options.episodes,
@@ -124,18 +120,14 @@ def main() -> None:
                 console,
                 environments_of(environment, place),
             )
-            found = replace(row, **time_policies({label: policy})[0][label]).to_json()
-            kind = {
-                "policy": place.name if sampling.kind != "DDPM teacher" else sampling.kind,
-                "sha256": weights[place],
-            }
-            columns = {key: found[key] for key in KEPT} | {key: found["protocol"][key] for key in PLAYED}
-            rows[label] = kind | columns
-            order = sorted(rows.items(), key=lambda item: (item[1]["policy"], item[1]["sampler"], item[1]["steps"]))
-            runs[run.resolve().name] = rows = dict(order)
+            new = replace(row, **time_policies({"": policy})[0][""]).to_json() | {"sha256": weights[place]}
+            rows[:] = [old for old in rows if not same(old, new)] + [new]
+            rows.sort(key=lambda old: (old["variant"], old["sampler"], old["steps"]))
             write_result("samplers", {"runs": runs})
             path.with_suffix(".md").write_text(markdown(runs))
-            console.print(f"{run.name}: {label}: {rows[label]['mean_return']:,.0f}", highlight=False)
+            console.print(
+                f"{run.name}: {row.variant}, {row.sampler}, {row.steps} steps: {row.mean_return:,.0f}", highlight=False
+            )
     console.print(markdown(runs), markup=False)
 
 

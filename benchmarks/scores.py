@@ -28,7 +28,7 @@ from ractd.data.scores import standard_error
 from ractd.methods.ractd_settings import PRESETS
 from ractd.results.tables import markdown_table, with_error
 from ractd.runs.evaluation import evaluation_path
-from ractd.runs.rows import Row, labels, read_file, read_result
+from ractd.runs.rows import labels, read_file, read_result, read_row
 
 SEEDS = {
     "hopper-medium-replay": (0, 1, 2, 3),
@@ -118,52 +118,31 @@ def run(arguments: list[str]) -> int:
     return code
 
 
-def row_of(row: Row) -> dict[str, Any] | None:
-    """Return what the tables need of one row of a result."""
-    if row.protocol is None:
-        return None
-    found = row.to_json()
-    of_episodes = ("mean_score", "score_se", "mean_return", "return_se", "mean_length", "returns")
-    keys = (*of_episodes, "nfe", "ms_per_action", "selection", "step")
-    return {key: found[key] for key in keys} | {"episodes": row.protocol.episodes}
-
-
-def note(scores: dict[str, Any], key: str, out: Path, seed: int) -> None:
-    """Put the score of a run's student among `scores` if the run is there."""
-    path = evaluation(out, seed)
-    if path.exists() and (row := row_of(read_file(path, out).rows[0])) is not None:
-        scores[key] = {"commit": machine()["commit"], **row}
-
-
 def collect(options: Options) -> dict[str, Any]:
     """Read every run that is there, the last result of the others."""
     kept = RESULTS / "scores.json"
-    before: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
-    content: dict[str, Any] = {}
+    content: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {"datasets": {}, "runs": {}}
+    content = {"datasets": content["datasets"], "runs": content["runs"]}
     commit = {"commit": machine()["commit"]}
     for name, seeds in SEEDS.items():
-        entry: dict[str, Any] = before.get(name, {"runs": {}, "weights": {}, "pessimism": {}})
         for seed in seeds:
-            result = read_result(options.runs / f"{name}-s{seed}")
+            result = read_result(out := options.runs / f"{name}-s{seed}")
             if result is None or not result.complete:
                 continue
-            entry |= {"dataset": result.content["dataset"], "behavior": result.content["behavior"]}
-            entry["dataset"].pop("source", None)
-            rows = {label: row_of(row) for label, row in zip(labels(result.rows), result.rows, strict=True)}
-            entry["runs"][str(seed)] = {
-                **commit,
-                "stages": result.content["stages"],
-                "rows": {label: row for label, row in rows.items() if row},
-            }
-        for weight in WEIGHTS:
-            note(entry["weights"], f"{weight:g}", weighted(options.runs, name, weight), seeds[0])
-        for pessimism in PESSIMISM:
-            of_pessimism = entry.setdefault("pessimism", {}).setdefault(f"{pessimism:g}", {})
-            for seed in COMPARED[name]:
-                note(of_pessimism, str(seed), pessimistic(options.runs, name, seed, pessimism), seed)
-        if entry["runs"]:
-            content[name] = entry
+            content["datasets"][name] = {key: result.content[key] for key in ("dataset", "behavior")}
+            content["datasets"][name]["dataset"].pop("source", None)
+            rows = [row.to_json() for row in result.rows]
+            content["runs"][out.name] = {**commit, "stages": result.content["stages"], "rows": rows}
+        for seed, out, _ in others(options.runs, name):
+            if (path := evaluation(out, seed)).exists():
+                content["runs"][out.name] = {**commit, "rows": [row.to_json() for row in read_file(path, out).rows]}
     return content
+
+
+def rows_of(content: dict[str, Any], run: Path) -> dict[str, dict[str, Any]]:
+    """Return the rows of a run by name, none of a run that is not there."""
+    rows = content["runs"].get(run.name, {"rows": []})["rows"]
+    return dict(zip(labels([read_row(row, run.name) for row in rows]), rows, strict=True))
 
 
 def over_seeds(rows: Sequence[dict[str, Any] | None]) -> str:
@@ -177,11 +156,11 @@ def over_seeds(rows: Sequence[dict[str, Any] | None]) -> str:
     return with_error(float(np.mean(scores)), standard_error(scores))
 
 
-def table(content: dict[str, Any], columns: Sequence[tuple[str, Sequence[str]]]) -> str:
+def table(content: dict[str, Any], columns: Sequence[tuple[str, Sequence[int]]]) -> str:
     """Return every policy's network evaluations, median ms per action and scores; a column is a dataset and its seeds."""
-    data = (f"{content[name]['behavior']['mean_score']:.1f}" for name, _ in columns)
+    data = (f"{content['datasets'][name]['behavior']['mean_score']:.1f}" for name, _ in columns)
     lines = [["behaviour data", "", "", *data]]
-    runs = [[content[name]["runs"][seed]["rows"] for seed in seeds] for name, seeds in columns]
+    runs = [[rows_of(content, Path(f"{name}-s{seed}")) for seed in seeds] for name, seeds in columns]
     for label in dict.fromkeys(label for column in runs for rows in column for label in rows):
         found = [[rows[label] for rows in column if label in rows] for column in runs]
         rows = [row for column in found for row in column]
@@ -190,16 +169,20 @@ def table(content: dict[str, Any], columns: Sequence[tuple[str, Sequence[str]]])
     return markdown_table(["policy", "NFE", "ms", *(titled(name, seeds) for name, seeds in columns)], lines)
 
 
+def student_of(content: dict[str, Any], run: Path) -> dict[str, Any] | None:
+    """Return the first row of a run, which is its student by itself; None of a run that is not there."""
+    return next(iter(rows_of(content, run).values()), None)
+
+
 def pessimism_table(content: dict[str, Any], columns: Sequence[tuple[str, Sequence[int]]]) -> str:
     """Return RACTD's scores by pessimism and share; a column is a dataset and the seeds it is about."""
     preset = PRESETS["cpu"].student
-    runs = [[content[name]["runs"].get(str(seed)) for seed in seeds] for name, seeds in columns]
-    cells = [over_seeds([run and run["rows"]["RACTD"] for run in column]) for column in runs]
-    lines = [[f"preset: {preset.pessimism:g}, share {preset.reward_share:g}", *cells]]
+    found = [[student_of(content, Path(f"{name}-s{seed}")) for seed in seeds] for name, seeds in columns]
+    lines = [[f"preset: {preset.pessimism:g}, share {preset.reward_share:g}", *map(over_seeds, found)]]
     for pessimism, share in PESSIMISM.items():
-        of_all = [content[name]["pessimism"].get(f"{pessimism:g}", {}) for name, _ in columns]
-        found = [[of.get(str(s)) for s in seeds] for of, (_, seeds) in zip(of_all, columns, strict=True)]
-        lines.append([f"{pessimism:g}, share {share:g}", *map(over_seeds, found)])
+        runs = [[pessimistic(Path(), name, seed, pessimism) for seed in seeds] for name, seeds in columns]
+        cells = [over_seeds([student_of(content, run) for run in column]) for column in runs]
+        lines.append([f"{pessimism:g}, share {share:g}", *cells])
     return markdown_table(["RACTD, pessimism", *(titled(name, seeds) for name, seeds in columns)], lines)
 
 
@@ -210,17 +193,18 @@ def titled(name: str, seeds: Sequence[object]) -> str:
 
 def markdown(content: dict[str, Any]) -> str:
     """Return the tables that README and benchmarks/README.md show."""
-    runs = {name: tuple(entry["runs"]) for name, entry in content.items()}
-    compared = {name: COMPARED[name] for name in content}
-    first = [next(iter(entry["runs"].values()), None) for entry in content.values()]
-    weights = [["auto", *(over_seeds([run and run["rows"].get("RACTD")]) for run in first)]]
+    runs = {
+        name: [seed for seed in SEEDS[name] if f"{name}-s{seed}" in content["runs"]] for name in content["datasets"]
+    }
+    compared = {name: COMPARED[name] for name in runs}
+    weights = [["auto", *(over_seeds([student_of(content, Path(f"{name}-s{SEEDS[name][0]}"))]) for name in runs)]]
     for weight in WEIGHTS:
-        rows = [entry["weights"].get(f"{weight:g}") for entry in content.values()]
-        weights.append([f"{weight:g}", *(over_seeds([row]) for row in rows)])
+        found = [student_of(content, weighted(Path(), name, weight)) for name in runs]
+        weights.append([f"{weight:g}", *(over_seeds([row]) for row in found)])
     tables = [
         table(content, list(runs.items())),
         table(content, [(name, (seed,)) for name, seeds in runs.items() for seed in seeds]),
-        markdown_table(["RACTD, reward weight", *content], weights),
+        markdown_table(["RACTD, reward weight", *runs], weights),
         pessimism_table(content, list(compared.items())),
         pessimism_table(content, [(name, (seed,)) for name, seeds in compared.items() for seed in seeds]),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import runpy
@@ -27,6 +28,7 @@ from ractd.methods.ractd_settings import PRESETS
 from ractd.reproduce import EXPERIMENTS, comparisons
 from ractd.reproduce.lines import Line, Measured, TableSource
 from ractd.reproduce.tables import PaperTable, write_table
+from ractd.runs.rows import read_row
 
 ROOT = Path(__file__).parent.parent
 Script = Callable[..., str]
@@ -321,3 +323,41 @@ def test_comparisons_are_made_again_as_they_were(script: Script, tmp_path: Path)
     said = script("benchmarks/comparisons.py", paths[0])
     assert said == "figure3.json: 2 not confirmed, 3 not run, 1 confirmed\n"
     assert [path.read_text() for path in paths] == made
+
+
+def test_results_of_the_first_edition_become_rows(script: Script, tmp_path: Path) -> None:
+    returns = [1.0, 3.0, 5.0]
+    played = {"env_id": "Hopper-v5", "backend": "envpool", "episodes": 3, "execute": 1, "history": 1, "seed": 2000}
+    played |= {"max_episode_steps": 1000, "mean_return": 3.0, "returns": returns, "lengths": [7, 8, 9]}
+    old = {"nfe": 157, "sampler": "heun", "steps": 80, "candidates": 1, "selection": "last", "selected_step": None}
+    old |= {"reward_weight": 0, "threads": 1, "evaluation": played, "offline": {"distance_to_data": 0.1}}
+    best = old | {"nfe": 1, "sampler": "consistency", "steps": 1, "selection": "online", "selected_step": 500}
+    content = {"format": "ractd-result", "format_version": 1, "rows": {"teacher": old, "RACTD": best}}
+    write_json(tmp_path / "result.json", content | {"complete": True, "dataset": {"name": "hopper"}})
+    assert "converted" in script("benchmarks/convert_results.py", tmp_path / "result.json")
+    rows = rows_of(tmp_path)
+    assert list(rows) == ["RACTD", "teacher"]
+    row = rows["RACTD"]
+    assert (row.policy, row.checkpoint, row.step, row.seed, row.returns) == ("student", "best", 500, 2, (1.0, 3.0, 5.0))
+    assert row.protocol is not None
+    assert (row.protocol.env_id, row.protocol.seed, row.terminated) == ("Hopper-v5", 2000, ())
+    assert (rows["teacher"].policy, rows["teacher"].checkpoint) == ("teacher", "last")
+    before = (tmp_path / "result.json").read_bytes()
+    assert json.loads(before)["converted_from"] == 1
+    assert "nothing to convert" in script("benchmarks/convert_results.py", tmp_path / "result.json")
+    assert (tmp_path / "result.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["scores", "mazes", "samplers"])
+def test_committed_results_are_rows_and_their_tables_are_theirs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    path = ROOT / "benchmarks" / "results" / f"{name}.json"
+    content = json.loads(path.read_text())
+    for run, entry in content["runs"].items():
+        for index, row in enumerate(entry if name == "samplers" else entry["rows"]):
+            read = read_row(row, f"{run}, rows[{index}]")
+            if read.returns:
+                assert row["mean_score"] == pytest.approx(read.mean_score)
+                assert row["score_se"] == pytest.approx(read.score_se)
+    module = importlib.import_module(name)
+    assert module.markdown(content["runs"] if name == "samplers" else content) == path.with_suffix(".md").read_text()
