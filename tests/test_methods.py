@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ractd.data import OfflineDataset
 from ractd.errors import RactdError
 from ractd.export import export_policy
-from ractd.methods import method_named
+from ractd.methods import bc, iql, method_named, td3_bc
 from ractd.networks.actor import Actor
 from ractd.networks.tensors import read_header
 from ractd.policies import Policy
@@ -28,21 +28,23 @@ from ractd.training.metrics import Metrics
 from ractd_runtime import Policy as Deployed
 
 METHODS = ("bc", "td3_bc", "iql")
+SECTIONS: dict[str, Any] = {"bc": bc.BC, "td3_bc": td3_bc.TD3BC, "iql": iql.IQL}
 TD = {"critic_layers": (64, 64), "tau": 0.05}
 
 
 def config_of(name: str, steps: int = 800, **options: Any) -> Any:
     """Small networks, and many of what the target needs to follow in few steps."""
     head = "gaussian" if name == "iql" else "deterministic"
-    shared = {
+    own = {
         "network": Actor(layers=(32, 32), head=options.pop("head", head)),
         "optimization": Optimization(
             steps, batch_size=128, learning_rate=5e-3, warmup_steps=50, ema=0.98, max_grad_norm=1e6
         ),
-        "evaluation": Evaluation(select="last"),
-        "horizon": 1,
+        **(TD if name != "bc" else {}),
+        **options,
     }
-    return method_named(name).settings(**shared, **(TD if name != "bc" else {}), **options)
+    section = SECTIONS[name](**own)
+    return method_named(name).settings(evaluation=Evaluation(select="last"), horizon=1, **{name: section})
 
 
 def trained(data: OfflineDataset, out: Path, name: str, **options: Any) -> Policy:
@@ -259,14 +261,14 @@ def test_more_than_one_action_at_once_is_cloning_only(chain: OfflineDataset, tmp
 
 def test_heads_that_a_method_can_not_have_are_refused(chain: OfflineDataset, tmp_path: Path) -> None:
     for name, head in (("td3_bc", "gaussian"), ("iql", "deterministic")):
-        with pytest.raises(RactdError, match=f"--network.head is '{head}', expected"):
+        with pytest.raises(RactdError, match=f"--{name.replace('_', '-')}.network.head is '{head}', expected"):
             train(chain, method=name, config=config_of(name, head=head), out=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_data_without_rewards_can_be_cloned_whole(chain: OfflineDataset, tmp_path: Path) -> None:
     unpaid = replace(chain, rewards=np.zeros_like(chain.rewards), has_rewards=False, terminals_mean=None)
-    for name, said in (("bc", "--share is 0.1, expected 1"), ("iql", "no rewards"), ("td3_bc", "no rewards")):
+    for name, said in (("bc", "--bc.share is 0.1, expected 1"), ("iql", "no rewards"), ("td3_bc", "no rewards")):
         options = {"share": 0.1} if name == "bc" else {}
         with pytest.raises(RactdError, match=said):
             train(unpaid, method=name, config=config_of(name, **options), out=tmp_path / name)

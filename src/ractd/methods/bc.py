@@ -24,8 +24,8 @@ from ractd.training.selection import train_policy
 
 
 @dataclass(frozen=True)
-class BCConfig(Settings):
-    """One run of behaviour cloning."""
+class BC:
+    """What behaviour cloning clones, and how."""
 
     share: Annotated[float, Meta(gt=0, le=1)] = 1.0
     """Share of the *transitions* that is cloned: the episodes of the highest returns first, until they hold as much."""
@@ -33,6 +33,14 @@ class BCConfig(Settings):
     """What acts."""
     optimization: Optimization = field(default_factory=lambda: Optimization(steps=20_000, learning_rate=1e-3))
     """How it is trained; its moving average is the policy."""
+
+
+@dataclass(frozen=True)
+class BCConfig(Settings):
+    """One run of behaviour cloning."""
+
+    bc: BC = field(default_factory=BC)
+    """What is its own."""
 
 
 def squared_error(actor: DeterministicActor, condition: Tensor, x: Tensor) -> Terms:
@@ -56,7 +64,7 @@ LOSSES: dict[str, Callable[[Any, Tensor, Tensor], Terms]] = {
 
 def train(run: Run) -> None:
     """Clone the best episodes, and save the policy."""
-    config: BCConfig = run.config
+    config: BC = run.config.bc
     best = best_episodes(run.dataset, config.share)
     rows = torch.from_numpy(best.rows)
     run.log.say(f"cloning {best.sentence}")
@@ -77,24 +85,26 @@ def train(run: Run) -> None:
 
 def resolve(config: BCConfig, data: OfflineDataset, asked: Asked) -> BCConfig:
     """Refuse a share where no episode is better than another."""
-    if config.share < 1 and not data.has_rewards:
-        raise RactdError(f"--share is {config.share}, expected 1: {data.name!r} has no rewards, so no episode is best")
+    if config.bc.share < 1 and not data.has_rewards:
+        raise RactdError(
+            f"--bc.share is {config.bc.share}, expected 1: {data.name!r} has no rewards, so no episode is best"
+        )
     return config
 
 
 def variants(config: BCConfig) -> tuple[Variant, ...]:
     """Return the rows of a result."""
-    return best_and_last("BC" if config.share == 1 else f"BC, best {config.share:.0%}", "bc")
+    return best_and_last("BC" if config.bc.share == 1 else f"BC, best {config.bc.share:.0%}", "bc")
 
 
 METHOD = Method(
     name="bc",
     summary="behaviour cloning: does what the data did, in all episodes or in the best",
     source="ALVINN: An Autonomous Land Vehicle in a Neural Network (Pomerleau, 1988)",
-    presets={"cpu": BCConfig(), "best-tenth": BCConfig(share=0.1)},
+    presets={"cpu": BCConfig(), "best-tenth": BCConfig(bc=BC(share=0.1))},
     train=train,
     variants=variants,
     resolve=resolve,
-    networks=lambda config: (config.network,),
+    networks=lambda config: (config.bc.network,),
     termination_penalty=lambda config: 0.0,
 )

@@ -28,11 +28,9 @@ LARGEST_WEIGHT = 100.0
 
 
 @dataclass(frozen=True)
-class IQLConfig(Settings):
-    """One run of IQL; the defaults are the paper's for the Gym data, but for fewer steps with falling learning rates."""
+class IQL:
+    """How IQL learns; the defaults are the paper's for the Gym data, but for fewer steps with falling learning rates."""
 
-    horizon: Count = 1
-    """Actions predicted at once: one."""
     expectile: Annotated[float, Meta(ge=0.5, lt=1)] = 0.7
     """tau: 0.5 values what the data does on average, towards 1 the best that it does."""
     temperature: NotNegative = 3.0
@@ -54,13 +52,23 @@ class IQLConfig(Settings):
     )
     """How all networks are trained; the actor's moving average is the policy."""
 
+
+@dataclass(frozen=True)
+class IQLConfig(Settings):
+    """One run of IQL."""
+
+    horizon: Count = 1
+    """Actions predicted at once: one."""
+    iql: IQL = field(default_factory=IQL)
+    """What is its own."""
+
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """Yield each field that can't stand beside the others, and what is expected of it."""
         yield from super().contradictions()
         if self.horizon != 1:
             yield "horizon", "1: Q values single actions"
-        if self.network.head != "gaussian":
-            yield "network.head", "'gaussian': actions are weighted by how likely they are"
+        if self.iql.network.head != "gaussian":
+            yield "iql.network.head", "'gaussian': actions are weighted by how likely they are"
 
 
 def value_loss(value: nn.Module, target_critic: Ensemble, batch: Batch, expectile: float) -> Terms:
@@ -93,7 +101,7 @@ def actor_loss(
 
 def train(run: Run) -> None:
     """Train V, the actor and Q in turns, as the authors' code does, and save the policy."""
-    config: IQLConfig = run.config
+    config: IQL = run.config.iql
     sequence, optimization = run.sequence, config.optimization
     samples = TransitionSamples(sequence, run.dataset, config.n_step, config.gamma)
     run.seed_weights("iql")
@@ -129,7 +137,7 @@ METHOD = Method(
     presets={"cpu": IQLConfig()},
     train=train,
     variants=lambda config: best_and_last("IQL", "iql"),
-    networks=lambda config: (config.network,),
+    networks=lambda config: (config.iql.network,),
     termination_penalty=lambda config: 0.0,
     needs=frozenset({"rewards"}),
 )

@@ -24,11 +24,9 @@ from ractd.training.transitions import Batch, TransitionSamples
 
 
 @dataclass(frozen=True)
-class TD3BCConfig(Settings):
-    """One run of TD3+BC; the defaults are the paper's, but for fewer steps with a falling learning rate."""
+class TD3BC:
+    """How TD3+BC learns; the defaults are the paper's, but for fewer steps with a falling learning rate."""
 
-    horizon: Count = 1
-    """Actions predicted at once: one."""
     alpha: NotNegative = 2.5
     """How much Q counts beside the data's actions."""
     gamma: Annotated[float, Meta(ge=0, le=1)] = 0.99
@@ -49,18 +47,26 @@ class TD3BCConfig(Settings):
     """Widths of the Linear + ReLU layers of both Q networks."""
     critic_layer_norm: bool = False
     """Normalise their hidden layers."""
-    optimization: Optimization = field(
-        default_factory=lambda: Optimization(steps=200_000, weight_decay=0.0, max_grad_norm=1e6)
-    )
+    optimization: Optimization = field(default_factory=lambda: Optimization(200_000, weight_decay=0, max_grad_norm=1e6))
     """How all networks are trained; the actor's moving average is the policy."""
+
+
+@dataclass(frozen=True)
+class TD3BCConfig(Settings):
+    """One run of TD3+BC."""
+
+    horizon: Count = 1
+    """Actions predicted at once: one."""
+    td3_bc: TD3BC = field(default_factory=TD3BC)
+    """What is its own."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """Yield each field that can't stand beside the others, and what is expected of it."""
         yield from super().contradictions()
         if self.horizon != 1:
             yield "horizon", "1: Q values single actions"
-        if self.network.head != "deterministic":
-            yield "network.head", "'deterministic': Q's gradient moves the action itself"
+        if self.td3_bc.network.head != "deterministic":
+            yield "td3_bc.network.head", "'deterministic': Q's gradient moves the action itself"
 
 
 def critic_loss(
@@ -76,26 +82,19 @@ def critic_loss(
 
 
 def actor_loss(
-    actor: nn.Module,
-    critic: Ensemble,
-    batch: Batch,
-    alpha: float,
-    mean_over_processes: Callable[[Tensor], Tensor] = lambda x: x,
+    actor: nn.Module, critic: Ensemble, batch: Batch, alpha: float, mean: Callable[[Tensor], Tensor] = lambda x: x
 ) -> Terms:
-    """Return `-lambda Q1(s, pi(s)) + (pi(s) - a)^2` with `lambda = alpha / mean |Q1|` (section 5).
-
-    The mean is over the actor's actions, as in the authors' code.
-    """
+    """Return `-lambda Q1(s, pi(s)) + (pi(s) - a)^2`, `lambda = alpha / mean |Q1|` of the actor's actions (section 5)."""
     action = actor(batch.condition).flatten(1)
     q = critic(torch.cat([batch.condition, action], 1))[0]
-    weight = alpha / mean_over_processes(q.detach().abs().mean())
+    weight = alpha / mean(q.detach().abs().mean())
     bc = (action - batch.action).square().mean()
     return {"loss": bc - weight * q.mean(), "bc": bc.detach(), "q": q.detach().mean(), "lambda": weight}
 
 
 def train(run: Run) -> None:
     """Train actor and critics in turns, and save the policy."""
-    config: TD3BCConfig = run.config
+    config: TD3BC = run.config.td3_bc
     sequence, optimization = run.sequence, config.optimization
     samples = TransitionSamples(sequence, run.dataset, config.n_step, config.gamma)
     run.seed_weights("td3_bc")
@@ -143,7 +142,7 @@ METHOD = Method(
     presets={"cpu": TD3BCConfig()},
     train=train,
     variants=lambda config: best_and_last("TD3+BC", "td3_bc"),
-    networks=lambda config: (config.network,),
+    networks=lambda config: (config.td3_bc.network,),
     termination_penalty=lambda config: 0.0,
     needs=frozenset({"rewards"}),
 )
