@@ -282,8 +282,8 @@ def test_a_ddpm_teacher_is_saved_with_its_schedule(tmp_path: Path) -> None:
     assert loaded.evaluations == 30
     obs = observations(9, OBS)
     np.testing.assert_array_equal(loaded.reset(5).act_chunk(obs), policy.reset(5).act_chunk(obs))
-    edit(tmp_path / "p", "sampling", schedule={"timesteps": 0, "betas": "cosine", "clip": 1.0})
-    with pytest.raises(RactdError, match=r"config\.json: DDPM\.timesteps is 0"):
+    edit(tmp_path / "p", "sampling", schedule={"kind": "ddpm", "timesteps": 0, "betas": "cosine", "clip": 1.0})
+    with pytest.raises(RactdError, match=r"config\.json: PolicyFile\.sampling\.schedule\.timesteps is 0"):
         Policy.load(tmp_path / "p")
 
 
@@ -390,7 +390,7 @@ def test_a_missing_part_is_named(saved: Path, field: str) -> None:
     content = json.loads(path.read_text())
     del content[field]
     path.write_text(json.dumps(content))
-    with pytest.raises(RactdError, match=rf"config\.json: field '{field}' is missing"):
+    with pytest.raises(RactdError, match=rf"config\.json: field '{field}' of PolicyFile is missing"):
         Policy.load(saved)
 
 

@@ -22,7 +22,7 @@ from ractd.export import export_policy
 from ractd.methods.ractd_settings import PRESETS, Config
 from ractd.networks.mlp import MLP
 from ractd.policies.files import describe_policy
-from ractd.sequences import Sequence, sequence_class
+from ractd.sequences import Sequence, SequencePart, sequence_class
 from ractd.sequences.normalizer import Normalizer
 from ractd.sequences.settings import SEQUENCES, SequenceSettings
 from ractd.settings import Count, Optimization, check, from_json, to_json
@@ -40,7 +40,8 @@ class TrajectorySettings(SequenceSettings):
 
 
 @dataclass(frozen=True)
-class TrajectoryPart:
+class TrajectoryPart(SequencePart):
+    kind: ClassVar[str] = "trajectories"
     observation_dim: Count
     action_dim: Count
     horizon: Count

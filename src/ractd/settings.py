@@ -162,8 +162,15 @@ def with_kind(settings: Any, place: str, kind: str) -> Any:
     options = () if rest or not hasattr(settings, name) else _options(_type_at(type(settings), f".{name}"))
     for option in options:
         if isinstance(option, type) and issubclass(option, Registered):
-            return replace(settings, **{name: option.of_kind(kind)()})
+            return replace(settings, **{name: _kind_class(option, kind)()})
     raise RactdError(f"there are no kinds of {name.replace('_', '-')}")
+
+
+def _kind_class(cls: type[Registered], kind: str) -> type[Any]:
+    found = cls.of_kind(kind)
+    if not issubclass(found, cls):
+        raise RactdError(f"kind {kind!r} can't stand here, only {cls.kind!r}")
+    return found
 
 
 class _Fault(ValueError):
@@ -211,7 +218,7 @@ def _of_kind(cls: type[Any], content: Any) -> Any:
     if not isinstance(kind, str):
         raise _Fault("", f" is {content!r}, expected an object with a kind")
     try:
-        found = cls.of_kind(kind)
+        found = _kind_class(cls, kind)
     except RactdError as error:
         raise _Fault("", f": {error}") from None
     return _read(found, {name: value for name, value in content.items() if name != "kind"})

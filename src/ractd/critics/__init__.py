@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ractd.critics.critic import Critic, Value, critic_class, differentiated, pessimistic, without_gradient
+from ractd.critics.critic import Critic, CriticPart, Value, critic_class, differentiated, pessimistic, without_gradient
 
-__all__ = ["Critic", "Value", "critic_class", "differentiated", "pessimistic", "without_gradient"]
+__all__ = ["Critic", "CriticPart", "Value", "critic_class", "differentiated", "pessimistic", "without_gradient"]

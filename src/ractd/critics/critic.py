@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from ractd.data import OfflineDataset
 from ractd.errors import RactdError
 from ractd.registry import find
 from ractd.sequences import Sequence
+from ractd.settings import Registered
 
 CRITICS = {
     "return-to-go": "ractd.critics.return_to_go:ReturnToGo",
@@ -40,6 +41,15 @@ class CriticObjective(nn.Module):
         """Return the mean squared error of a critic on transitions `index [N]`."""
 
 
+class CriticPart(Registered):
+    """What a policy file says of a kind of critic: a frozen dataclass."""
+
+    @classmethod
+    def of_kind(cls, kind: str) -> type[Self]:
+        """Return the class of a kind; raises `RactdError` naming the known ones."""
+        return find(CRITICS, kind, "kind of critic").Part  # type: ignore[no-any-return]
+
+
 class Critic(nn.Module):
     """An ensemble of networks that values decoded sequences, with the scale of its values.
 
@@ -47,7 +57,7 @@ class Critic(nn.Module):
     """
 
     kind: ClassVar[str]
-    Part: ClassVar[type]
+    Part: ClassVar[type[CriticPart]]
     """Frozen dataclass of what a policy file says of such a critic; `__init__` takes one and a sequence."""
 
     part: Any

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from ractd.data import OfflineDataset
 from ractd.envs.maze import GOAL_RADIUS
 from ractd.sequences import Sequence
 from ractd.sequences.normalizer import PlanNormalizer
-from ractd.settings import Optimization
+from ractd.settings import Optimization, Positive
 
 NEAR = 50
 """Half of the goals that the reward is shown lie at most so many steps from the state: most others are far from it."""
@@ -25,8 +25,10 @@ NEAR = 50
 class GoalPart(ReturnToGoPart):
     """What a policy file says of a goal reward."""
 
+    kind: ClassVar[str] = "goal"
+
     mean: float = 0.0
-    std: float = 1.0
+    std: Positive = 1.0
     gamma: float = 1.0
 
 

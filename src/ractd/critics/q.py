@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ractd.critics.critic import Critic
+from ractd.critics.critic import Critic, CriticPart
 from ractd.data import OfflineDataset, return_to_go
 from ractd.networks.ensemble import Ensemble
 from ractd.sequences import Sequence
@@ -15,8 +16,10 @@ from ractd.settings import Count, Positive
 
 
 @dataclass(frozen=True)
-class QPart:
+class QPart(CriticPart):
     """What a policy file says of action values."""
+
+    kind: ClassVar[str] = "q"
 
     layers: tuple[Count, ...]
     """Widths of their Linear + ReLU layers."""

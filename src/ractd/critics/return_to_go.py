@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ractd.critics.critic import Critic, CriticObjective
+from ractd.critics.critic import Critic, CriticObjective, CriticPart
 from ractd.critics.settings import ReturnModel
 from ractd.data import OfflineDataset, return_to_go
 from ractd.data.windows import Windows
 from ractd.networks.mish import Mish
 from ractd.sequences import Sequence
-from ractd.settings import Count, Optimization
+from ractd.settings import Count, Optimization, Positive
 
 
 @dataclass(frozen=True)
-class ReturnToGoPart:
+class ReturnToGoPart(CriticPart):
     """What a policy file says of a return model."""
+
+    kind: ClassVar[str] = "return-to-go"
 
     layers: tuple[Count, ...]
     """Widths of its Linear + Mish layers (Table 8)."""
@@ -29,7 +32,7 @@ class ReturnToGoPart:
     """Networks of these layers whose mean is the value; the paper has one."""
     mean: float
     """Mean of the dataset's returns-to-go: a value of 0."""
-    std: float
+    std: Positive
     """Their standard deviation: the unit of values."""
     gamma: float
     """Discount of the returns."""

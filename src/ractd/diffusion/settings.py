@@ -4,19 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from msgspec import Meta
 
-from ractd.settings import Positive
+from ractd.registry import find
+from ractd.settings import Positive, Registered
 
 MOST_STEPS = 1000
 """Steps that a sampler takes at most."""
 
 
+SCHEDULES = {
+    "edm": "ractd.diffusion.settings:Diffusion",
+    "ddpm": "ractd.diffusion.settings:DDPM",
+}
+"""Every kind of noise schedule, and where its class is."""
+
+
+class Schedule(Registered):
+    """The noise levels that a network knows."""
+
+    @classmethod
+    def of_kind(cls, kind: str) -> type[Self]:
+        """Return the class of a kind; raises `RactdError` naming the known ones."""
+        return find(SCHEDULES, kind, "noise schedule")  # type: ignore[no-any-return]
+
+
 @dataclass(frozen=True)
-class Diffusion:
+class Diffusion(Schedule):
     """The noise schedule (EDM; paper, section 2.2 and Appendix B.1)."""
+
+    kind: ClassVar[str] = "edm"
 
     sigma_min: Positive = 0.02
     """Smallest noise level: time 0 of the method."""
@@ -40,8 +59,10 @@ class Diffusion:
 
 
 @dataclass(frozen=True)
-class DDPM:
+class DDPM(Schedule):
     """The discrete variance-preserving schedule of a DDPM teacher (Ho et al., 2020; the paper's comparison, Tables 3 and 11)."""
+
+    kind: ClassVar[str] = "ddpm"
 
     timesteps: Annotated[int, Meta(ge=1, le=10_000)] = 100
     """Noise levels T that it is trained on, and its steps when it samples by default."""

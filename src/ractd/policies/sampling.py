@@ -11,12 +11,10 @@ from torch import Tensor, nn
 from ractd.diffusion.ddpm import CleanEstimate
 from ractd.diffusion.edm import Preconditioned
 from ractd.diffusion.samplers import SAMPLERS, Kind, Sampler
-from ractd.diffusion.settings import DDPM, Diffusion
+from ractd.diffusion.settings import DDPM, Diffusion, Schedule
 from ractd.errors import RactdError
 
 MOST_CANDIDATES = 4096
-
-Schedule = Diffusion | DDPM | None
 
 
 def _as_it_is(network: nn.Module, schedule: None) -> Callable[..., Tensor]:
@@ -30,7 +28,7 @@ MODELS: dict[Kind, Callable[[Any, Any], Callable[..., Tensor]]] = {
     "direct": _as_it_is,
 }
 """What the samplers of each kind of network take, from the network and its schedule."""
-SCHEDULES: dict[Kind, type[Diffusion] | type[DDPM] | None] = {
+SCHEDULE_OF: dict[Kind, type[Schedule] | None] = {
     "student": Diffusion,
     "teacher": Diffusion,
     "DDPM teacher": DDPM,
@@ -47,7 +45,7 @@ class Sampling:
     """What the network is, which decides which samplers there are."""
     sampler: str
     """A name in `ractd.diffusion.samplers.SAMPLERS`, of those for this kind."""
-    schedule: Schedule = None
+    schedule: Schedule | None = None
     """The noise levels that the network knows; None for a network that makes actions of a condition at once."""
     steps: int = 1
     """Steps of the sampler."""
@@ -94,6 +92,9 @@ class Sampling:
 
     def check(self) -> None:
         """Raise `RactdError` for a sampler, steps or candidates that this kind can't have."""
+        if type(self.schedule) is not (SCHEDULE_OF[self.kind] or type(None)):
+            known = "none" if self.schedule is None else self.schedule.kind
+            raise RactdError(f"the noise schedule is {known!r}, which a {self.kind} doesn't know")
         valid = SAMPLERS[self.kind]
         if self.sampler not in valid:
             others = [f"a {kind}'s" for kind, samplers in SAMPLERS.items() if self.sampler in samplers]

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ractd.sequences.sequence import Samples, Sequence, sequence_class
+from ractd.sequences.sequence import Samples, Sequence, SequencePart, sequence_class
 
-__all__ = ["Samples", "Sequence", "sequence_class"]
+__all__ = ["Samples", "Sequence", "SequencePart", "sequence_class"]

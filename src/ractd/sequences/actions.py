@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,14 +12,16 @@ from ractd.data import OfflineDataset
 from ractd.data.ranges import within
 from ractd.data.windows import Windows
 from ractd.sequences.normalizer import Normalizer
-from ractd.sequences.sequence import Sequence
+from ractd.sequences.sequence import Sequence, SequencePart
 from ractd.sequences.settings import ActionsSettings
 from ractd.settings import Count
 
 
 @dataclass(frozen=True)
-class ActionsPart:
+class ActionsPart(SequencePart):
     """What a policy file says of sequences of actions."""
+
+    kind: ClassVar[str] = "actions"
 
     observation_dim: Count
     action_dim: Count

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from ractd.errors import RactdError
 from ractd.registry import find
 from ractd.sequences.normalizer import Normalizer
 from ractd.sequences.settings import SEQUENCES, SequenceSettings
-from ractd.settings import Optimization
+from ractd.settings import Optimization, Registered
 
 
 class Samples(Protocol):
@@ -45,6 +45,15 @@ class LearntDecoder(NamedTuple):
     optimization: Optimization
 
 
+class SequencePart(Registered):
+    """What a policy file says of a kind of sequence: a frozen dataclass."""
+
+    @classmethod
+    def of_kind(cls, kind: str) -> type[Self]:
+        """Return the class of a kind; raises `RactdError` naming the known ones."""
+        return find(SEQUENCES, kind, "kind of sequence").Part  # type: ignore[no-any-return]
+
+
 class Sequence(nn.Module):
     """One kind of sequence, with the statistics of the data that it was fitted to.
 
@@ -53,8 +62,8 @@ class Sequence(nn.Module):
     """
 
     kind: ClassVar[str]
-    Part: ClassVar[type]
-    """Frozen dataclass of what a policy file says of such a sequence; `__init__` takes one."""
+    Part: ClassVar[type[SequencePart]]
+    """What a policy file says of such a sequence; `__init__` takes one."""
     Settings: ClassVar[type[SequenceSettings]]
     """Settings of such a sequence, for a method's `sequence`."""
     critic: ClassVar[str] = "return-to-go"

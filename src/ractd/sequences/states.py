@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from ractd.envs.maze import Maze
 from ractd.errors import RactdError
 from ractd.sequences.dynamics import DynamicsObjective, InverseDynamics
 from ractd.sequences.normalizer import PlanNormalizer
-from ractd.sequences.sequence import LearntDecoder, Samples, Sequence
+from ractd.sequences.sequence import LearntDecoder, Samples, Sequence, SequencePart
 from ractd.sequences.settings import StatesSettings
 from ractd.settings import Count, CountOrZero, Optimization
 
@@ -25,8 +25,10 @@ PLANS_FITTED = 20_000
 
 
 @dataclass(frozen=True)
-class StatesPart:
+class StatesPart(SequencePart):
     """What a policy file says of sequences of states."""
+
+    kind: ClassVar[str] = "states"
 
     state_dim: Count
     action_dim: Count
