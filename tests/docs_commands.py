@@ -32,6 +32,15 @@ TINY_PLANNER = {
     "--sequence.optimization.steps": "10",
     "--sequence.optimization.batch-size": "16",
 }
+
+
+def tiny(method: str) -> dict[str, str]:
+    """The options that make a method's training short; its own are in a section of its name."""
+    section = method.replace("_", "-")
+    played = {option: value for option, value in TINY.items() if option.startswith("--evaluation.")}
+    return played | {f"--{section}.optimization.steps": "10", f"--{section}.optimization.batch-size": "16"}
+
+
 SMALLEST: dict[str, dict[str, str]] = {
     "ractd train": TINY,
     "ractd eval": {"--episodes": "2"},
@@ -140,6 +149,8 @@ class Command:
         """Its words, with the smallest settings that keep its meaning."""
         assert self.kind is not None
         settings = TINY_PLANNER if self.out and plans(self.words[2]) else SMALLEST[self.kind]
+        if "--method" in self.words:
+            settings = tiny(self.words[self.words.index("--method") + 1])
         if "--check-episodes" not in self.words:
             settings = {option: value for option, value in settings.items() if option != "--check-episodes"}
         return replaced(self.words, settings) + FLAGS.get(self.kind, [])

@@ -37,6 +37,7 @@ from ractd.cli import parse
 from ractd.commands import COMMANDS
 from ractd.commands.train import Train
 from ractd.data import load_dataset
+from ractd.methods import METHODS
 
 RUN = re.compile(r"\bruns/[\w-]+")
 OWN_MAZE = "#####\n#S.G#\n#####\n"
@@ -170,7 +171,8 @@ def hook() -> ModuleType:
 
 
 def test_every_option_that_a_page_names_exists(hook: ModuleType) -> None:
-    helps = [hook.command_help(command) for command in (*hook.COMMANDS, "train --preset maze2d-umaze")]
+    others = ["train --preset maze2d-umaze", *(f"train --method {name}" for name in METHODS)]
+    helps = [hook.command_help(command) for command in (*hook.COMMANDS, *others)]
     known = set(re.findall(r"--[a-z][\w.-]*\w", "\n".join(helps))) | OTHER_OPTIONS
     known |= {
         option for path in (ROOT / "examples").glob("*.py") for option in re.findall(r'"(--[\w-]+)"', path.read_text())
