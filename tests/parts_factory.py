@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from ractd.critics import Critic
 from ractd.critics.goal import GoalPart, GoalReward
 from ractd.critics.return_to_go import ReturnToGo, ReturnToGoPart
 from ractd.data import OfflineDataset
@@ -21,6 +22,21 @@ from ractd.sequences import Sequence
 from ractd.sequences.actions import Actions, ActionsPart
 from ractd.sequences.normalizer import Normalizer, PlanNormalizer
 from ractd.sequences.states import States, StatesPart
+
+
+class RowCritic(Critic):
+    """A critic whose `row` is all that a test needs of it."""
+
+    @classmethod
+    def build(cls, part: Any, sequence: Sequence) -> Critic:
+        raise NotImplementedError
+
+    @classmethod
+    def fit(cls, config: Any, sequence: Sequence, dataset: OfflineDataset, rows: Tensor) -> tuple[Critic, Any]:
+        raise NotImplementedError
+
+    def largest(self, config: Any, dataset: OfflineDataset) -> float:
+        raise NotImplementedError
 
 
 def actions_of(data: OfflineDataset, horizon: int = 4, history: int = 1) -> Actions:

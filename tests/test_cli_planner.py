@@ -72,7 +72,8 @@ def settings(*words: str | Path) -> Config:
     """What `ractd train` with these words trains with."""
     train = parse(["train", *map(str, words)])
     assert isinstance(train, Train)
-    return train.config
+    config: Config = train.config
+    return config
 
 
 def python_settings(monkeypatch: pytest.MonkeyPatch, *arguments: Any, **options: Any) -> Config:
@@ -187,6 +188,7 @@ def test_the_result_has_what_a_planner_is_judged_by(run: Path) -> None:
     assert row.protocol is not None
     assert row.success_rate == (np.array(row.returns) > 0).mean()
     plans = int(np.ceil(max(row.lengths) / 16))
+    assert row.ms_per_action is not None
     assert row.plan_ms_per_episode == pytest.approx(row.ms_per_action * plans)
     assert row.protocol.execute == 16, "open loop"
     assert row.nfe == 1

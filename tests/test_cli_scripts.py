@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import Trained, rows_of
 from dataset_factory import make
 from safetensors.numpy import load_file, save_file
@@ -210,7 +211,7 @@ def test_the_gpu_benchmark_keeps_what_it_has(
     assert result["training"] == {"before": 3.0}
     assert "action" not in result
     assert list(tmp_path.glob(".*")) == []
-    if not gpu_sections.torch.cuda.is_available():
+    if not torch.cuda.is_available():
         capsys.readouterr()
         with pytest.raises(SystemExit) as stop:
             script("benchmarks/gpu.py", "--out", tmp_path / "none.json")

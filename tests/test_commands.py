@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Answer, environment
@@ -20,7 +21,7 @@ import ractd
 from ractd.commands import COMMANDS
 from ractd.commands.train import settings_of
 from ractd.data import write_hdf5
-from ractd.methods import METHODS, Method, Variant
+from ractd.methods import METHODS, Method
 from ractd.methods.ractd_settings import PRESETS
 from ractd.settings import Settings
 from ractd.stopping import stop_requests
@@ -137,7 +138,7 @@ class ToySettings(Settings):
     """How much."""
 
 
-def nothing(*_: object) -> tuple[Variant, ...]:
+def nothing(*_: object) -> Any:
     """What it trains, and has to show for it."""
     return ()
 

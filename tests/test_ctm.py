@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parts_factory import RowCritic
 from scipy import stats
 from torch import Tensor, nn
 
 from ractd.critics import Critic
 from ractd.diffusion import ctm
 from ractd.diffusion.edm import Preconditioned, distance, draw_sigma, loss_weight, sigma_schedule
-from ractd.diffusion.samplers import heun, heun_step
+from ractd.diffusion.samplers import StudentNetwork, heun, heun_step, jump, to_clean
 from ractd.diffusion.settings import Diffusion
 from ractd.networks.mlp import MLP
 
@@ -70,21 +72,21 @@ def tiny(seed: int = 0, jumps: bool = True, dim: int = 2, horizon: int = 3) -> n
 def test_a_jump_to_the_same_time_is_the_identity() -> None:
     g = Preconditioned(tiny(), DIFFUSION)
     x, t = randn(6, 3, 2), torch.tensor([0.02, 0.1, 1, 5, 40, 80], dtype=F64)
-    torch.testing.assert_close(ctm.jump(g, x, t, t, randn(6, 1)), x, rtol=0, atol=0)
+    torch.testing.assert_close(jump(g, x, t, t, randn(6, 1)), x, rtol=0, atol=0)
 
 
 def test_a_jump_to_time_zero_is_the_network() -> None:
     g = Preconditioned(tiny(), DIFFUSION)
     x, t, condition = randn(5, 3, 2), torch.tensor([0.1, 1, 5, 40, 80], dtype=F64), randn(5, 1)
     zero = torch.zeros_like(t)
-    torch.testing.assert_close(ctm.jump(g, x, t, zero, condition), g(x, t, condition, zero), rtol=0, atol=0)
-    torch.testing.assert_close(ctm.to_clean(g)(x, t, condition), g(x, t, condition, zero), rtol=0, atol=0)
+    torch.testing.assert_close(jump(g, x, t, zero, condition), g(x, t, condition, zero), rtol=0, atol=0)
+    torch.testing.assert_close(to_clean(g)(x, t, condition), g(x, t, condition, zero), rtol=0, atol=0)
 
 
 def test_the_boundary_is_the_identity_at_sigma_min() -> None:
     g = Preconditioned(tiny(), DIFFUSION)
     x, t = randn(4, 3, 2), torch.full((4,), 0.02, dtype=F64)
-    torch.testing.assert_close(ctm.jump(g, x, t, 0 * t, randn(4, 1)), x, rtol=0, atol=1e-14)
+    torch.testing.assert_close(jump(g, x, t, 0 * t, randn(4, 1)), x, rtol=0, atol=1e-14)
 
 
 def test_time_zero_is_sigma_min_to_the_network() -> None:
@@ -97,7 +99,7 @@ def test_time_zero_is_sigma_min_to_the_network() -> None:
 def test_a_jump_is_the_straight_line_to_g() -> None:
     x, t, s = randn(2, 3, 2), torch.tensor([4.0, 10.0], dtype=F64), torch.tensor([1.0, 5.0], dtype=F64)
     constant = randn(2, 3, 2, seed=1)
-    jumped = ctm.jump(lambda x, t, c, s: constant, x, t, s, x)
+    jumped = jump(lambda x, t, c, s: constant, x, t, s, x)
     torch.testing.assert_close(jumped[0], 0.25 * x[0] + 0.75 * constant[0])
     torch.testing.assert_close(jumped[1], 0.5 * x[1] + 0.5 * constant[1])
 
@@ -106,8 +108,8 @@ def test_the_exact_flow_is_a_semigroup_of_jumps() -> None:
     """Of the reference and of `jump`: t -> s -> r is t -> r, and both follow the closed form."""
     x = 80 * randn(6, 3, 2)
     t, s, r = (torch.full((6,), value, dtype=F64) for value in (80.0, 3.0, 0.02))
-    direct = ctm.jump(exact_g, x, t, r, x)
-    through = ctm.jump(exact_g, ctm.jump(exact_g, x, t, s, x), s, r, x)
+    direct = jump(exact_g, x, t, r, x)
+    through = jump(exact_g, jump(exact_g, x, t, s, x), s, r, x)
     torch.testing.assert_close(through, direct, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(direct, gaussian_flow(x, t, r), rtol=1e-9, atol=1e-9)
 
@@ -190,15 +192,15 @@ def test_the_solver_does_not_believe_the_teacher_at_sigma_min(ode_steps: int) ->
             expected = heun(preconditioned, x[alone], levels, x[alone])
         else:
             expected = x[alone]
-            for pair in pairwise(levels):
-                expected = heun_step(preconditioned, expected, *(time.reshape(1) for time in pair), x[alone])
+            for high, low in pairwise(levels):
+                expected = heun_step(preconditioned, expected, high.reshape(1), low.reshape(1), x[alone])
         torch.testing.assert_close(x_u[alone], expected)
 
 
 # --- CTM loss ----------------------------------------------------------------------------------------------------
 
 
-def ctm_loss(g: ctm.StudentNetwork, bins: int, ode_steps: int = 1) -> float:
+def ctm_loss(g: StudentNetwork, bins: int, ode_steps: int = 1) -> float:
     """Mean over the lower nine tenths of the schedule at equal noise levels, whatever the number of bins."""
     diffusion = Diffusion(bins=bins)
     sigmas = sigma_schedule(diffusion).double()
@@ -232,7 +234,7 @@ def test_the_loss_is_the_distance_of_the_two_paths() -> None:
     t, u, k = (sigmas[i] for i in times)
     x_t = x0 + column(t) * noise
 
-    def G(h: ctm.StudentNetwork, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    def G(h: StudentNetwork, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
         return column(b / a) * x + (1 - column(b / a)) * h(x, a, condition, b)
 
     zero = torch.zeros_like(k)
@@ -243,14 +245,15 @@ def test_the_loss_is_the_distance_of_the_two_paths() -> None:
     torch.testing.assert_close(loss, pseudo_huber, rtol=1e-2, atol=2e-3)
 
 
-def gradients_of_ctm() -> tuple[nn.Module, nn.Module, nn.Module, Callable[[], Tensor], dict[str, object]]:
+def gradients_of_ctm() -> tuple[nn.Module, nn.Module, nn.Module, Callable[[], Tensor], dict[str, Any]]:
     g, target, teacher = tiny(0), tiny(1), tiny(2, jumps=False)
     sigmas = sigma_schedule(DIFFUSION).double()
     times = ctm.draw_times(torch.rand(12, 3, generator=generator(7)), 2, DIFFUSION)
     x0, noise, condition = randn(12, 3, 2), randn(12, 3, 2, seed=1), randn(12, 1, seed=2)
 
     def D(x: Tensor, t: Tensor, c: Tensor) -> Tensor:
-        return Preconditioned(lambda y, t, c, s: teacher(y, t, c), DIFFUSION)(x, t, c, t)  # type: ignore[arg-type]
+        estimate: Tensor = Preconditioned(lambda y, t, c, s: teacher(y, t, c), DIFFUSION)(x, t, c, t)  # type: ignore[arg-type]
+        return estimate
 
     def loss() -> Tensor:
         nets = Preconditioned(g, DIFFUSION), Preconditioned(target, DIFFUSION)
@@ -274,17 +277,18 @@ def test_gradient_flows_only_through_the_first_jump() -> None:
     assert all(gradient.abs().max() > 0 for gradient in ours)
 
     g.zero_grad()
-    t, u, k = (given["sigmas"][i] for i in given["times"])  # type: ignore[index, union-attr]
-    x_t = given["x0"] + column(t) * given["noise"]  # type: ignore[operator]
+    t_index, u_index, _ = given["times"]
+    t, u, k = (given["sigmas"][i] for i in given["times"])
+    x_t = given["x0"] + column(t) * given["noise"]
     condition, zero = given["condition"], torch.zeros_like(k)
     g_target = Preconditioned(target, DIFFUSION)
     with torch.no_grad():
-        x_u = ctm.solve(given["D"], x_t, *given["times"][:2], condition, given["sigmas"], 2)  # type: ignore[arg-type, index]
-        through = ctm.jump(g_target, ctm.jump(g_target, x_u, u, k, condition), k, zero, condition)  # type: ignore[arg-type]
-    x_k = ctm.jump(Preconditioned(g, DIFFUSION), x_t, t, k, condition)  # type: ignore[arg-type]
+        x_u = ctm.solve(given["D"], x_t, t_index, u_index, condition, given["sigmas"], 2)
+        through = jump(g_target, jump(g_target, x_u, u, k, condition), k, zero, condition)  # type: ignore[arg-type]
+    x_k = jump(Preconditioned(g, DIFFUSION), x_t, t, k, condition)  # type: ignore[arg-type]
     # By the chain rule, in two pieces: d distance / d x_k with everything else a constant, then x_k's own gradient.
     at = x_k.detach().requires_grad_()
-    (slope,) = torch.autograd.grad(distance(ctm.jump(g_target, at, k, zero, condition), through).sum(), at)  # type: ignore[arg-type]
+    (slope,) = torch.autograd.grad(distance(jump(g_target, at, k, zero, condition), through).sum(), at)  # type: ignore[arg-type]
     x_k.backward(slope)
     for mine, parameter in zip(ours, g.parameters(), strict=True):
         torch.testing.assert_close(parameter.grad, mine, rtol=1e-9, atol=1e-12)
@@ -388,7 +392,7 @@ def test_one_step_is_g_at_the_top() -> None:
 def critic_of(function: Callable[[Tensor, Tensor], Tensor]) -> Critic:
     """A critic of one function of observation and action."""
 
-    class Function(Critic):
+    class Function(RowCritic):
         condition_dim = 1
 
         def row(self, given: Tensor, entry: Tensor) -> Tensor:
@@ -450,4 +454,4 @@ def test_actions_outside_the_bounds_are_clipped_and_penalised() -> None:
     assert reward[1, 0].tolist() == [0, 0]
     assert reward[2, 0, 0] == -10
     (penalty,) = torch.autograd.grad(excess.sum(), sample)
-    np.testing.assert_allclose(penalty[:, 0].numpy(), [[1.0, 0], [-4.0, -0.5], [0, 0]])
+    np.testing.assert_allclose(penalty[:, 0].numpy(), [[1.0, 0.0], [-4.0, -0.5], [0.0, 0.0]])

@@ -57,7 +57,7 @@ def stage_of(name: str, directory: Path, accelerator: Accelerator, steps: int) -
         config = Student(reward_weight="auto", anchor=anchor)
 
         def mean(x: torch.Tensor) -> torch.Tensor:
-            return accelerator.reduce(x, "mean")  # type: ignore[return-value]
+            return accelerator.reduce(x, "mean")  # type: ignore[no-any-return]
 
         objective = StudentObjective(network, average, teacher, critic, sequence, samples, diffusion, config, mean)
     optimization = Optimization(steps, batch_size=16, learning_rate=1e-3, warmup_steps=5, max_grad_norm=1e6, ema=0.9)

@@ -58,7 +58,7 @@ class Ledger:
             key = int(self.seeds[row]), int(self.episode[row])
             self.actions[key].append(np.array(action, np.float32))
             self.rewards[key].append(float(reward))
-        over = np.array([self.step_number[row] == self.length(row) for row in rows])
+        over = np.array([self.step_number[row] == self.length(int(row)) for row in rows])
         even = self.seeds[rows] % 2 == 0
         return self.observe(rows), rewards, over & even, over & ~even
 

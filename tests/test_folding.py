@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,7 +64,9 @@ def test_what_is_loaded_is_folded_and_so_is_all_that_is_made_of_it(tmp_path: Pat
     called = calls(policy)
     acted(policy)
     policy.act(np.zeros(OBS))
-    policy.reset(1).acting().in_episodes(np.zeros((2, 1, OBS), np.float32), Context(np.arange(2), 0))
+    policy.reset(1).acting().in_episodes(
+        np.zeros((2, 1, OBS), np.float32), Context(np.arange(2), np.zeros(2, np.int64))
+    )
     policy.estimate_return(np.zeros((2, OBS)), np.zeros((2, A)))
     acted(policy.configured(candidates=4))
     acted(policy.configured(steps=2))
@@ -177,7 +180,7 @@ class Third(nn.Module):
 
 @pytest.mark.parametrize("options", [{}, {"steps": 3, "candidates": 4}], ids=str)
 @pytest.mark.parametrize("jumps", [True, False], ids=["student", "teacher"])
-def test_a_network_that_can_not_be_folded_works_unfolded(jumps: bool, options: dict[str, int]) -> None:
+def test_a_network_that_can_not_be_folded_works_unfolded(jumps: bool, options: dict[str, Any]) -> None:
     built = make(jumps)
     torch.manual_seed(0)
     policy = Policy(

@@ -61,7 +61,7 @@ class Parameters(Flat):
 
     def forward(self, condition: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         mean = super().forward(condition)
-        return mean, self.actor.log_std.flatten().exp().expand_as(mean)
+        return mean, self.actor.get_parameter("log_std").flatten().exp().expand_as(mean)
 
 
 def with_weights(layer: Any, weight: Tensor, bias: Tensor) -> nn.Module:
@@ -101,7 +101,7 @@ def theirs(ensemble: Ensemble) -> list[TensorDictModule]:
     return [TensorDictModule(Member(ensemble, i), ["observation", "action"], ["state_action_value"]) for i in range(2)]
 
 
-def normal(loc: Tensor, scale: Tensor) -> Independent:
+def normal(loc: Tensor, scale: Tensor) -> Independent[Any]:
     return Independent(Normal(loc, scale), 1)
 
 
@@ -136,7 +136,11 @@ def actor_of(head: str) -> nn.Module:
 @pytest.mark.parametrize("head", ["deterministic", "gaussian"])
 def test_behaviour_cloning(batch: Batch, head: str) -> None:
     actor = actor_of(head)
-    network = gaussian(actor) if head == "gaussian" else TensorDictModule(Flat(actor), ["observation"], ["action"])
+    network = (
+        gaussian(actor)
+        if isinstance(actor, GaussianActor)
+        else TensorDictModule(Flat(actor), ["observation"], ["action"])
+    )
     loss = bc.LOSSES[head](actor, batch.condition, batch.action.unsqueeze(1))["loss"]
     reference = BCLoss(network, loss_function=None if head == "gaussian" else "l2")
     wanted = reference(tensordict(batch))["loss_bc"]
@@ -210,7 +214,9 @@ def networks() -> tuple[GaussianActor, Ensemble, nn.Module]:
     value = nn.Sequential(mlp(K, (16, 16), 1))
     for parameter in value.parameters():
         nn.init.normal_(parameter, std=0.5)
-    return actor_of("gaussian"), critics(), value
+    actor = actor_of("gaussian")
+    assert isinstance(actor, GaussianActor)
+    return actor, critics(), value
 
 
 def test_the_value_of_iql(batch: Batch, networks: tuple[GaussianActor, Ensemble, nn.Module]) -> None:

@@ -128,7 +128,10 @@ LENGTH, GAMMA, LIMIT = 5, 0.9, 20
 
 def walk(rng: np.random.Generator, right: float) -> Episode:
     """From anywhere, a step to the right where an action is positive, to the left (or nowhere) where it is not."""
-    place, places, actions, rewards = int(rng.integers(LENGTH)), [], [], []
+    place = int(rng.integers(LENGTH))
+    places: list[list[float]] = []
+    actions: list[float] = []
+    rewards: list[float] = []
     while len(rewards) < LIMIT and place < LENGTH:
         actions.append((0.7 if rng.random() < right else -0.7) + 0.1 * rng.normal())
         places.append([float(place)])
@@ -269,7 +272,7 @@ def test_heads_that_a_method_can_not_have_are_refused(chain: OfflineDataset, tmp
 def test_data_without_rewards_can_be_cloned_whole(chain: OfflineDataset, tmp_path: Path) -> None:
     unpaid = replace(chain, rewards=np.zeros_like(chain.rewards), has_rewards=False, terminals_mean=None)
     for name, said in (("bc", "--bc.share is 0.1, expected 1"), ("iql", "no rewards"), ("td3_bc", "no rewards")):
-        options = {"share": 0.1} if name == "bc" else {}
+        options: dict[str, Any] = {"share": 0.1} if name == "bc" else {}
         with pytest.raises(RactdError, match=said):
             train(unpaid, method=name, config=config_of(name, **options), out=tmp_path / name)
     train(unpaid, method="bc", config=config_of("bc", steps=20), out=tmp_path / "whole")

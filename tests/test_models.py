@@ -83,6 +83,7 @@ def test_presets_are_the_papers_tables() -> None:
 def test_the_return_network_is_table_8() -> None:
     network = return_model(11, 3, (32, 64, 128, 256))
     (member,) = network.members
+    assert isinstance(member, torch.nn.Sequential)
     linears = [m for m in member if isinstance(m, torch.nn.Linear)]
     assert [(m.in_features, m.out_features) for m in linears] == [(14, 32), (32, 64), (64, 128), (128, 256), (256, 1)]
     assert [type(m).__name__ for m in member] == ["Linear", "Mish"] * 4 + ["Linear"]
@@ -208,8 +209,8 @@ def test_copying_to_another_width_takes_only_what_agrees() -> None:
         torch.testing.assert_close(value, source[name] if name in agreeing else before[name], rtol=0, atol=0)
     # A copy, not a share: training the student leaves the teacher alone.
     with torch.no_grad():
-        student.output.bias.add_(1)
-    assert not torch.equal(student.output.bias, teacher.output.bias)
+        student.get_parameter("output.bias").add_(1)
+    assert not torch.equal(student.get_parameter("output.bias"), teacher.get_parameter("output.bias"))
 
 
 def test_mish_and_its_gradient_are_pytorchs_in_double_precision() -> None:

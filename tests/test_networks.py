@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 import ractd
 from ractd.commands.train import settings_of
+from ractd.critics.settings import ReturnModel
 from ractd.errors import RactdError
 from ractd.export import export_policy
 from ractd.export.graph import batch_first
 from ractd.methods import bc
-from ractd.methods.ractd_settings import PRESETS, Config, ReturnModel, Student, Teacher
+from ractd.methods.ractd_settings import PRESETS, Config, Student, Teacher
 from ractd.networks import NETWORKS, Network
 from ractd.networks.fixed_time import FoldsTime
 from ractd.networks.mlp import MLP
@@ -106,7 +107,7 @@ def one_step(policy: ractd.Policy, observations: Tensor, noise: Tensor) -> Tenso
     n = policy.sequence.normalizer
     x, (T, s) = high * noise, torch.tensor([high, low])[:, None].expand(2, len(noise))
     condition = (observations - n.observation_mean) / n.observation_std
-    clean = (c_skip * x + c_out * policy.network(c_in * x, T, condition, s)).clamp(-1, 1)
+    clean: Tensor = (c_skip * x + c_out * policy.network(c_in * x, T, condition, s)).clamp(-1, 1)
     return n.action_low + (clean + 1) / 2 * (n.action_high - n.action_low)
 
 

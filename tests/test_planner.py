@@ -47,11 +47,9 @@ def test_a_plan_is_what_followed_until_its_goal_and_then_the_goal(lengths: list[
     plans = plans_of(data)
     draws = plans.draw(32, generator(seed))
     condition, x = plans.gather(draws)
-    states, observation = (
-        plans.sequence.normalizer.raw_state(x).numpy(),
-        condition * plans.sequence.normalizer.observation_std,
-    )
-    observation = (observation + plans.sequence.normalizer.observation_mean).numpy()
+    normalizer = plans.sequence.normalizer
+    states = normalizer.raw_state(x).numpy()
+    observation = (condition * normalizer.observation_std + normalizer.observation_mean).numpy()
     S, ends = data.observation_dim, data.episode_ends
     for b, n in enumerate(draws["index"].tolist()):
         last = int(ends[np.searchsorted(ends, n, side="right")]) - 1
@@ -130,7 +128,7 @@ def straight_lines(rows: int = 4000) -> OfflineDataset:
     steps = 0.1 * actions.reshape(-1, 100, 2)
     positions = np.concatenate([np.zeros_like(steps[:, :1]), steps[:, :-1].cumsum(1)], axis=1).reshape(rows, 2)
     ends = np.arange(rows) % 100 == 99
-    return OfflineDataset("lines", positions, actions, np.zeros(rows), np.zeros(rows, bool), ends)
+    return OfflineDataset("lines", positions, actions, np.zeros(rows, np.float32), np.zeros(rows, bool), ends)
 
 
 def dynamics_objective(network: InverseDynamics, plans: PlanSamples, actions: np.ndarray) -> DynamicsObjective:

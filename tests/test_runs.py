@@ -12,7 +12,7 @@ import pytest
 from conftest import Answer, Trained, pendulum_data, rows_of
 
 from ractd.errors import RactdError
-from ractd.methods.bc import BCConfig
+from ractd.methods.bc import BC, BCConfig
 from ractd.networks.actor import Actor
 from ractd.policies import Policy
 from ractd.runs.rows import Result, Row, frame, labels, read_result, read_row, select
@@ -25,8 +25,7 @@ def cloned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of behaviour cloning, its best checkpoint beside its last."""
     out = tmp_path_factory.mktemp("runs") / "cloned"
     config = BCConfig(
-        network=Actor(layers=(16,)),
-        optimization=Optimization(60, batch_size=32),
+        bc=BC(network=Actor(layers=(16,)), optimization=Optimization(60, batch_size=32)),
         evaluation=Evaluation(episodes=3, checkpoints=3, checkpoint_episodes=2),
     )
     train(pendulum_data(800), method="bc", config=config, out=out)

@@ -96,10 +96,12 @@ class TrajectorySamples:
     def __init__(self, sequence: Trajectories, dataset: OfflineDataset) -> None:
         self.sequence, self.windows = sequence, Windows(dataset, sequence.horizon)
 
-    summary = "states and actions"
+    @property
+    def summary(self) -> str:
+        return "states and actions"
 
-    def draw(self, batch: int, generator: torch.Generator) -> dict[str, Tensor]:
-        return {"index": self.windows.draw(batch, generator)}
+    def draw(self, batch: int, generator: torch.Generator, rows: Tensor | None = None) -> dict[str, Tensor]:
+        return {"index": self.windows.draw(batch, generator, rows)}
 
     def observations(self, draws: dict[str, Tensor]) -> Tensor:
         return self.windows.gather(draws["index"])[0]

@@ -138,7 +138,7 @@ def test_ray_runs_the_same_trials(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_trials_of_ray_end_with_the_sweep_that_is_killed(tmp_path: Path, pendulum: Path) -> None:
     pytest.importorskip("ray")
     out, log = tmp_path / "sweep", tmp_path / "log"
-    command = ["sweep", pendulum, "--jobs", "2", "--seeds", "2", "--out", out, "--"]
+    command: list[str | Path] = ["sweep", pendulum, "--jobs", "2", "--seeds", "2", "--out", out, "--"]
     runs = [out / f"pendulum-s{seed}" for seed in (0, 1)]
     with started(*command, *quick(**{"--teacher.optimization.steps": "1000000"}), log=log) as process:
         wait_until(lambda: all("teacher: training" in text_of(run / "log.txt") for run in runs), "both train")
@@ -258,12 +258,12 @@ def test_a_killed_sweep_goes_on_to_the_table_of_one_that_was_not(cli: Callable[.
     pytest.importorskip("ray")
     dataset = tmp_path / "pendulum.hdf5"
     write_hdf5(dataset, pendulum_data(300, env_id=None))
-    words = ["sweep", dataset, "--vary", "teacher.network.width", "16", "32", "--seeds", "1"]
+    words: list[str | Path] = ["sweep", dataset, "--vary", "teacher.network.width", "16", "32", "--seeds", "1"]
     whole, out, log = tmp_path / "whole", tmp_path / "killed", tmp_path / "log"
     answer = cli(*words, "--out", whole, "--jobs", "2", "--", *quick())
     assert answer.code == 0, answer.out + answer.err
     assert "teacher.network.width 32" in answer.out
-    command = [*words, "--out", out, "--", *quick()]
+    command: list[str | Path] = [*words, "--out", out, "--", *quick()]
     first, second = (out / f"pendulum-teacher.network.width={width}-s0" for width in (16, 32))
     with started(*command, log=log) as process:
         wait_until(lambda: (second / "config.json").exists() or process.poll() is not None, "the second begins")

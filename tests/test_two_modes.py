@@ -49,7 +49,8 @@ def two_modes(scale: float = 1.0) -> OfflineDataset:
     actions = np.where(better[:, None], BETTER.numpy(), WORSE.numpy()) + SPREAD * rng.normal(size=(n, 2))
     actions[:4] = [[-1, -1], [-1, 1], [1, -1], [1, 1]]
     rewards = scale * (better + 0.1 * actions.sum(1))
-    return OfflineDataset("two modes", np.zeros((n, 1)), actions, rewards, np.zeros(n, bool), np.ones(n, bool))
+    zeros, f32 = np.zeros(n, bool), np.float32
+    return OfflineDataset("two modes", np.zeros((n, 1), f32), actions.astype(f32), rewards.astype(f32), zeros, ~zeros)
 
 
 DATA = two_modes()
