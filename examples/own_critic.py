@@ -9,8 +9,9 @@ an export follow.
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -37,10 +38,17 @@ def steps_left(dataset: OfflineDataset) -> np.ndarray:
     return np.where(fails, np.minimum(left, FAR), FAR).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class SurvivalPart(ReturnToGoPart):
+    """What a policy's file says of it: what it says of a return model."""
+
+    kind: ClassVar[str] = "survival"
+
+
 class Survival(ReturnToGo):
     """How many steps the first action of a sequence is from a failure, at most `FAR`."""
 
-    kind = "survival"
+    kind, Part = "survival", SurvivalPart
 
     @classmethod
     def fit(
@@ -49,7 +57,7 @@ class Survival(ReturnToGo):
         """Return an untrained critic on the scale of the data, and what it minimises on the transitions `rows`."""
         steps = steps_left(dataset)
         mean, std = float(steps.mean()), float(steps.std()) or 1.0
-        critic = cls.build(ReturnToGoPart(tuple(config.layers), config.members, mean, std, gamma=1.0), sequence)
+        critic = cls.build(SurvivalPart(tuple(config.layers), config.members, mean, std, gamma=1.0), sequence)
         targets = torch.from_numpy((steps - mean) / std).to(rows.device)
         windows = Windows(dataset, 1, sequence.history, rows.device)
         return critic, ReturnObjective(critic, sequence, windows, targets, rows, config.action_noise)

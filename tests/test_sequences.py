@@ -186,3 +186,11 @@ def test_an_unknown_kind_is_named_with_its_nearest(tmp_path: Path) -> None:
         from_json(Config, written, tmp_path)
     with pytest.raises(RactdError, match=r"here: unknown kind of sequence 'x'"):
         sequence_class("x", "here")
+
+
+def test_a_kind_whose_part_says_another_is_refused_at_once() -> None:
+    """Its policies' files would be opened as of the other kind."""
+    with pytest.raises(TypeError, match="'mine', and its Part of 'trajectories'"):
+
+        class Mine(Trajectories):
+            kind = "mine"

@@ -116,6 +116,14 @@ class Registered(ABC):
         """Return the class of a kind; raises `RactdError` naming the known ones."""
 
 
+def check_part(cls: Any) -> None:
+    """Raise `TypeError` for a class whose parts of files say another `kind` than it has: it couldn't be found again."""
+    if "kind" in cls.__dict__ and cls.Part.kind != cls.kind:
+        raise TypeError(
+            f"{cls.__name__} is of kind {cls.kind!r}, and its Part of {cls.Part.kind!r}: give it one of its own"
+        )
+
+
 def to_json(value: Any) -> Any:
     """Return settings as plain dictionaries, lists and numbers."""
     if is_dataclass(value):

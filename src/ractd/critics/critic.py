@@ -15,7 +15,7 @@ from ractd.data import OfflineDataset
 from ractd.errors import RactdError
 from ractd.registry import find
 from ractd.sequences import Sequence
-from ractd.settings import Registered
+from ractd.settings import Registered, check_part
 
 CRITICS = {
     "return-to-go": "ractd.critics.return_to_go:ReturnToGo",
@@ -112,6 +112,9 @@ class Critic(nn.Module):
 
     def forward(self, condition: Tensor, entries: Tensor) -> Tensor:
         return self.value(condition, entries)
+
+    def __init_subclass__(cls) -> None:
+        check_part(cls)
 
     def data_units(self, value: Tensor) -> Tensor:
         """Return values in the data's units."""

@@ -17,7 +17,7 @@ from ractd.errors import RactdError
 from ractd.registry import find
 from ractd.sequences.normalizer import Normalizer
 from ractd.sequences.settings import SEQUENCES, SequenceSettings
-from ractd.settings import Optimization, Registered
+from ractd.settings import Optimization, Registered, check_part
 
 
 class Samples(Protocol):
@@ -84,6 +84,9 @@ class Sequence(nn.Module):
     """(steps, entries of a step) of what `decode` returns."""
     rewarded: int
     """Over how many steps of what `decode` returns a critic looks: the first action, or all states of a plan."""
+
+    def __init_subclass__(cls) -> None:
+        check_part(cls)
 
     @classmethod
     @abstractmethod
