@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -14,10 +12,11 @@ from tyro.conf import AvoidSubcommands, FlagCreatePairsOff, Positional, arg
 
 from ractd.commands.consoles import out, say
 from ractd.commands.parsing import read
+from ractd.commands.train_options import check_options, dataset_in, kinds_in, method_in, preset_in, value_in, with_kinds
 from ractd.errors import RactdError
-from ractd.methods import METHODS, Method, method_named
+from ractd.methods import METHODS
 from ractd.registry import unknown
-from ractd.settings import TerminalsMean, check, with_kind
+from ractd.settings import TerminalsMean, check
 
 S = TypeVar("S")
 PresetName = TypeVar("PresetName", bound=str)
@@ -128,12 +127,10 @@ class Train(Generic[S, PresetName, StageName]):
 
 
 AnyTrain = Train[Any, str, str]
-HELP = {"-h", "--help"}
-KIND = ".kind"
+OWN = {field.name for field in fields(Train)} | {"teacher", "no_plain", "no_report"}
+"""Options that are no settings."""
 ONE_DIRECTORY = """All goes to one run directory. The same command goes on where a stopped run ended, and shows the result of a
 finished one."""
-DEFAULT = "cpu"
-"""The preset that each method has."""
 
 
 def parse(words: Sequence[str]) -> AnyTrain:
@@ -142,127 +139,28 @@ def parse(words: Sequence[str]) -> AnyTrain:
     Raises:
         RactdError: for an unknown method or preset, an option of another one, and a method that can't plan where data is a maze's.
     """
-    method = method_named(_value("--method", words) or "ractd")
-    named, dataset, env_id = _value("--preset", words), _dataset(words), _value("--env", words)
-    if named is not None and named not in method.presets:
-        raise unknown(f"preset of {method.name}", named, method.presets)
-    # Help opens no dataset.
-    no_dataset = dataset is None or HELP & set(words)
-    preset = named or (DEFAULT if no_dataset else _preset_of(method, str(dataset), env_id))
-    left, settings = _with_kinds(words, method.presets[preset])
-    _check_options(left, method, preset, settings, None if named else dataset)
-    train = _read(left, settings, method, named)
-    if named is None and train.dataset != dataset:  # what looked like the dataset was the value of an option
-        preset = _preset_of(method, train.dataset, train.env)
-        train = _read(*_with_kinds(words, method.presets[preset]), method, named)
-    return train
+    dataset = dataset_in(words)
+    train = _parse(words, dataset)
+    # What looked like the dataset may have been the value of an option.
+    return train if train.dataset == dataset else _parse(words, train.dataset)
 
 
-def _with_kinds(words: Sequence[str], settings: Any) -> tuple[list[str], Any]:
-    """Take the kinds that words name into settings, as `--teacher.network.kind unet`, and return the other words."""
-    others = []
-    left = iter(words)
-    for word in left:
-        option, equals, value = word.partition("=")
-        place = option.removeprefix("--").removesuffix(KIND).replace("-", "_")
-        if not (option.startswith("--") and option.endswith(KIND)) or _has_field(settings, place, "kind"):
-            others.append(word)
-            continue
-        try:
-            settings = with_kind(settings, place, value if equals else next(left, ""))
-        except RactdError as error:
-            raise RactdError(f"{option}: {error}") from None
-    return others, settings
-
-
-def _has_field(settings: Any, place: str, name: str) -> bool:
-    """Tell whether the settings at a place have a field of this name."""
-    for part in place.split("."):
-        settings = getattr(settings, part, None)
-    return is_dataclass(settings) and name in {f.name for f in fields(settings)}
-
-
-def _read(words: Sequence[str], settings: Any, method: Method, named: str | None) -> AnyTrain:
+def _parse(words: Sequence[str], dataset: str | None) -> AnyTrain:
+    method = method_in(words)
+    preset = preset_in(words, method, dataset)
+    left, settings = with_kinds(words, method.presets[preset])
+    check_options(left, dataset, method, preset, settings, OWN)
     kind: Any = Train[type(settings), _one_of(method.presets), _one_of(method.stages)]  # type: ignore[misc]
-    description = f"Train {method.name}: {method.summary}. Source: {method.source}.\n\n{ONE_DIRECTORY}"
-    default: AnyTrain = Train(tyro.MISSING, settings, method.name, named)
-    command: AnyTrain = read(kind, "train", words, default=default, description=description)
+    about = [f"Train {method.name}: {method.summary}. Source: {method.source}.", ONE_DIRECTORY]
+    if kinds := ", ".join(kinds_in(settings)):
+        about.append(f"Another kind of a part, which brings its own options: {kinds}.")
+    default: AnyTrain = Train(tyro.MISSING, settings, method.name, value_in(words, "--preset"))
+    command: AnyTrain = read(kind, "train", left, default=default, description="\n\n".join(about))
     return command
 
 
 def _one_of(names: Iterable[str]) -> Any:
     return Literal[tuple(names)] if names else None  # type: ignore[valid-type]
-
-
-def _value(option: str, words: Sequence[str]) -> str | None:
-    """Return the last value that an option of one word is given."""
-    for before, word in reversed(list(pairwise(["", *words]))):
-        if before == option or word.startswith(f"{option}="):
-            return word.removeprefix(f"{option}=")
-    return None
-
-
-SWITCHES = re.compile(r"--plain|--report|.*(--|\.)no-.*|.*=.*|[^-].*|")
-"""What no value follows, among words."""
-
-
-def _dataset(words: Sequence[str]) -> str | None:
-    """Return the first word that is neither an option nor the value of one."""
-    pairs = pairwise(["", *words])
-    return next((word for before, word in pairs if not word.startswith("-") and SWITCHES.fullmatch(before)), None)
-
-
-OWN = {field.name for field in fields(Train)} | {"teacher", "no_plain", "no_report"}
-"""Options that are no settings."""
-
-
-def _check_options(words: Sequence[str], method: Method, preset: str, own: Any, dataset: str | None) -> None:
-    """Raise `RactdError` for an option that other presets or methods have, and `own` settings, of a preset, haven't.
-
-    `dataset` is what asked for the preset, if no word did.
-    """
-    for option in (word.partition("=")[0] for word in words if word.startswith("--")):
-        name = option.removeprefix("--").replace("-", "_")
-        if name in OWN or _has(own, name):
-            continue
-        having = [other for other, settings in method.presets.items() if _has(settings, name)]
-        if having:
-            if dataset is not None:
-                from ractd.data.registry import find_source
-
-                find_source(dataset, download=False)
-            whose = "" if dataset is None else f", which is the default for dataset {dataset!r},"
-            raise RactdError(
-                f"{option}: the preset {preset!r}{whose} has no such option; leave it out, or name a preset that has it, "
-                f"as {', '.join(having)}"
-            )
-        having = [m for m in METHODS if any(_has(settings, name) for settings in method_named(m).presets.values())]
-        if having:
-            raise RactdError(
-                f"{option} is no option of method {method.name!r}, but of {', '.join(having)}; leave it out"
-            )
-
-
-def _has(settings: Any, names: str) -> bool:
-    """Tell whether settings have what an option names."""
-    for name in names.split("."):
-        name = name if hasattr(settings, name) else name.removeprefix("no_")
-        if not hasattr(settings, name):
-            return False
-        settings = getattr(settings, name)
-    return True
-
-
-def _preset_of(method: Method, dataset: str, env_id: str | None) -> str:
-    from ractd.data.registry import find_source
-    from ractd.methods.presets import preset_for
-
-    try:
-        source = find_source(dataset, download=False)
-    except RactdError:
-        # Training looks for it again, and says what is wrong.
-        return DEFAULT
-    return preset_for(method, dataset, env_id or source.env_id, source.maze, source.where)
 
 
 def settings_of(words: Sequence[str]) -> Any:
