@@ -165,6 +165,6 @@ def test_bad_kinds_on_the_command_line(words: list[str], said: str) -> None:
 
 
 def test_a_file_with_another_kind_than_a_field_has_is_refused() -> None:
-    content = {"network": {"kind": "mlp"}}
-    with pytest.raises(RactdError, match=r"f\.json: BCConfig\.network\.kind is 'mlp', expected 'actor'"):
+    content = {"bc": {"network": {"kind": "mlp"}}}
+    with pytest.raises(RactdError, match=r"f\.json: BCConfig\.bc\.network\.kind is 'mlp', expected 'actor'"):
         from_json(bc.BCConfig, content, Path("f.json"))

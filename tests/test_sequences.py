@@ -194,3 +194,23 @@ def test_a_kind_whose_part_says_another_is_refused_at_once() -> None:
 
         class Mine(Trajectories):
             kind = "mine"
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (
+            "return-to-come",
+            r"--return-model.kind: unknown kind of critic 'return-to-come'.*did you mean 'return-to-go'",
+        ),
+        ("q", "--return-model.kind is 'q', which is learnt with its policy"),
+    ],
+)
+def test_a_critic_that_can_not_be_is_refused_before_anything_is_written(
+    kind: str, said: str, data: OfflineDataset, tmp_path: Path
+) -> None:
+    config = small()
+    config = replace(config, return_model=replace(config.return_model, kind=kind))
+    with pytest.raises(RactdError, match=said):
+        ractd.train(data, out=tmp_path / "run", config=config)
+    assert not (tmp_path / "run").exists()

@@ -57,6 +57,8 @@ class Critic(nn.Module):
     """
 
     kind: ClassVar[str]
+    fitted_before: ClassVar[bool] = True
+    """Whether it is trained before a policy; else a method learns it with one."""
     Part: ClassVar[type[CriticPart]]
     """Frozen dataclass of what a policy file says of such a critic; `__init__` takes one and a sequence."""
 
@@ -78,14 +80,15 @@ class Critic(nn.Module):
         """Return a critic for sequences of one kind, of what a policy file says of it."""
 
     @classmethod
-    @abstractmethod
     def fit(
         cls, config: Any, sequence: Sequence, dataset: OfflineDataset, rows: Tensor
     ) -> tuple[Critic, CriticObjective]:
         """Return an untrained critic for a dataset, and what it minimises on the transitions `rows [N]`.
 
-        `config` says how large it is and what it is to learn, as `ReturnModel` does.
+        `config` says how large it is and what it is to learn, as `ReturnModel` does. Only a critic that is `fitted_before` a policy
+        has this.
         """
+        raise NotImplementedError(f"a critic of kind {cls.kind} is learnt with its policy")
 
     @abstractmethod
     def largest(self, config: Any, dataset: OfflineDataset) -> float:

@@ -40,6 +40,7 @@ class QFunction(Critic):
 
     kind = "q"
     Part = QPart
+    fitted_before = False
 
     def __init__(self, part: QPart, condition_dim: int, action_dim: int) -> None:
         super().__init__()

@@ -31,7 +31,7 @@ class BC:
     """Share of the *transitions* that is cloned: the episodes of the highest returns first, until they hold as much."""
     network: Actor = field(default_factory=Actor)
     """What acts."""
-    optimization: Optimization = field(default_factory=lambda: Optimization(steps=20_000, learning_rate=1e-3))
+    optimization: Optimization = field(default_factory=lambda: Optimization(steps=10_000, learning_rate=1e-3))
     """How it is trained; its moving average is the policy."""
 
 

@@ -54,8 +54,8 @@ def resolve(config: Config, data: OfflineDataset, asked: Asked) -> Config:
     )
     if asked.only == "student" and config.teacher.parametrization == "ddpm":
         raise RactdError(f"--only student: {NO_STUDENT}; train one with --teacher.parametrization edm")
-    if returns.kind is not None:
-        critic_class(returns.kind, "--return-model.kind")
+    if returns.kind is not None and not critic_class(returns.kind, "--return-model.kind").fitted_before:
+        raise RactdError(f"--return-model.kind is {returns.kind!r}, which is learnt with its policy; choose another")
     _check_networks(config, data)
     return config
 
