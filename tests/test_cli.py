@@ -113,7 +113,9 @@ def test_the_result_says_how_it_was_measured(trained: Trained) -> None:
     assert result["behavior"]["episodes"] == len(returns) > 100
     np.testing.assert_allclose(result["behavior"]["returns"], returns, rtol=1e-5)
     rows = rows_of(trained.directory)
-    assert [row["variant"] for row in result["rows"]] == [row.variant for row in rows.values()], "the one that it is about first"
+    assert [row["variant"] for row in result["rows"]] == [row.variant for row in rows.values()], (
+        "the one that it is about first"
+    )
     teacher, student = rows["teacher"], rows["RACTD"]
     processor = {name: stage["processor_seconds"] for name, stage in result["stages"].items()}
     assert teacher.processor_seconds == processor["teacher"] > 0

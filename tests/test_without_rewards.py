@@ -53,14 +53,14 @@ def test_a_policy_without_a_return_model_acts_and_says_what_it_cannot_do(
     policy = Policy.load(folder / "run")
     observation = policy.sequence.normalizer.observation_mean.numpy()
     assert policy.act(observation).shape == (1,)
-    with pytest.raises(RactdError, match="candidates is 32, expected 1: the policy has no return model"):
+    with pytest.raises(RactdError, match="candidates is 32, expected 1: the policy has no critic"):
         policy.configured(candidates=32)
-    with pytest.raises(RactdError, match="no estimate of returns: the policy has no return model"):
+    with pytest.raises(RactdError, match="no estimate of returns: the policy has no critic"):
         policy.estimate_return(observation[None], np.zeros((1, 1), np.float32))
     same = Policy.load(policy.save(tmp_path / "copy")).reset(0).act(observation)
     np.testing.assert_array_equal(same, policy.reset(0).act(observation))
     answer = cli("eval", folder / "run", "--env", "InvertedPendulum-v5", "--episodes", "2", "--candidates", "4")
-    assert_refused(answer, "candidates is 4", "no return model")
+    assert_refused(answer, "candidates is 4", "no critic")
     answer = cli("eval", folder / "run", "--env", "InvertedPendulum-v5", "--episodes", "2")
     assert answer.code == 0, answer.err
 
