@@ -124,8 +124,12 @@ def time_limit(seconds: float) -> Iterator[None]:
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        armed = True
+        while armed:
+            with suppress(OutOfTime):  # it may ring once more right here
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.signal(signal.SIGALRM, before)
+                armed = False
 
 
 def sentence(error: Exception) -> str:
