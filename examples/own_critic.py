@@ -1,6 +1,6 @@
 """A critic of one's own, in one file: how long a robot stays on its feet after an action.
 
-    python examples/own_critic.py hopper-mixed --out runs/own-critic
+    python examples/own_critic.py hopper-mixed --out own-critic
 
 RACTD pays its student by whatever critic `return_model.kind` names; candidates, estimates, the watch for collapse and the check of
 an export follow.

@@ -1,6 +1,6 @@
 """A method of one's own, in one file: cloning in which transitions of higher returns count more.
 
-    python examples/own_method.py hopper-mixed --out runs/own
+    python examples/own_method.py hopper-mixed --out own
 
 Reward-weighted regression (Peters and Schaal, 2007). The rest of ractd knows it by one line of a registry.
 """

@@ -1,6 +1,6 @@
 """A network of one's own, in one file: settings that build it, and a line of the registry.
 
-    python examples/own_network.py hopper-mixed --out runs/own-network
+    python examples/own_network.py hopper-mixed --out own-network
 
 It is a teacher's and a student's here. A network that can't fold its times into its weights works as it is.
 """

@@ -450,12 +450,8 @@ def test_an_evaluation_is_read_once_it_is_there(runs: Path, pendulum: Path, cli:
     assert lines["RACTD, 3 jumps"]["note"] == "not run"
 
 
-def test_it_ends_with_a_report_of_the_runs(
-    runs: Path, pendulum: Path, cli: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("plotly")
+def test_it_ends_with_a_report_of_the_runs(runs: Path, pendulum: Path, cli: Command) -> None:
     pytest.importorskip("av")
-    monkeypatch.setattr("ractd.report.build.write_pictures", lambda figures, directory: [])
     out = runs.parent / "results"
     words = ["table4", "--no-train", "--datasets", pendulum, "--runs", runs, "--out", out]
     answer = cli("reproduce", *words, *EXTRA)

@@ -78,8 +78,8 @@ def _without_returns(config: Config, only: str | None) -> Config:
 
 def _check_networks(config: Config, data: OfflineDataset) -> None:
     """Raise `RactdError` for networks that can't be built, before the hours that come before they are."""
+    sequence = sequence_class(config.sequence.kind, "the settings").describe(config, data)
     with torch.device("meta"):
-        sequence = sequence_class(config.sequence.kind, "the settings").describe(config, data)
         for network in (config.teacher.network, config.student_network):
             network.build(sequence.shape, sequence.condition_dim, jumps=True)
 
