@@ -132,6 +132,7 @@ def finite(row: Any) -> bool:
     return bool(numbers) and bool(np.isfinite(numbers).all())
 
 
+@pytest.mark.slow
 def test_the_gpu_benchmark_has_every_section_on_a_cpu(script: Script, tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
     data = pendulum(tmp_path / "pendulum.hdf5")
@@ -166,6 +167,7 @@ def test_the_gpu_benchmark_has_every_section_on_a_cpu(script: Script, tmp_path: 
     assert policy["student, last checkpoint"]["step"] == policy["steps"]["student"]
 
 
+@pytest.mark.slow
 def test_the_gpu_benchmark_keeps_what_it_has(
     script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
