@@ -301,3 +301,19 @@ def test_every_method_says_where_it_is_from() -> None:
         assert method.presets["cpu"] is not None
         assert method.summary
         assert method.source
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value", "said"),
+    [
+        ("bc", "share", 0.0, r"--bc.share is 0.0, expected a number above 0 to 1"),
+        ("iql", "expectile", 1.0, r"--iql.expectile is 1.0, expected a number from 0.5 below 1"),
+        ("td3_bc", "tau", 0.0, r"--td3-bc.tau is 0.0, expected a number above 0 to 1"),
+    ],
+)
+def test_ranges_that_leave_out_an_end_are_told(
+    chain: OfflineDataset, tmp_path: Path, name: str, option: str, value: float, said: str
+) -> None:
+    with pytest.raises(RactdError, match=said):
+        train(chain, method=name, config=config_of(name, **{option: value}), out=tmp_path / name)
+    assert not (tmp_path / name).exists()

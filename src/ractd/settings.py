@@ -294,7 +294,9 @@ def _told_type(kind: Any) -> str:
         return " or ".join(_told_type(option) for option in options)
     if origin is Annotated:
         limits = next(meta for meta in arguments[1:] if isinstance(meta, Meta))
-        return f"{_told_type(arguments[0])} from {limits.ge:g} to {limits.le:g}"
+        low = f"from {limits.ge:g}" if limits.gt is None else f"above {limits.gt:g}"
+        high = f"to {limits.le:g}" if limits.lt is None else f"below {limits.lt:g}"
+        return f"{_told_type(arguments[0])} {low} {high}"
     if origin is Literal:
         return f"one of {', '.join(repr(argument) for argument in arguments)}"
     return _NAMES.get(kind, "a list" if origin is tuple else "an object")
