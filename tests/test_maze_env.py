@@ -107,7 +107,7 @@ def test_rows_step_alone() -> None:
     expected = env.step(push)
     found = twin.step(push[:2], np.array([2, 0]))
     for a, b in zip(expected, found, strict=True):
-        np.testing.assert_array_equal(a[[2, 0]], b)
+        np.testing.assert_array_equal(np.asarray(a)[[2, 0]], b)
     again = twin.reset(np.array([0]))
     assert not np.array_equal(again[0], first[0])
     with pytest.raises(RactdError, match=r"actions are \[2, 3\], expected \[2, 2\]"):

@@ -312,7 +312,7 @@ def test_every_method_says_where_it_is_from() -> None:
     ],
 )
 def test_ranges_that_leave_out_an_end_are_told(
-    chain: OfflineDataset, tmp_path: Path, name: str, option: str, value: float, said: str
+    chain: OfflineDataset, tmp_path: Path, name: str, option: str, value: Any, said: str
 ) -> None:
     with pytest.raises(RactdError, match=said):
         train(chain, method=name, config=config_of(name, **{option: value}), out=tmp_path / name)
