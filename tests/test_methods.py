@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import assert_same_tensors
 from numpy.typing import NDArray
 
@@ -314,6 +315,12 @@ def test_every_method_says_where_it_is_from() -> None:
 def test_ranges_that_leave_out_an_end_are_told(
     chain: OfflineDataset, tmp_path: Path, name: str, option: str, value: Any, said: str
 ) -> None:
-    with pytest.raises(RactdError, match=said):
-        train(chain, method=name, config=config_of(name, **{option: value}), out=tmp_path / name)
-    assert not (tmp_path / name).exists()
+    for flush in (False, True):
+        if not torch.set_flush_denormal(flush):
+            pytest.skip("this processor can't take subnormal numbers for 0")
+        try:
+            with pytest.raises(RactdError, match=said):
+                train(chain, method=name, config=config_of(name, **{option: value}), out=tmp_path / name)
+        finally:
+            torch.set_flush_denormal(False)
+        assert not (tmp_path / name).exists()

@@ -22,9 +22,13 @@ from ractd.errors import RactdError
 T = TypeVar("T")
 
 LARGEST_INT, LARGEST_FLOAT = 2**31 - 1, 1e12
+# The least number that counts as positive. `Meta(gt=0)` compares with the least number of all, a subnormal one, and lets
+# 0 pass once some library has told the processor to take those for 0.
+SMALLEST_FLOAT = 1e-12
 Count = Annotated[int, Meta(ge=1, le=LARGEST_INT)]
 CountOrZero = Annotated[int, Meta(ge=0, le=LARGEST_INT)]
-Positive = Annotated[float, Meta(ge=1e-12, le=LARGEST_FLOAT)]
+Positive = Annotated[float, Meta(ge=SMALLEST_FLOAT, le=LARGEST_FLOAT)]
+PositiveShare = Annotated[float, Meta(ge=SMALLEST_FLOAT, le=1)]
 NotNegative = Annotated[float, Meta(ge=0, le=LARGEST_FLOAT)]
 
 TerminalsMean = Literal["failure", "success"]
@@ -294,7 +298,7 @@ def _told_type(kind: Any) -> str:
         return " or ".join(_told_type(option) for option in options)
     if origin is Annotated:
         limits = next(meta for meta in arguments[1:] if isinstance(meta, Meta))
-        low = f"from {limits.ge:g}" if limits.gt is None else f"above {limits.gt:g}"
+        low = "above 0" if limits.ge == SMALLEST_FLOAT else f"from {limits.ge:g}"
         high = f"to {limits.le:g}" if limits.lt is None else f"below {limits.lt:g}"
         return f"{_told_type(arguments[0])} {low} {high}"
     if origin is Literal:

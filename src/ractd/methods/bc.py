@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from msgspec import Meta
 from torch import Tensor
 
 from ractd.data import OfflineDataset
@@ -17,7 +16,7 @@ from ractd.errors import RactdError
 from ractd.methods import Method, Variant, best_and_last
 from ractd.networks.actor import Actor, DeterministicActor, GaussianActor
 from ractd.policies import Sampling
-from ractd.settings import Optimization, Settings
+from ractd.settings import Optimization, PositiveShare, Settings
 from ractd.training.loop import Follower, Terms, Update, averaged_copy
 from ractd.training.run import Asked, Run
 from ractd.training.selection import train_policy
@@ -27,7 +26,7 @@ from ractd.training.selection import train_policy
 class BC:
     """What behaviour cloning clones, and how."""
 
-    share: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    share: PositiveShare = 1.0
     """Share of the *transitions* that is cloned: the episodes of the highest returns first, until they hold as much."""
     network: Actor = field(default_factory=Actor)
     """What acts."""

@@ -17,7 +17,7 @@ from ractd.methods import Method, best_and_last
 from ractd.networks.actor import Actor, GaussianActor, mlp
 from ractd.networks.ensemble import Ensemble
 from ractd.policies import Sampling
-from ractd.settings import Count, NotNegative, Optimization, Settings
+from ractd.settings import Count, NotNegative, Optimization, PositiveShare, Settings
 from ractd.training.loop import Follower, Terms, Update, averaged_copy
 from ractd.training.run import Run
 from ractd.training.selection import train_policy
@@ -39,7 +39,7 @@ class IQL:
     """Discount."""
     n_step: Count = 1
     """Steps whose rewards are summed before a value is taken; the paper's is 1."""
-    tau: Annotated[float, Meta(gt=0, le=1)] = 0.005
+    tau: PositiveShare = 0.005
     """How far the target network moves towards the trained one in a step."""
     network: Actor = field(default_factory=lambda: Actor(head="gaussian"))
     """What acts."""

@@ -16,7 +16,7 @@ from ractd.methods import Method, best_and_last
 from ractd.networks.actor import Actor
 from ractd.networks.ensemble import Ensemble
 from ractd.policies import Sampling
-from ractd.settings import Count, NotNegative, Optimization, Settings
+from ractd.settings import Count, NotNegative, Optimization, PositiveShare, Settings
 from ractd.training.loop import Draws, Follower, Terms, Update, averaged_copy
 from ractd.training.run import Run
 from ractd.training.selection import train_policy
@@ -33,7 +33,7 @@ class TD3BC:
     """Discount."""
     n_step: Count = 1
     """Steps whose rewards are summed before a value is taken; the paper's is 1."""
-    tau: Annotated[float, Meta(gt=0, le=1)] = 0.005
+    tau: PositiveShare = 0.005
     """How far the target networks move towards the trained ones at a time."""
     policy_noise: NotNegative = 0.2
     """Standard deviation of the noise on the target's actions, which are in [-1, 1]."""
