@@ -251,6 +251,21 @@ def test_killed_and_continued_it_ends_bit_for_bit_as_if_it_was_not(killed: Path,
         assert_same_tensors(killed / name / file, tmp_path / name / file)
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_playing_on_the_way_changes_nothing_of_what_is_trained(tmp_path: Path, name: str) -> None:
+    rng = np.random.default_rng(0)
+    episodes = [(rng.normal(size=(10, 4)), rng.uniform(-3, 3, 10), rng.normal(size=10)) for _ in range(20)]
+    data = replace(dataset(episodes), env_id="InvertedPendulum-v5")
+    config = config_of(name, steps=20)
+    for select in ("last", "online"):
+        evaluation = Evaluation(select=select, episodes=2, checkpoints=2, checkpoint_episodes=2)
+        train(data, method=name, config=replace(config, evaluation=evaluation), out=tmp_path / select)
+    assert_same_tensors(
+        tmp_path / "last" / "policy" / name / "policy.safetensors",
+        tmp_path / "online" / "policy" / f"{name}-last" / "policy.safetensors",
+    )
+
+
 # --- what is refused ----------------------------------------------------------------------------------------------
 
 

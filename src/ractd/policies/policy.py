@@ -67,7 +67,8 @@ class Policy(nn.Module):
         self.environment, self.method, self.provenance = environment, method, provenance or {}
         self.generator = torch.Generator().manual_seed(0)
         self._folded: list[nn.Module] | None = None
-        self.requires_grad_(False)
+        # Not the critic: a method may play its policy while it still trains the critic.
+        self.network.requires_grad_(False)
         self.eval()
 
     @property
