@@ -167,7 +167,6 @@ def test_the_gpu_benchmark_has_every_section_on_a_cpu(script: Script, tmp_path: 
     assert policy["student, last checkpoint"]["step"] == policy["steps"]["student"]
 
 
-@pytest.mark.slow
 def test_the_gpu_benchmark_keeps_what_it_has(
     script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

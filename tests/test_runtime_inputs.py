@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,23 @@ def test_a_graph_without_noise_acts_and_the_seed_changes_nothing(noiseless: Path
 def test_a_graph_without_noise_is_verified_in_every_format(tmp_path: Path, format: Format) -> None:
     write_graph("without noise", tmp_path / "out", format, compared)
     assert json.loads((tmp_path / "out" / "policy.json").read_text())["graph"]["verification"] == {"compared": True}
+
+
+SIGNALLED = """
+import signal, sys
+from ractd_runtime import Policy
+signal.signal(signal.SIGINT, lambda *_: print("heard"))
+first, second = Policy.load(sys.argv[1]), Policy.load(sys.argv[1])
+del first
+del second
+signal.raise_signal(signal.SIGINT)
+"""
+
+
+def test_openvino_policies_that_are_gone_leave_signals_as_they_were(tmp_path: Path) -> None:
+    path = write_graph("without noise", tmp_path / "out", "openvino")
+    done = subprocess.run([sys.executable, "-c", SIGNALLED, path], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -84,6 +84,19 @@ class OnnxEngine:
         return partial(self._session.run_with_iobinding, binding)
 
 
+@cache
+def _openvino_core() -> Any:
+    """Return the process' one `openvino.Core`, which stays.
+
+    Its CPU plugin gives signals a stack of their own, and at its end brings back the one that it found. Of two that end in
+    another order than they began, the second brings back the first one's, which is freed by then: the next Ctrl-C, or SIGTERM,
+    or SIGHUP would end the process by a segmentation fault.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 class OpenVINOEngine:
     """OpenVINO on the CPU; its threads know no spinning."""
 
@@ -93,7 +106,7 @@ class OpenVINOEngine:
         self._openvino = openvino
         (xml,) = (data for name, data in graph.items() if name.endswith(".xml"))
         (weights,) = (data for name, data in graph.items() if name.endswith(".bin"))
-        core = openvino.Core()
+        core = _openvino_core()
         model = core.read_model(xml, weights)
         self._model = core.compile_model(
             model,
