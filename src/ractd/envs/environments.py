@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
+from ractd.data.dataset import OfflineDataset
 from ractd.data.environment import REGISTERED, EnvironmentSettings
 from ractd.envs.backends import envpool_ids, envpool_vector, gymnasium_vector, registered_here
 from ractd.envs.maze import MAZES, OWN, maze_named, maze_vector
@@ -45,23 +45,7 @@ class Environment:
     """Map of a maze of one's own, as text."""
 
 
-class HasEnvironment(Protocol):
-    """An `Environment`, or data, which say which one is theirs."""
-
-    @property
-    def env_id(self) -> str | None:
-        """Its id."""
-
-    @property
-    def env_settings(self) -> EnvironmentSettings:
-        """What the id doesn't say."""
-
-    @property
-    def maze(self) -> str:
-        """The map of a maze of one's own, as text."""
-
-
-def environments_of(owner: HasEnvironment, where: Path | str) -> MakeVector:
+def environments_of(owner: Environment | OfflineDataset, where: Path | str) -> MakeVector:
     """Return what makes the environments of data or of a policy, for `evaluate`: its own maze, or its id with its settings.
 
     Raises:

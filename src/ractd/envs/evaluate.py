@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -141,30 +142,30 @@ def evaluate(
         if value < 1:
             raise RactdError(f"{name} is {value}; it has to be at least 1")
     batch = min(episodes, MAX_BATCH if num_envs is None else max(1, num_envs))
-    totals = _Totals(episodes)
-    backend, limit = "", None
+    report = progress or (lambda done, total, step: None)
+    waves, seconds, policy_seconds, backend, limit = [], 0.0, 0.0, "", None
     for first in range(0, episodes, batch):
         # Fresh environments for every wave, so that none is seeded by how many ran before it.
-        env = make(env_id, min(batch, episodes - first), seed + first)
-        backend, limit = env.backend, env.max_episode_steps
-        try:
-            start = time.perf_counter()
-            _run_wave(policy, env, Wave(env_id, first, seed + first), execute, history, totals, progress)
-            totals.seconds += time.perf_counter() - start
-        finally:
-            env.close()
+        with closing(make(env_id, min(batch, episodes - first), seed + first)) as env:
+            backend, limit = env.backend, env.max_episode_steps
+            wave, start = Wave(env_id, first, seed + first), time.perf_counter()
+            *played, of_policy = _run_wave(policy, env, wave, execute, history, episodes, report)
+            seconds += time.perf_counter() - start
+        waves.append(played)
+        policy_seconds += of_policy
+    returns, lengths, terminated = map(np.concatenate, zip(*waves, strict=True))
     return EvaluationResult(
         env_id=env_id,
         backend=backend,
         execute=execute,
         history=history,
         seed=seed,
-        returns=totals.returns,
-        lengths=totals.lengths,
-        terminated=totals.terminated,
-        scores=normalized_score(env_id, totals.returns),
-        policy_seconds=totals.policy_seconds,
-        total_seconds=totals.seconds,
+        returns=returns,
+        lengths=lengths,
+        terminated=terminated,
+        scores=normalized_score(env_id, returns),
+        policy_seconds=policy_seconds,
+        total_seconds=seconds,
         max_episode_steps=limit,
     )
 
@@ -191,26 +192,18 @@ class Wave:
             )
 
 
-class _Totals:
-    def __init__(self, episodes: int) -> None:
-        self.returns = np.zeros(episodes, np.float64)
-        self.lengths = np.zeros(episodes, np.int64)
-        self.terminated = np.zeros(episodes, np.bool_)
-        self.policy_seconds = 0.0
-        self.seconds = 0.0
-
-
 def _run_wave(
     policy: ActionSequencePolicy | EpisodePolicy,
     env: VectorEnv,
     wave: Wave,
     execute: int,
     history: int,
-    totals: _Totals,
-    progress: Progress | None,
-) -> None:
+    episodes: int,
+    progress: Progress,
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_], float]:
+    """Return each episode's return, its length and whether it was terminated, and the wall time inside the policy."""
     rows = np.arange(env.num_envs)  # the environments whose episode still runs
-    first, everything = wave.first, slice(wave.first, wave.first + env.num_envs)
+    terminated, seconds = np.zeros(env.num_envs, np.bool_), 0.0
     memory = EpisodeMemory(env, history, past_steps_of(policy))
     starts = env.reset()
     wave.check("an observation", starts, rows, 0)
@@ -220,21 +213,20 @@ def _run_wave(
     step = plans = 0
     while rows.size:
         start = time.perf_counter()
-        context = Context(first + rows, np.full(rows.size, plans), memory.past(rows))
+        context = Context(wave.first + rows, np.full(rows.size, plans), memory.past(rows))
         plan = np.asarray(act(memory.observations[rows], context))
         plans += 1
-        totals.policy_seconds += time.perf_counter() - start
+        seconds += time.perf_counter() - start
         check_plan(plan, rows.size, env.action_low.size, execute, step)
         plan = np.clip(plan, env.action_low, env.action_high)
         planned = np.arange(rows.size)  # the row of `plan` that belongs to each of `rows`
         for k in range(execute):
             actions = plan[planned, k]
-            observations, rewards, terminated, truncated = env.step(actions, rows)
+            observations, rewards, terminated[rows], truncated = env.step(actions, rows)
             step += 1
             wave.check("a reward", rewards, rows, step)
             memory.add(rows, actions, rewards, observations)
-            totals.terminated[first + rows] = terminated
-            ended = terminated | truncated
+            ended = terminated[rows] | truncated
             # The observation that an episode ends with is no policy's to see: a fall may well be told by NaN.
             wave.check("an observation", observations[~ended], rows[~ended], step)
             if ended.any():
@@ -245,9 +237,8 @@ def _run_wave(
             raise RactdError(
                 f"{rows.size} episodes of {wave.env_id} did not end within {limit:,} steps; limit them with --env-steps"
             )
-        if progress is not None:
-            progress(first + env.num_envs - rows.size, len(totals.returns), step)
-    totals.returns[everything], totals.lengths[everything] = memory.returns, memory.steps
+        progress(wave.first + env.num_envs - rows.size, episodes, step)
+    return memory.returns, memory.steps, terminated, seconds
 
 
 def check_plan(plan: NDArray[Any], batch: int, action_dim: int, execute: int, step: int) -> None:

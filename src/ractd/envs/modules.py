@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from ractd.data.environment import gymnasium_with_robotics
 from ractd.errors import RactdError
@@ -42,28 +41,23 @@ def import_environment(env_id: str | None) -> None:
     gymnasium = gymnasium_with_robotics()
     before = set(gymnasium.registry)
     with _working_directory():
-        try:
-            importlib.import_module(module)
-        except Exception as error:
-            what = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise RactdError(f"--env {env_id}: module {module!r} can't be imported ({what})") from error
+        _import(module, f"--env {env_id}: module {module!r}")
         spec = gymnasium.registry.get(name)
         if spec is None:
             others = sorted(set(gymnasium.registry) - before)
             found = f"it registers {', '.join(others)}" if others else "call gymnasium.register in it"
             raise RactdError(f"--env {env_id}: module {module!r} registers no environment {name!r}; {found}")
-        _load(spec.entry_point, str(env_id))
+        if isinstance(spec.entry_point, str):  # what makes it, while the working directory is still searched
+            _import(spec.entry_point.partition(":")[0], f"--env {env_id}: its entry point {spec.entry_point!r}")
     _imported.add(module)
 
 
-def _load(entry_point: Any, env_id: str) -> None:
-    """Import what an environment is made by while the working directory is still searched."""
-    if isinstance(entry_point, str):
-        try:
-            importlib.import_module(entry_point.partition(":")[0])
-        except Exception as error:
-            what = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise RactdError(f"--env {env_id}: its entry point {entry_point!r} can't be imported ({what})") from error
+def _import(module: str, what: str) -> None:
+    try:
+        importlib.import_module(module)
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise RactdError(f"{what} can't be imported ({why})") from error
 
 
 @contextmanager

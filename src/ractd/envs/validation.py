@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -63,13 +64,10 @@ def check_environment(data: OfflineDataset, env_id: str, asked: bool) -> Iterato
     It is reset once and takes a few steps. That it can't be used is an error only where it was `asked` for.
     """
     try:
-        environment = environments_of(data, data.where)(env_id, 1, 0)
-        try:
+        with closing(environments_of(data, data.where)(env_id, 1, 0)) as environment:
             limit = environment.max_episode_steps
             observation_dim, low, high = environment.observation_dim, environment.action_low, environment.action_high
             probe(environment, env_id)
-        finally:
-            environment.close()
     except RactdError as fault:
         scored = "" if asked else ", so nothing is scored in it"
         message = f"environment {env_id!r} can't be used{scored}: {fault}"

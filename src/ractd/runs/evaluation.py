@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -136,12 +137,10 @@ def evaluation_path(
 
 
 def _check_spaces(policy: Policy, env_id: str, path: Path, make: MakeVector) -> None:
-    env, sequence = make(env_id, 1, 0), policy.sequence
-    try:
+    sequence = policy.sequence
+    with closing(make(env_id, 1, 0)) as env:
         dims = env.observation_dim, len(env.action_low)
         probe(env, env_id)
-    finally:
-        env.close()
     if dims != (sequence.environment_dim, sequence.action_dim):
         raise RactdError(
             f"{path}: maps {sequence.environment_dim} observations to {sequence.action_dim} actions, "

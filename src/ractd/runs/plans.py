@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import cast
 
@@ -29,12 +30,9 @@ def draw_plans(directory: Path, dataset: OfflineDataset, maze: Maze, names: Mapp
     panels = [MazePanel("data", data=states)]
     for title, name in names.items():
         policy = cast(Planner, Policy.load(directory / "policy" / name)).reset(seed)
-        env = MazeVector(maze, PAIRS, environment_seed(seed))
-        try:
+        with closing(MazeVector(maze, PAIRS, environment_seed(seed))) as env:
             start = env.reset()
             plans, actions = policy.plan(start, maze.goal)
             executed = [start, *(env.step(actions[:, step])[0] for step in range(actions.shape[1]))]
-        finally:
-            env.close()
         panels.append(MazePanel(title, plans=list(plans), executed=list(np.stack(executed, axis=1))))
     return draw(maze, panels, directory / "plans.png")
