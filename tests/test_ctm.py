@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ractd.critics import Critic
 from ractd.diffusion import ctm
-from ractd.diffusion.edm import Preconditioned, distance, draw_sigma, loss_weight, sigma_schedule
+from ractd.diffusion.edm import Preconditioned, distance, draw_sigma, dsm_loss, loss_weight, sigma_schedule
 from ractd.diffusion.samplers import StudentNetwork, heun, heun_step, jump, to_clean
 from ractd.diffusion.settings import Diffusion
 from ractd.networks.mlp import MLP
@@ -350,9 +350,9 @@ def test_the_two_forms_of_the_data_term() -> None:
         return column(s) + 0 * x
 
     weight = loss_weight(t, DIFFUSION)
-    torch.testing.assert_close(ctm.dsm_to_zero(g, x0, noise, t, x0, DIFFUSION), weight * distance(x0, 0 * x0))
+    torch.testing.assert_close(dsm_loss(to_clean(g), x0, noise, t, x0, DIFFUSION), weight * distance(x0, 0 * x0))
     torch.testing.assert_close(
-        ctm.dsm_in_place(g, x0, noise, t, x0, DIFFUSION), weight * distance(x0, column(t) + 0 * x0)
+        dsm_loss(ctm.as_denoiser(g), x0, noise, t, x0, DIFFUSION), weight * distance(x0, column(t) + 0 * x0)
     )
 
 

@@ -105,6 +105,8 @@ def test_transitions_equal_brute_force(episodes: Any, n: int, gamma: float, hori
             assert batch.rewards[row].item() == pytest.approx(expected, rel=1e-5, abs=1e-5)
             ended = row + steps == end and not cut
             assert batch.discounts[row].item() == (0 if ended else pytest.approx(gamma**steps, rel=1e-6))
+            assert batch.continued[row] == (row + steps < end)
+            np.testing.assert_array_equal(batch.next_actions[row].numpy(), data.actions[min(row + steps, end - 1)])
             if known or not ended:
                 past = [max(k, 0) for k in range(at - history + 1, at + 1)]
                 np.testing.assert_array_equal(batch.next_observations[row].numpy(), [logged[k] for k in past])

@@ -31,7 +31,8 @@ def batch() -> Batch:
     torch.manual_seed(0)
     ended = torch.rand(B) < 0.3
     action = torch.rand(B, A) * 2 - 1
-    return Batch(torch.randn(B, K), action, torch.randn(B), GAMMA * ~ended, torch.randn(B, K))
+    next_action = torch.rand(B, A) * 2 - 1
+    return Batch(torch.randn(B, K), action, torch.randn(B), GAMMA * ~ended, torch.randn(B, K), next_action, ~ended)
 
 
 def tensordict(batch: Batch) -> TensorDict:

@@ -94,6 +94,10 @@ class Transition:
     """[B], gamma to the power of the steps that were summed; 0 after an end by the environment."""
     next_observations: Tensor
     """[B, h, O], up to the observation after those steps. Always finite: where it wasn't logged the discount is 0."""
+    next_actions: Tensor
+    """[B, A], the action that was taken there."""
+    continued: Tensor
+    """bool [B], whether one was: False after an episode's last row, where `next_actions` are that row's."""
 
 
 class Transitions:
@@ -140,4 +144,13 @@ class Transitions:
             episode = torch.searchsorted(self._ends, index, right=True)
             ended = (after == self._ends[episode]).unsqueeze(1)
             following[:, -1] = torch.where(ended, self._final[episode], following[:, -1])
-        return Transition(*self.windows.gather(index), self.rewards[index], self.discounts[index], following)
+        last = self.windows.last[index]
+        next_actions = self.windows.actions.index_select(0, torch.minimum(after, last))
+        return Transition(
+            *self.windows.gather(index),
+            self.rewards[index],
+            self.discounts[index],
+            following,
+            next_actions,
+            after <= last,
+        )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ractd.diffusion.edm import Denoiser, distance, draw_sigma, dsm_loss, expand, loss_weight, sigma_schedule, warp
+from ractd.diffusion.edm import Denoiser, distance, draw_sigma, expand, loss_weight, sigma_schedule, warp
 from ractd.diffusion.samplers import StudentNetwork, heun, heun_step, jump, to_clean
 from ractd.diffusion.settings import Diffusion
 
@@ -85,18 +85,9 @@ def student_sigma(normal: Tensor, uniform: Tensor, share_at_T: float, diffusion:
     return torch.where(uniform < 0.5, draw_sigma(normal, diffusion), warp(diffusion, ramp))
 
 
-def dsm_to_zero(
-    g: StudentNetwork, x0: Tensor, noise: Tensor, t: Tensor, condition: Tensor, diffusion: Diffusion
-) -> Tensor:
-    """Return the student's data term of each sample, `[B]`, as eq. 7 has it: `w(t) d(x0, G(x_t, t, 0))`."""
-    return dsm_loss(to_clean(g), x0, noise, t, condition, diffusion)
-
-
-def dsm_in_place(
-    g: StudentNetwork, x0: Tensor, noise: Tensor, t: Tensor, condition: Tensor, diffusion: Diffusion
-) -> Tensor:
-    """Return CTM's own form of the data term, `[B]`: `w(t) d(x0, g(x_t, t, t))`, which leaves the jumps free."""
-    return dsm_loss(lambda x, t, condition: g(x, t, condition, t), x0, noise, t, condition, diffusion)
+def as_denoiser(g: StudentNetwork) -> Denoiser:
+    """Return `g(x, t, t)`, of which CTM's own form of eq. 7 is: it leaves the jumps free, where `to_clean` is the paper's."""
+    return lambda x, t, condition: g(x, t, condition, t)
 
 
 def ode_loss(teacher: Denoiser, sample: Tensor, noise: Tensor, condition: Tensor, diffusion: Diffusion) -> Tensor:

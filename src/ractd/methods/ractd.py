@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ractd.critics import Critic, differentiated, pessimistic, without_gradient
+from ractd.data.shares import best_episodes
 from ractd.diffusion import ctm
 from ractd.diffusion.ddpm import noise_levels, noise_loss
 from ractd.diffusion.edm import (
@@ -27,20 +28,23 @@ from ractd.diffusion.edm import (
     WeightedDistance,
     distance,
     draw_sigma,
+    dsm_loss,
     expand,
     loss_weight,
     sigma_schedule,
     weighted_pseudo_huber,
     weighted_square,
 )
+from ractd.diffusion.samplers import to_clean
 from ractd.diffusion.settings import Diffusion
 from ractd.errors import RactdError
 from ractd.files import replacing_directory
 from ractd.methods import Method, Variant
+from ractd.methods.following import FollowingCritic
 from ractd.methods.ractd_resolve import NO_STUDENT, resolve
-from ractd.methods.ractd_settings import PRESETS, Anchor, Config, Student, Teacher, TeacherLoss
+from ractd.methods.ractd_settings import PRESETS, Anchor, Config, Distance, Student, Teacher
 from ractd.networks import Network, copy_matching
-from ractd.networks.tensors import load_weights, read_tensors
+from ractd.networks.tensors import load_weights, prefixed, read_tensors, unprefixed
 from ractd.policies import Policy, Sampling
 from ractd.sequences import Samples, Sequence, sequence_class
 from ractd.settings import Optimization
@@ -53,19 +57,23 @@ from ractd.training.selection import train_policy
 
 Losses = tuple[Tensor, dict[str, Tensor]]
 """A loss, and what the logger shows of it."""
-TEACHER_LOSSES: dict[TeacherLoss, WeightedDistance] = {"pseudo-huber": weighted_pseudo_huber, "square": weighted_square}
+DISTANCES: dict[Distance, WeightedDistance] = {"pseudo-huber": weighted_pseudo_huber, "square": weighted_square}
 SHARE_AT_T = 0.6
 """Of the data term's high-noise half, the share exactly at T."""
 
 
-def _no_target(teacher: Denoiser, sample: Tensor, noise: Tensor, condition: Tensor, diffusion: Diffusion) -> Tensor:
+def _no_target(objective: StudentObjective, sample: Tensor, noise: Tensor, condition: Tensor) -> Tensor:
     return sample.new_zeros(())
 
 
-ANCHORS: dict[Anchor, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
-    "dsm": (ctm.dsm_to_zero, _no_target),
-    "ctm": (ctm.dsm_in_place, _no_target),
-    "ode": (ctm.dsm_in_place, ctm.ode_loss),
+def _teachers_sample(objective: StudentObjective, sample: Tensor, noise: Tensor, condition: Tensor) -> Tensor:
+    return ctm.ode_loss(objective.D, sample, noise, condition, objective.diffusion)
+
+
+ANCHORS: dict[Anchor, tuple[Callable[..., Denoiser], Callable[..., Tensor]]] = {
+    "dsm": (to_clean, _no_target),
+    "ctm": (ctm.as_denoiser, _no_target),
+    "ode": (ctm.as_denoiser, _teachers_sample),
 }
 """What holds the student: its form of eq. 7 on noised data, and what its one-step sample is compared with."""
 
@@ -86,7 +94,7 @@ class TeacherObjective(nn.Module):
         super().__init__()
         self.network, self.config, self.diffusion = network, config, diffusion
         self.sequence, self.samples, self.critic = sequence, samples, critic
-        self.weighted_distance = TEACHER_LOSSES[config.loss]
+        self.weighted_distance = DISTANCES[config.loss]
         if critic is not None:
             critic.requires_grad_(False)
             self.row = differentiated(critic.row)
@@ -165,25 +173,29 @@ class StudentObjective(nn.Module):
         self,
         network: nn.Module,
         average: nn.Module,
-        teacher: nn.Module,
+        teacher: nn.Module | None,
         critic: Critic | None,
         sequence: Sequence,
         samples: Samples,
         diffusion: Diffusion,
         config: Student,
         mean_over_processes: Callable[[Tensor], Tensor] = lambda x: x,
+        rows: Tensor | None = None,
     ) -> None:
+        """Put a student's losses together; `rows` int64 `[R]` are the transitions that eq. 7 holds it to, by default all."""
         super().__init__()
         self.network, self.average, self.teacher, self.critic = network, average, teacher, critic
+        self.rows = rows
         self.sequence, self.samples, self.diffusion, self.config = sequence, samples, diffusion, config
         self.sigmas: Tensor
         self.register_buffer("sigmas", sigma_schedule(diffusion), persistent=False)
-        for frozen in (average, teacher):
-            frozen.requires_grad_(False)
+        average.requires_grad_(False)
         self.g, self.g_target = Preconditioned(network, diffusion), Preconditioned(average, diffusion)
-        self.D = Preconditioned(teacher, diffusion)
+        if teacher is not None:
+            self.D = Preconditioned(teacher.requires_grad_(False), diffusion)
+        self.mean_over_processes = mean_over_processes
         if critic is not None:
-            critic.requires_grad_(False)
+            critic.requires_grad_(not critic.fitted_before)
             self.unit = 1.0 if config.normalize_returns else critic.std
             self.row = (differentiated if config.reward_weight != 0 else without_gradient)(
                 pessimistic(critic, config.pessimism)
@@ -203,8 +215,11 @@ class StudentObjective(nn.Module):
     def draw(self, generator: torch.Generator, optimization: Optimization) -> dict[str, Tensor]:
         """Draw the global batch: samples, noises and times of the three losses."""
         B = optimization.batch_size
+        samples = self.samples.draw(B, generator, self.rows)
+        states = {} if self.rows is None else prefixed("state", self.samples.draw(B, generator))
         return {
-            **self.samples.draw(B, generator),
+            **samples,
+            **states,
             "noise": torch.randn(B, 3, *self.sequence.shape, generator=generator),
             "normal": torch.randn(B, generator=generator),
             "uniform": torch.rand(B, 4, generator=generator),
@@ -214,17 +229,20 @@ class StudentObjective(nn.Module):
         """Return eq. 9: `alpha CTM + beta DSM + sigma Reward`, and the penalty on what leaves the bounds."""
         config = self.config
         condition, x0 = self.samples.gather(draws)
+        # Where eq. 7 sees a part of the data, what the student does is valued in all of its states.
+        states = condition if self.rows is None else self.samples.gather(unprefixed("state", draws))[0]
         noise_ctm, noise_dsm, noise_T = draws["noise"].unbind(1)
 
-        ctm_loss, ctm_terms = self.ctm_loss(x0, noise_ctm, draws["uniform"][:, :3], condition)
-        sample = ctm.one_step(self.g, noise_T, condition, self.diffusion)
-        dsm_loss, dsm_terms = self.dsm_loss(x0, noise_dsm, draws, sample, noise_T, condition)
-        loss = config.ctm_weight * ctm_loss + config.dsm_weight * dsm_loss
-        terms = ctm_terms | dsm_terms
+        loss, terms = x0.new_zeros(()), dict[str, Tensor]()
+        if config.ctm_weight:
+            loss, terms = self.ctm_loss(x0, noise_ctm, draws["uniform"][:, :3], condition)
+        sample = ctm.one_step(self.g, noise_T, states, self.diffusion)
+        dsm, dsm_terms = self.dsm_loss(x0, noise_dsm, draws, sample, noise_T, condition, states)
+        loss, terms = config.ctm_weight * loss + config.dsm_weight * dsm, terms | dsm_terms
 
-        entries = self.sequence.decode(sample, condition)
+        entries = self.sequence.decode(sample, states)
         if self.critic is not None:
-            reward, reward_terms = self.reward_loss(self.critic, condition, x0, sample, entries)
+            reward, reward_terms = self.reward_loss(self.critic, states, x0, sample, entries)
             loss, terms = loss + reward, terms | reward_terms
         bound = ctm.bound_excess(entries, self.sequence.rewarded).mean()
         return {
@@ -245,20 +263,31 @@ class StudentObjective(nn.Module):
         return loss, {"ctm": loss.detach()}
 
     def dsm_loss(
-        self, x0: Tensor, noise: Tensor, draws: dict[str, Tensor], sample: Tensor, noise_T: Tensor, condition: Tensor
+        self,
+        x0: Tensor,
+        noise: Tensor,
+        draws: dict[str, Tensor],
+        sample: Tensor,
+        noise_T: Tensor,
+        condition: Tensor,
+        states: Tensor,
     ) -> Losses:
         """Return the student's data term (eq. 7) over all noise levels, and what its one-step sample is compared with."""
         diffusion = self.diffusion
-        dsm, target_loss = ANCHORS[self.config.anchor]
+        denoiser, target_loss = ANCHORS[self.config.anchor]
         t = ctm.student_sigma(draws["normal"], draws["uniform"][:, 3], SHARE_AT_T, diffusion)
-        loss = dsm(self.g, x0, noise, t, condition, diffusion).mean()
-        loss = loss + target_loss(self.D, sample, noise_T, condition, diffusion)
+        loss = dsm_loss(denoiser(self.g), x0, noise, t, condition, diffusion, DISTANCES[self.config.loss]).mean()
+        loss = loss + target_loss(self, sample, noise_T, states)
         return loss, {"dsm": loss.detach()}
 
     def reward_loss(self, critic: Critic, condition: Tensor, x0: Tensor, sample: Tensor, entries: Tensor) -> Losses:
         """Return the reward of one-step samples (eq. 8), weighted as configured or in proportion to the data's gradient."""
         negative = -critic.value(condition, entries, self.row)
-        reward = self.unit * negative.mean()
+        unit: Any = self.unit
+        if not critic.fitted_before:
+            # Values that follow the student grow as it does: in units of their own mean they pull alike (as in TD3+BC).
+            unit = 1 / self.mean_over_processes(negative.detach().abs().mean()).clamp(min=1e-6)
+        reward = unit * negative.mean()
         weight = self.reward_weight(lambda: self.gradients(x0, sample, negative))
         data, at_samples, at_logged = self.reward_weight.gradients.clone()
         return weight * reward, {
@@ -281,15 +310,19 @@ class StudentObjective(nn.Module):
 def train(run: Run) -> None:
     """Train critic, inverse dynamics (a planner's), teacher and students, as far as `run.asked.only` goes; save the policies."""
     config, asked = run.config, run.asked
-    if asked.teacher is None:
+    critic: Critic | None = None
+    teacher: nn.Module | None = None
+    if asked.teacher is not None:
+        critic, teacher = asked.teacher.critic, asked.teacher.network
+        copy_policies(run)
+    elif config.student.distilled or asked.only not in (None, "student"):
         critic, teacher = _critic_and_teacher(run)
         if teacher is None:
             return
         origin = {"selection": "last", "reward_weight": config.teacher.reward_weight}
         run.save_policy("teacher", teacher_policy(run, teacher, critic, origin))
-    else:
-        critic, teacher = asked.teacher.critic, asked.teacher.network
-        copy_policies(run)
+    elif _fixed_critic(config):
+        critic = train_critic(run)
     if asked.only not in (None, "student"):
         return
     if config.teacher.parametrization == "ddpm":
@@ -312,7 +345,7 @@ def copy_policies(run: Run) -> None:
 def _critic_and_teacher(run: Run) -> tuple[Critic | None, nn.Module | None]:
     """Train what students need; no teacher comes back where one of the stages is still to be trained."""
     config, only = run.config, run.asked.only
-    steps = {"return": config.return_model.optimization.steps} if config.return_model.members else {}
+    steps = {"return": config.return_model.optimization.steps} if _fixed_critic(config) else {}
     steps["teacher"] = config.teacher.optimization.steps
     decoder = run.sequence.decoder_stage
     if decoder is not None:
@@ -330,6 +363,11 @@ def _critic_and_teacher(run: Run) -> tuple[Critic | None, nn.Module | None]:
         train_decoder(run)
     teacher = train_teacher(run, critic) if "teacher" in here else None
     return critic, teacher if len(here) == len(steps) else None
+
+
+def _fixed_critic(config: Config) -> bool:
+    """Whether a run has a critic that is trained before its student."""
+    return bool(config.return_model.members) and not config.follows
 
 
 def train_decoder(run: Run) -> None:
@@ -371,13 +409,19 @@ def train_teacher(run: Run, critic: Critic | None) -> nn.Module:
     return average
 
 
-def train_student(run: Run, name: str, reward_weight: Any, teacher: nn.Module, critic: Critic | None) -> None:
-    """Distil a student and save its policies; watch for collapse on the way."""
+def train_student(run: Run, name: str, reward_weight: Any, teacher: nn.Module | None, critic: Critic | None) -> None:
+    """Train a student, with the critic that follows it where there is one, and save its policies; watch for collapse on the way."""
     config = replace(run.config.student, reward_weight=reward_weight)
     network = network_of(run, name, run.config.student_network, jumps=True)
-    copy_matching(teacher, network)
+    if teacher is not None:
+        copy_matching(teacher.to(run.device), network)
     average = averaged_copy(network)
-    teacher, critic = teacher.to(run.device), critic and critic.to(run.device)
+    following = FollowingCritic(run, average) if run.config.follows and reward_weight else None
+    if following is not None:
+        critic = following.q
+    elif critic is not None:
+        critic = critic.to(run.device)
+    best = best_episodes(run.dataset, config.share)
     objective = StudentObjective(
         network,
         average,
@@ -388,15 +432,22 @@ def train_student(run: Run, name: str, reward_weight: Any, teacher: nn.Module, c
         run.config.diffusion,
         config,
         run.mean_over_processes,
+        None if config.share == 1 else torch.from_numpy(best.rows),
     )
-    stage = run.stage(name, objective, average, config.optimization)
+    if following is None:
+        stage = run.stage(name, objective, average, config.optimization)
+    else:
+        stage = following.stage(run, name, objective, average, config.optimization)
 
     def policy(provenance: dict[str, Any]) -> Policy:
         return student_policy(run, average, critic, {**provenance, "reward_weight": reward_weight})
 
-    largest = 1.0 if critic is None else critic.largest(run.config.return_model, run.dataset)
-    watch = CollapseWatch(teacher, critic, run.sequence, run.samples, run.config.diffusion, largest, run.config.seed)
-    stage.hooks.append(watch_for_collapse(watch, stage, average, run.log))
+    if teacher is not None:
+        largest = 1.0 if critic is None else critic.largest(run.config.return_model, run.dataset)
+        watch = CollapseWatch(
+            teacher, critic, run.sequence, run.samples, run.config.diffusion, largest, run.config.seed
+        )
+        stage.hooks.append(watch_for_collapse(watch, stage, average, run.log))
     train_policy(run, name, stage, average, policy)
     healthy = stage.directory / "healthy.safetensors"
     if run.accelerator.is_main_process and "collapse" in stage.record and healthy.exists():
@@ -424,26 +475,28 @@ def student_policy(run: Run, network: nn.Module, critic: Critic | None, provenan
 
 def variants(config: Config) -> tuple[Variant, ...]:
     """Return the variants that a run of these settings has, the one that it is about first."""
-    returns = ("return",) if config.return_model.members else ()
+    returns = ("return",) if _fixed_critic(config) else ()
     aware = returns if config.teacher.reward_weight else ()
     decoder = sequence_class(config.sequence.kind, "the settings").decoder_stage
     dynamics = () if decoder is None else (decoder,)
     teacher = Variant("teacher", "teacher", {}, (*aware, *dynamics, "teacher"))
 
+    before = (*returns, *dynamics, *(("teacher",) if config.student.distilled else ()))
+
     def ways(label: str, name: str, more: tuple[dict[str, int], ...]) -> list[Variant]:
-        stages = (*returns, *dynamics, "teacher", name)
+        stages = (*before, name)
         found = [Variant(label, policy, {}, stages) for policy in (name, f"{name}-last")]
         for sampling in more:
             ((setting, count),) = sampling.items()
             found.append(Variant(f"{label}, {count} {setting}", name, sampling, stages))
         return found
 
-    if not returns:
-        # The student is plain, and there is nothing to choose candidates by.
+    # Candidates are chosen by a critic: one that follows a student is that student's alone.
+    candidates = ({"candidates": 32},) if returns else ()
+    if not returns and (not config.follows or config.student.reward_weight == 0):
         return *ways("plain student", "student", ()), teacher
-    candidates = {"candidates": 32}
-    student = ways("RACTD", "student", (candidates, {"steps": 2}, {"steps": 4}))
-    return *student, *ways("plain student", "plain", (candidates,)), teacher
+    student = ways("RACTD", "student", ({"candidates": 32}, {"steps": 2}, {"steps": 4}))
+    return *student, *ways("plain student", "plain", candidates), teacher
 
 
 METHOD = Method(

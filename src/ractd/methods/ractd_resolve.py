@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 import torch
 
@@ -14,7 +15,7 @@ from ractd.data.scores import family
 from ractd.diffusion.settings import Diffusion
 from ractd.envs.maze import maze_of
 from ractd.errors import RactdError
-from ractd.methods.ractd_settings import DEFAULT_GAMMA, GAMMA, TABLE_9, Config
+from ractd.methods.ractd_settings import DEFAULT_GAMMA, FOLLOWING_WEIGHT, GAMMA, TABLE_9, Config
 from ractd.policies import Policy
 from ractd.sequences import sequence_class
 from ractd.sequences.settings import StatesSettings
@@ -43,7 +44,8 @@ def resolve(config: Config, data: OfflineDataset, asked: Asked) -> Config:
     gamma = GAMMA.get(family(data.env_id or "") or "", DEFAULT_GAMMA) if returns.gamma is None else returns.gamma
     penalty = resolved_penalty(data, returns.termination_penalty)
     if student.reward_weight is None:
-        student = replace(student, reward_weight=TABLE_9.get(d4rl_name(data) or "", "auto"))
+        weight: Any = FOLLOWING_WEIGHT if config.follows else TABLE_9.get(d4rl_name(data) or "", "auto")
+        student = replace(student, reward_weight=weight)
     if evaluation.execute is None:
         evaluation = replace(evaluation, execute=config.horizon if config.sequence.open_loop else 1)
     config = replace(
@@ -54,8 +56,8 @@ def resolve(config: Config, data: OfflineDataset, asked: Asked) -> Config:
     )
     if asked.only == "student" and config.teacher.parametrization == "ddpm":
         raise RactdError(f"--only student: {NO_STUDENT}; train one with --teacher.parametrization edm")
-    if returns.kind is not None and not critic_class(returns.kind, "--return-model.kind").fitted_before:
-        raise RactdError(f"--return-model.kind is {returns.kind!r}, which is learnt with its policy; choose another")
+    if returns.kind is not None:
+        critic_class(returns.kind, "--return-model.kind")
     _check_networks(config, data)
     return config
 

@@ -18,9 +18,9 @@ from ractd.networks import Network
 from ractd.networks.mlp import MLP
 from ractd.networks.unet import UNet
 from ractd.sequences.settings import ActionsSettings, SequenceSettings, StatesSettings
-from ractd.settings import Count, Evaluation, NotNegative, Optimization, Settings
+from ractd.settings import Count, Evaluation, NotNegative, Optimization, PositiveShare, Settings
 
-TeacherLoss = Literal["pseudo-huber", "square"]
+Distance = Literal["pseudo-huber", "square"]
 Parametrization = Literal["edm", "ddpm"]
 
 
@@ -30,7 +30,7 @@ class Teacher:
 
     network: Network = field(default_factory=MLP)
     """The denoiser's backbone."""
-    loss: TeacherLoss = "pseudo-huber"
+    loss: Distance = "pseudo-huber"
     """Distance of eq. 4: the paper's, which fits conditional medians, or `square` (EDM's), which fits conditional means and
     so keeps unequal modes in their shares. A DDPM teacher always has the squared error of its noise."""
     parametrization: Parametrization = "edm"
@@ -61,11 +61,32 @@ Anchor = Literal["dsm", "ctm", "ode"]
 
 
 @dataclass(frozen=True)
+class Following:
+    """How action values follow the student, where `return_model.kind` is `q`."""
+
+    n_step: Count = 10
+    """Logged rewards that are summed before the value of the student's own action."""
+    tau: PositiveShare = 0.005
+    """How far the target network moves towards the trained one in a step."""
+    distance_penalty: NotNegative = 0.3
+    """What the value of a next action loses by its squared distance to the logged one, in rewards of about 1 a step."""
+    every: Count = 2
+    """The student is trained in one of so many steps, the values in each."""
+
+
+@dataclass(frozen=True)
 class Student:
     """The one-step student (eq. 5 to 9)."""
 
     network: Network | None = None
     """The student's backbone; by default the teacher's."""
+    distilled: bool = True
+    """Start from a teacher's weights, and follow its trajectories (eq. 5). False trains no teacher: the student starts from
+    scratch, and eq. 5 has no weight."""
+    loss: Distance = "pseudo-huber"
+    """Distance of eq. 7: the paper's, or `square`, which the mean of the data minimises."""
+    share: PositiveShare = 1.0
+    """Share of the transitions that eq. 7 holds it to: those of the best episodes. The paper's is 1, all of them."""
     ctm_weight: NotNegative = 1.0
     """alpha of eq. 9."""
     dsm_weight: NotNegative = 1.0
@@ -73,7 +94,8 @@ class Student:
     reward_weight: NotNegative | Literal["auto"] | None = None
     """sigma of eq. 9, for returns in units of their standard deviation; `auto` holds the reward gradient on the one-step
     sample at `reward_share` of the data gradient there; 0 is plain distillation. None, as in the paper's presets, is the paper's
-    (Table 9) where the data is one of D4RL's sets or says that it rebuilds one, else `auto`."""
+    (Table 9) where the data is one of D4RL's sets or says that it rebuilds one, else `auto`. Of values that follow the student it
+    is the weight of Q over the mean of |Q|, by default 5."""
     reward_share: NotNegative = 0.05
     """What `auto` aims at: one value for all datasets (benchmarks/README.md says how it was chosen)."""
     pessimism: NotNegative = 0.0
@@ -89,6 +111,8 @@ class Student:
     anchor: Anchor = "dsm"
     """What holds the one-step sample: `dsm` (eq. 7 over all noise levels), `ctm` (eq. 7 on g(x, t, t)), `ode` (the
     teacher's few-step sample from the same noise)."""
+    following: Following = field(default_factory=Following)
+    """How action values follow it."""
     optimization: Optimization = field(default_factory=lambda: Optimization(steps=6_000, batch_size=128))
     """How it is trained; its EMA is the stop-gradient copy of eq. 5 and 6 and the policy."""
 
@@ -109,9 +133,26 @@ class Config(Settings):
         """The student's backbone."""
         return self.student.network or self.teacher.network
 
+    @property
+    def follows(self) -> bool:
+        """Whether the critic is learnt with the student."""
+        return self.return_model.kind == "q" and self.return_model.members > 0
+
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """Yield each field that can't stand beside the others, and what is expected of it."""
         yield from super().contradictions()
+        if not self.student.distilled:
+            if self.student.ctm_weight:
+                yield "student.ctm_weight", "0 for a student that is not distilled: eq. 5 needs a teacher"
+            if self.student.anchor == "ode":
+                yield "student.anchor", "'dsm' or 'ctm' for a student that is not distilled: 'ode' needs a teacher"
+        if self.follows:
+            if self.teacher.reward_weight != 0:
+                yield "teacher.reward_weight", "0 where values follow the student: a teacher is trained before them"
+            if self.student.reward_weight == "auto":
+                yield "student.reward_weight", "a number where values follow the student"
+            if self.sequence.open_loop:
+                yield "return_model.kind", "'goal' for a planner: Q values actions"
         for name, expected in self.sequence.contradictions_of(self.horizon):
             yield f"sequence.{name}", expected
         if self.student.pessimism and self.return_model.members < 2:
@@ -174,6 +215,15 @@ _CPU_RETURN = ReturnModel(layers=(256, 256), members=3, gamma=0.997, action_nois
 _CPU_STUDENT = Student(
     reward_weight="auto", reward_share=0.075, pessimism=2.0, ctm_share=0.25, optimization=Optimization(steps=4_000)
 )
+_FOLLOWING = Student(
+    distilled=False,
+    loss="square",
+    ctm_weight=0.0,
+    optimization=Optimization(steps=12_000, weight_decay=1e-5),
+)
+"""From scratch, with values that follow it."""
+
+
 PRESETS: dict[str, Config] = {
     "cpu": Config(return_model=_CPU_RETURN, student=_CPU_STUDENT),
     # The whole pipeline in minutes: half the steps, a third of the episodes.
@@ -182,6 +232,18 @@ PRESETS: dict[str, Config] = {
         teacher=Teacher(optimization=Optimization(steps=8_000, batch_size=128, learning_rate=5e-4)),
         student=replace(_CPU_STUDENT, optimization=Optimization(steps=2_000)),
         evaluation=Evaluation(episodes=30, checkpoints=4, checkpoint_episodes=10),
+    ),
+    "following": Config(
+        horizon=1,
+        return_model=ReturnModel(
+            kind="q",
+            layers=(256, 256),
+            members=2,
+            gamma=0.997,
+            optimization=Optimization(steps=12_000, learning_rate=3e-4, weight_decay=0.0),
+        ),
+        student=_FOLLOWING,
+        evaluation=Evaluation(select="last"),
     ),
     "mujoco": _unet_preset(16, UNet(down_dims=(512, 1024, 2048), embed_dim=128)),  # Table 7
     "maze2d-umaze": _planner(
@@ -225,6 +287,9 @@ TABLE_9: dict[str, float] = {
     "halfcheetah-medium": 0.5,
     "halfcheetah-medium-expert": 0.0,
 }
+
+FOLLOWING_WEIGHT = 5.0
+"""How much the mean of Q over the mean of |Q| counts beside the data term, where nothing else is said."""
 
 # Appendix B.2: the discount of each environment.
 GAMMA: dict[str, float] = {"hopper": 0.997, "walker2d": 0.99, "halfcheetah": 0.9}

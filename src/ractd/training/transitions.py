@@ -26,15 +26,21 @@ class Batch(NamedTuple):
     """`[B]`, 0 after an end by the environment."""
     next_condition: Tensor
     """`[B, K]`."""
+    next_action: Tensor
+    """The logged one there, in [-1, 1], `[B, A]`."""
+    continued: Tensor
+    """bool `[B]`, False where none was logged."""
 
 
 class TransitionSamples:
     """The transitions of a dataset that something is known to follow, with the rewards of `n` steps; see `Windows.transitions`."""
 
-    def __init__(self, sequence: Sequence, dataset: OfflineDataset, n: int, gamma: float) -> None:
+    def __init__(
+        self, sequence: Sequence, dataset: OfflineDataset, n: int, gamma: float, termination_penalty: float = 0.0
+    ) -> None:
         self.sequence, self.unit = sequence, reward_unit(dataset)
         windows = Windows(dataset, 1, sequence.history, sequence.normalizer.action_low.device)
-        self.transitions = windows.transitions(n, gamma)
+        self.transitions = windows.transitions(n, gamma, termination_penalty)
 
     def draw(self, batch: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Draw transitions, uniform with replacement."""
@@ -49,6 +55,8 @@ class TransitionSamples:
             found.rewards / self.unit,
             found.discounts,
             sequence.condition(found.next_observations),
+            sequence.scaled(found.next_actions),
+            found.continued,
         )
 
 

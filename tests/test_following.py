@@ -1,0 +1,160 @@
+"""A student whose critic follows it: its loss, a junction that it joins, how it is resumed, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import assert_same_tensors
+from test_losses import batch, critics  # noqa: F401
+from test_methods import MIDDLE, START, act, junction, walks  # noqa: F401
+from torch import Tensor, nn
+
+from ractd.critics.settings import ReturnModel
+from ractd.data import OfflineDataset
+from ractd.errors import RactdError
+from ractd.methods import td3_bc
+from ractd.methods.following import critic_loss
+from ractd.methods.ractd_settings import PRESETS, Config, Following, Student
+from ractd.networks.mlp import MLP
+from ractd.policies import Policy
+from ractd.runs.train import train
+from ractd.settings import Evaluation, Optimization, check
+from ractd.stopping import Interrupted
+from ractd.training.loop import Stage
+from ractd.training.run import Run
+from ractd.training.transitions import Batch
+
+
+def config_of(steps: int = 600, **options: Any) -> Config:
+    """The preset with small networks, and many of what the target needs to follow in few steps."""
+    optimization = Optimization(steps, batch_size=128, learning_rate=3e-3, warmup_steps=50, ema=0.98)
+    following = Following(n_step=1, tau=0.05, every=1, distance_penalty=0.0)
+    student = replace(PRESETS["following"].student, optimization=optimization, following=following, **options)
+    return Config(
+        horizon=1,
+        return_model=ReturnModel(kind="q", layers=(32, 32), members=2, gamma=0.9, optimization=optimization),
+        teacher=replace(PRESETS["following"].teacher, network=MLP(width=32, blocks=1), optimization=optimization),
+        student=student,
+        evaluation=Evaluation(select="last"),
+    )
+
+
+def student_of(data: OfflineDataset, out: Path, config: Config) -> Policy:
+    return train(data, config=config, out=out, plain=False).policy()
+
+
+def test_without_a_penalty_its_loss_is_that_of_td3(batch: Batch) -> None:  # noqa: F811
+    critic, target = critics(), critics()
+    action = torch.rand(batch.action.shape) * 2 - 1
+
+    class Fixed(nn.Module):
+        def forward(self, condition: Tensor) -> Tensor:
+            return action
+
+    wanted = td3_bc.critic_loss(critic, target, Fixed(), batch, torch.zeros_like(action), 0.0)["loss"]
+    torch.testing.assert_close(critic_loss(critic, target, batch, action, 0.0)["loss"], wanted)
+
+
+def test_a_next_action_costs_its_distance_from_the_logged_one(batch: Batch) -> None:  # noqa: F811
+    """A critic that is right on all rows has, with a penalty, the squares of what the penalty takes as its loss."""
+    _, target = critics(), critics()
+    away = torch.full_like(batch.next_action, 0.25)
+    action = batch.next_action + away
+
+    class Right(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            after: Tensor = target(torch.cat([batch.next_condition, action], 1)).amin(0)
+            return (batch.reward + batch.discount * after).expand(2, -1)
+
+    loss = critic_loss(Right(), target, batch, action, 2.0)["loss"]  # type: ignore[arg-type]
+    taken = batch.continued * batch.discount * 2.0 * away.square().sum(1)
+    torch.testing.assert_close(loss, 2 * taken.square().mean())
+
+
+def test_it_joins_what_no_episode_does(junction: OfflineDataset, tmp_path: Path) -> None:  # noqa: F811
+    policy = student_of(junction, tmp_path / "following", config_of())
+    assert (act(policy, START, MIDDLE) > 0.3).all()
+    at_start = policy.estimate_return(np.array([[START]] * 2, np.float32), np.array([[0.7], [-0.7]], np.float32))
+    assert at_start == pytest.approx([0.9, 0.3], abs=0.2)
+
+
+def test_returns_to_go_can_not(junction: OfflineDataset, tmp_path: Path) -> None:  # noqa: F811
+    config = config_of()
+    returns = replace(config.return_model, kind="return-to-go")
+    policy = student_of(junction, tmp_path / "fixed", replace(config, return_model=returns))
+    assert act(policy, START)[0] < 0.3
+
+
+def test_eq_7_holds_it_to_the_best_episodes(junction: OfflineDataset, tmp_path: Path) -> None:  # noqa: F811
+    """Without a reward, the student of the best third is in the middle where those are that earn 1; that of all isn't."""
+    plain = config_of(reward_weight=0.0)
+    best = student_of(junction, tmp_path / "best", replace(plain, student=replace(plain.student, share=0.3)))
+    everything = student_of(junction, tmp_path / "all", plain)
+    assert act(best, MIDDLE)[0] == pytest.approx(0.7, abs=0.15)
+    assert act(everything, MIDDLE)[0] == pytest.approx(0.0, abs=0.25)
+
+
+@pytest.mark.parametrize("distilled", [False, True])
+def test_stopped_and_continued_it_ends_bit_for_bit_as_if_it_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, distilled: bool
+) -> None:
+    config = config_of(steps=150)
+    if distilled:
+        config = replace(config, student=replace(config.student, distilled=True, ctm_weight=1.0))
+    student_of(walks(), tmp_path / "whole", config)
+    monkeypatch.setattr(Run, "train", stopping_at(100))
+    with pytest.raises(Interrupted):
+        student_of(walks(), tmp_path / "stopped", config)
+    monkeypatch.undo()
+    student_of(walks(), tmp_path / "stopped", config)
+    for file in ("policy/student/policy.safetensors", "checkpoints/student/last.safetensors"):
+        assert_same_tensors(tmp_path / "whole" / file, tmp_path / "stopped" / file)
+    assert (tmp_path / "whole" / "policy" / "teacher").exists() == distilled
+
+
+def stopping_at(step: int) -> Any:
+    """Return `Run.train` of which the student's stage is asked to stop at a step."""
+    whole = Run.train
+
+    def train_until(self: Run, stage: Stage) -> None:
+        reached: list[int] = []
+
+        def note(at: int, metrics: dict[str, float]) -> dict[str, float]:
+            reached.append(at)
+            return {}
+
+        if stage.name == "student":
+            stage.hooks.append(note)
+            self.should_stop = lambda: step in reached
+        whole(self, stage)
+
+    return train_until
+
+
+@pytest.mark.parametrize(
+    ("student", "said"),
+    [
+        ({"ctm_weight": 1.0}, r"--student.ctm-weight is 1.0, expected 0 for a student that is not distilled"),
+        ({"anchor": "ode"}, r"--student.anchor is 'ode', expected 'dsm' or 'ctm'"),
+        ({"reward_weight": "auto"}, r"--student.reward-weight is 'auto', expected a number"),
+        ({"share": 0.0}, r"--student.share is 0.0, expected a number above 0 to 1"),
+        ({"share": 1.5}, r"--student.share is 1.5, expected a number above 0 to 1"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(student: dict[str, Any], said: str) -> None:
+    with pytest.raises(RactdError, match=said):
+        check(config_of(**student))
+
+
+def test_planners_and_reward_aware_teachers_have_other_critics() -> None:
+    config = config_of()
+    with pytest.raises(RactdError, match=r"--teacher.reward-weight is 1.0, expected 0"):
+        check(replace(config, teacher=replace(config.teacher, reward_weight=1.0)))
+    planner = PRESETS["maze2d-umaze-cpu"]
+    with pytest.raises(RactdError, match=r"--return-model.kind is 'q', expected 'goal'"):
+        check(replace(planner, return_model=replace(planner.return_model, kind="q"), student=Student(reward_weight=1)))
