@@ -63,10 +63,10 @@ def on_page_content(content: str, **_: Any) -> str:
 
 
 def command_help(command: str) -> str:
-    """Return a section with what `ractd COMMAND --help` prints."""
+    """Return a section with what `ractd COMMAND --help-all` prints."""
     printed = io.StringIO()
     narrow = mock.patch.dict(os.environ, {"COLUMNS": "80", "NO_COLOR": "1"})
     with narrow, contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-        cli.parse([*command.split(), "--help"])
+        cli.parse([*command.split(), "--help-all"])
     text = "\n".join(line.rstrip() for line in printed.getvalue().strip().splitlines())
     return f"## ractd {command}\n\n```text\n{text}\n```\n"

@@ -40,6 +40,8 @@ TINY = {
 """Trains all stages in seconds on one core."""
 ENV_ID = "InvertedPendulum-v5"
 FIELDS = ("observations", "actions", "rewards", "terminals", "timeouts")
+WIDTH = "120"
+"""Columns of the terminal that commands in this process find."""
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
@@ -142,7 +144,7 @@ def _main(arguments: Sequence[str | Path], patch: pytest.MonkeyPatch) -> int:
     from ractd.cli import main
 
     patch.setattr(sys, "argv", ["ractd", *map(str, arguments)])
-    patch.setenv("COLUMNS", "120")
+    patch.setenv("COLUMNS", WIDTH)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     code: int | str | None = 0

@@ -46,6 +46,7 @@ SMALLEST: dict[str, dict[str, str]] = {
     "ractd eval": {"--episodes": "2"},
     "ractd export": {"--check-episodes": "1"},
     "ractd report": {},
+    "ractd --tyro-write-completion": {},
     "ractd data make": {"--steps": "1500"},
     "ractd data list": {},
     "ractd data inspect": {},

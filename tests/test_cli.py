@@ -285,7 +285,9 @@ def test_data_commands(trained: Trained, command: Command, cli: Command, tmp_pat
     assert re.search(r"transitions\s*│ 600 ", shown.out)
     listed = cli("data", "list")
     assert listed.code == 0, listed.err
-    assert {"hopper-mixed", "hopper-medium-replay-v2"} <= set(listed.out.split())
+    assert re.search(r"hopper-mixed +│", listed.out)
+    assert re.search(r"│ hopper-\S+ and ", listed.out)
+    assert {"hopper-mixed", "hopper-medium-replay-v2"} <= set(cli("data", "list", "--all").out.split())
     valid = cli("data", "validate", trained.dataset)
     assert (valid.code, "0 errors" in valid.out) == (0, True), valid.out
 
@@ -336,7 +338,7 @@ def test_no_arguments_is_help(cli: Command) -> None:
 
 
 def test_a_preset_is_where_the_options_start_from(cli: Command) -> None:
-    answer = cli("train", "--preset", "mujoco", "--help")
+    answer = cli("train", "--preset", "mujoco", "--help-all")
     assert "(default: 512 1024 2048)" in answer.out
 
 

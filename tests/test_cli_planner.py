@@ -145,9 +145,9 @@ def test_d4rl_s_mazes_are_known_before_they_are_downloaded(tmp_path: Path, monke
 
 
 def test_help_opens_no_dataset(cli: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ractd.commands.train_options.find_source", lambda *_, **__: pytest.fail("help needs no data"))
+    monkeypatch.setattr("ractd.methods.presets.find_source", lambda *_, **__: pytest.fail("help needs no data"))
     for words in ((), ("mine",), ("--preset", "maze2d-large"), ("mine", "--preset", "mujoco")):
-        answer = cli("train", *words, "--help")
+        answer = cli("train", *words, "--help-all")
         assert answer.code == 0
         assert ("--sequence.points" in answer.out) == ("maze2d-large" in words)
         assert ("--teacher.network.down-dims" in answer.out) == ("--preset" in words)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,8 +21,10 @@ from rich.console import Console
 import ractd
 from ractd.commands import COMMANDS
 from ractd.commands.train import settings_of
+from ractd.commands.train_options import spelt
 from ractd.data import write_hdf5
-from ractd.methods import METHODS, Method
+from ractd.methods import METHODS, Method, method_named
+from ractd.methods.places import places
 from ractd.methods.ractd_settings import PRESETS
 from ractd.settings import Settings
 from ractd.stopping import stop_requests
@@ -63,6 +66,17 @@ def test_help_names_every_command_in_a_line(cli: Callable[..., Answer]) -> None:
     [
         (["trian", "x.hdf5"], "unknown command 'trian', expected one of train, eval", "data; did you mean 'train'?"),
         (["fly"], "unknown command 'fly', expected one of train, eval", "sweep, reproduce, data"),
+        (["data", "lst"], "unknown command 'lst', expected one of list, inspect", "did you mean 'list'?"),
+        (
+            ["train", "x.hdf5", "--method", "bc", "--student.optimization.steps", "5"],
+            "--student.optimization.steps is no option of method 'bc', but of ractd",
+            "; did you mean --bc.optimization.steps?",
+        ),
+        (
+            ["train", "x.hdf5", "--method", "iql", "--preset", "demo"],
+            "unknown preset of iql 'demo', expected one of cpu",
+            "; it is one of ractd",
+        ),
         (
             ["train", "x.hdf5", "--preset", "dmeo"],
             "unknown preset of ractd 'dmeo', expected one of cpu, demo",
@@ -88,7 +102,7 @@ def test_a_mistyped_option_is_answered_with_the_nearest_of_its_command(cli: Call
     assert "--seeds" not in answer.err, "an option of 'ractd sweep'"
 
 
-@pytest.mark.parametrize("words", [["--help"], ["data", "list"]])
+@pytest.mark.parametrize("words", [["--help"], ["data", "list"], ["train", "--help-all"]])
 def test_output_that_nobody_reads_ends_quietly(words: list[str]) -> None:
     read, write = os.pipe()
     os.close(read)
@@ -106,15 +120,46 @@ def test_output_that_nobody_reads_ends_quietly(words: list[str]) -> None:
     assert done.stderr == b""
 
 
-def test_a_terminal_without_a_character_shows_another() -> None:
+@pytest.mark.parametrize(("encoding", "shown"), [("ascii", b"'+-e?'"), ("cp1252", b"'\xb1\xe9?'")])
+def test_a_terminal_without_a_character_shows_another(encoding: str, shown: bytes) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "ractd.cli", "±"],
+        [sys.executable, "-m", "ractd.cli", "±é語"],
         capture_output=True,
-        env=environment() | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"},
+        env=environment() | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "1"},
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr.startswith(b"error: unknown command '?', expected one of train")
+    assert done.stderr.startswith(b"error: unknown command " + shown + b", expected one of train")
+
+
+def test_help_shows_what_people_use_and_help_all_the_rest(cli: Callable[..., Answer], monkeypatch: Any) -> None:
+    monkeypatch.setattr("conftest.WIDTH", "80")
+    for name in METHODS:
+        method = method_named(name)
+        known = {place for preset in method.presets.values() for place in places(preset)}
+        assert set(method.main_settings) <= known, f"{name} has no such settings"
+        few, all_ = (cli("train", "--method", name, option).out for option in ("--help", "--help-all"))
+        shown, everything = (set(re.findall(r"^│ (--[\w.-]+)", text, re.MULTILINE)) for text in (few, all_))
+        assert 15 < len(shown) < 26
+        assert shown < everything
+        assert f"--help-all' shows {len(everything) - len(shown)} more" in few
+        assert {spelt(place) for place in places(method.presets["cpu"]) if not place.endswith(".kind")} <= everything
+        assert ("--teacher" in few, "--student-network" in all_) == (method.reuses_teacher, method.reuses_teacher)
+        assert "default: None" not in all_
+        assert "{None" not in all_
+        assert max(map(len, all_.splitlines())) <= 80
+
+
+def test_completion_of_command_lines(cli: Callable[..., Answer], tmp_path: Path) -> None:
+    script = tmp_path / "ractd.bash"
+    assert cli("--tyro-write-completion", "bash", script).code == 0
+    typed = {"tr": "train", "data ins": "inspect", "sweep x --va": "--vary", "train x --preset de": "demo"}
+    for words, expected in typed.items():
+        count = words.count(" ") + 1
+        lines = f"source {script}; COMP_WORDS=(ractd {words}); COMP_CWORD={count}; _tyro_ractd; echo ${{COMPREPLY[*]}}"
+        done = subprocess.run(["bash", "-c", lines], capture_output=True, text=True, check=True)
+        assert done.stdout.split() == [expected], words
+    assert all(name in script.read_text() for name in COMMANDS)
 
 
 def test_the_first_ctrl_c_asks_and_the_second_stops() -> None:
@@ -167,7 +212,8 @@ def test_the_options_are_those_of_the_method_and_its_preset(cli: Callable[..., A
     assert "Train toy: does nothing. Source: nobody." in shown
     assert "--toil" in shown
     assert "--teacher.network.width" not in shown
-    assert "{None,cpu,all}" in shown
+    assert "--preset {cpu,all}" in shown
+    assert "--reward-weight" not in shown, "it has no student"
 
 
 @pytest.mark.usefixtures("toy")

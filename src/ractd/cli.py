@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import errno
 import importlib
-import io
 import os
 import shlex
 import sys
 from collections.abc import Sequence
 
 import ractd
-from ractd.commands import COMMANDS, Command
-from ractd.commands.consoles import err, say
+from ractd.commands import COMMANDS, Command, choose
+from ractd.commands.consoles import err, say, spell_out_characters
 from ractd.errors import RactdError
-from ractd.registry import unknown
 from ractd.stopping import Interrupted
 
 GOES_ON = ("train", "sweep", "reproduce")
 """Commands that go on where they were stopped."""
+COMPLETION = ("--tyro-print-completion", "--tyro-write-completion")
+"""What asks for a shell's script that completes command lines."""
 PIPE_CLOSED = 141
 """What a shell reports of a program that wrote to a pipe nobody reads, as into `head`."""
 UNUSABLE_PATHS = {
@@ -37,35 +37,21 @@ UNUSABLE_PATHS = {
 """What the system says about a path that was given, wherever that comes up."""
 
 
-def usage() -> str:
-    """Return what `ractd --help` prints."""
-    width = max(map(len, COMMANDS))
-    return "\n".join(
-        [
-            "usage: ractd [-h] [--version] COMMAND ...",
-            "",
-            "From a logged dataset to a policy that acts in one network evaluation (RACTD).",
-            "",
-            *(f"  {name:{width}}  {summary}" for name, summary in COMMANDS.items()),
-            "",
-            "'ractd COMMAND --help' shows a command's options.",
-        ]
-    )
-
-
 def parse(words: Sequence[str]) -> Command:
     """Read a command line, the first word of which names the command.
 
     Raises:
-        RactdError: for a command that there is not.
-        SystemExit: after help and version, with 0, and for words that the command doesn't know, with 2.
+        RactdError: For a command that there is not.
+        SystemExit: After help, the version and a completion script, with 0, and for words that the command doesn't know, with 2.
     """
-    name, *rest = words or ["--help"]
-    if name in ("-h", "--help", "--version"):
-        print(f"ractd {ractd.__version__}" if name == "--version" else usage())
+    if words and words[0] == "--version":
+        print(f"ractd {ractd.__version__}")
         raise SystemExit(0)
-    if name not in COMMANDS:
-        raise unknown("command", name, COMMANDS)
+    if words and words[0] in COMPLETION:
+        importlib.import_module("ractd.commands.completion").write_script(words)
+    name, rest = choose(
+        words, "ractd", "From a logged dataset to a policy that acts in one network evaluation.", COMMANDS
+    )
     command: Command = importlib.import_module(f"ractd.commands.{name}").parse(rest)
     return command
 
@@ -73,9 +59,7 @@ def parse(words: Sequence[str]) -> Command:
 def main() -> None:
     """Run the command line: exit code 0, 2 for bad input, 130 after Ctrl-C."""
     words = sys.argv[1:]
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that has no ± shows a question mark
+    spell_out_characters()
     try:
         try:
             parse(words).run()

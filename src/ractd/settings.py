@@ -153,10 +153,13 @@ def from_json(cls: type[T], content: Any, path: Path) -> T:
         raise RactdError(f"{path}: {cls.__name__}: {error}") from None
 
 
-def check(settings: Any) -> None:
-    """Raise `RactdError` naming the first option that is out of its range or contradicts another."""
+def check(settings: T) -> T:
+    """Return settings as a file would hold them, lists as tuples.
+
+    Raises `RactdError` naming the first option that is out of its range or contradicts another.
+    """
     try:
-        _checked(type(settings), to_json(settings))
+        return _checked(type(settings), to_json(settings))
     except _Fault as fault:
         option = re.sub(r"\[\d+\]", "", fault.where).removeprefix(".").replace("_", "-")
         raise RactdError(fault.told(f"--{option}")) from None

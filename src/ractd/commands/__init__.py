@@ -5,7 +5,10 @@ Only the file of the command that was typed is imported.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Protocol
+
+from ractd.registry import unknown
 
 COMMANDS = {
     "train": "Train a policy on a dataset and score it.",
@@ -25,3 +28,22 @@ class Command(Protocol):
 
     def run(self) -> None:
         """Do what it asks; raises `RactdError` for bad input."""
+
+
+def choose(words: Sequence[str], prog: str, about: str, commands: Mapping[str, str]) -> tuple[str, list[str]]:
+    """Return the command that the first word names, of those that a program has, and the other words.
+
+    Raises:
+        RactdError: For another word, naming the nearest.
+        SystemExit: After help, with 0.
+    """
+    name, *rest = words or ["--help"]
+    if name in ("-h", "--help", "--help-all"):
+        width = max(map(len, commands))
+        lines = (f"  {each:{width}}  {summary}" for each, summary in commands.items())
+        print(f"usage: {prog} [-h] COMMAND ...", "", about, "", *lines, "", sep="\n")
+        print(f"'{prog} COMMAND --help' shows a command's options.")
+        raise SystemExit(0)
+    if name not in commands:
+        raise unknown("command", name, commands)
+    return name, rest

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
 from rich.progress import Progress, TaskID
-from tyro.conf import Positional
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
+from ractd.commands import Command, choose
 from ractd.commands.consoles import err, out, say
 from ractd.commands.parsing import read
 from ractd.errors import RactdError
@@ -19,19 +19,22 @@ from ractd.settings import TerminalsMean
 
 @dataclass
 class List:
-    """List the datasets that can be named: built here, downloaded, local, and known."""
+    """List the datasets that have a name: those that are here first."""
+
+    all: Annotated[bool, FlagCreatePairsOff] = False
+    """A line each for those that can be downloaded, too."""
 
     def run(self) -> None:
         from ractd.data.tables import datasets_table
 
-        out.print(datasets_table())
+        out.print(datasets_table(self.all))
 
 
 @dataclass
 class Inspect:
-    """Show what a dataset holds: sizes, returns, episode lengths, ranges, fingerprint."""
+    """Show what a dataset holds: sizes, returns, lengths, ranges."""
 
-    dataset: Positional[str]
+    dataset: Annotated[Positional[str], arg(metavar="DATASET")]
     """A dataset, as for 'ractd train'."""
     env: str | None = None
     """Gymnasium environment, where the data doesn't name one."""
@@ -45,9 +48,9 @@ class Inspect:
 
 @dataclass
 class Validate:
-    """Look for everything that would spoil training; exit code 2 if there is an error."""
+    """Find what would spoil training; exit code 2 for an error."""
 
-    dataset: Positional[str]
+    dataset: Annotated[Positional[str], arg(metavar="DATASET")]
     """A dataset, as for 'ractd train'."""
     env: str | None = None
     """Gymnasium environment whose spaces the data has to fit, where the data doesn't name one."""
@@ -78,9 +81,9 @@ class Validate:
 
 @dataclass
 class Make:
-    """Build a dataset on this machine by rolling out behaviour policies that ship with ractd."""
+    """Make a dataset with behaviour policies that ship with ractd."""
 
-    name: Positional[str]
+    name: Annotated[Positional[str], arg(metavar="NAME")]
     """Which one, e.g. hopper-mixed or maze2d-umaze ('ractd data list' shows all); with --maze, the name it gets."""
     maze: Path | None = None
     """Text file with a maze of your own: # wall, . or space empty, one G the goal, any number of S to start in."""
@@ -118,12 +121,12 @@ class Make:
 
 @dataclass
 class Collect:
-    """Train SAC in an environment and write medium, medium-replay, medium-expert and expert datasets (D4RL's recipe).
+    """Train SAC and write datasets of what it did (D4RL's recipe).
 
-    Needs the extra 'collect': pip install "ractd[collect]".
+    They are called medium, medium-replay, medium-expert and expert. Needs the extra 'collect': pip install "ractd[collect]".
     """
 
-    env: Positional[str]
+    env: Annotated[Positional[str], arg(metavar="ENVIRONMENT")]
     """A Gymnasium environment with continuous actions."""
     steps: int = 1_000_000
     """Environment steps of SAC's training."""
@@ -159,15 +162,19 @@ class Collect:
             say(f"wrote {path}")
 
 
-Data = (
-    Annotated[List, tyro.conf.subcommand("list")]
-    | Annotated[Inspect, tyro.conf.subcommand("inspect")]
-    | Annotated[Validate, tyro.conf.subcommand("validate")]
-    | Annotated[Make, tyro.conf.subcommand("make")]
-    | Annotated[Collect, tyro.conf.subcommand("collect")]
-)
+SUBCOMMANDS: dict[str, type[Command]] = {
+    "list": List,
+    "inspect": Inspect,
+    "validate": Validate,
+    "make": Make,
+    "collect": Collect,
+}
 
 
-def parse(words: Sequence[str]) -> Data:
+def parse(words: Sequence[str]) -> Command:
     """Parse the words after `ractd data`."""
-    return read(Data, "data", words, description="Datasets: list, inspect, validate, make, collect.")  # type: ignore[arg-type]
+    summaries = {name: (kind.__doc__ or "").splitlines()[0] for name, kind in SUBCOMMANDS.items()}
+    name, rest = choose(
+        words, "ractd data", "Datasets: what is here, what is in them, and what can be made.", summaries
+    )
+    return read(SUBCOMMANDS[name], f"data {name}", rest)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -63,6 +63,4 @@ class Eval:
         out.print(evaluation_table(result))
 
 
-def parse(words: Sequence[str]) -> Eval:
-    """Parse the words after `ractd eval`."""
-    return read(Eval, "eval", words)
+parse = partial(read, Eval, "eval")

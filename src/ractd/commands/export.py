@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -61,6 +61,4 @@ class Export:
         say(summary(exported))
 
 
-def parse(words: Sequence[str]) -> Export:
-    """Parse the words after `ractd export`."""
-    return read(Export, "export", words)
+parse = partial(read, Export, "export")

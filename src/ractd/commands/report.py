@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +36,4 @@ class Report:
         say(f"wrote {written.page} and {len(written.pictures)} pictures in {written.page.with_suffix('')}")
 
 
-def parse(words: Sequence[str]) -> Report:
-    """Parse the words after `ractd report`."""
-    return read(Report, "report", words)
+parse = partial(read, Report, "report")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -71,6 +71,4 @@ class Serve:
         serve(self.policy, settings, device=(self.device or "cpu") if self.torch else None)
 
 
-def parse(words: Sequence[str]) -> Serve:
-    """Parse the words after `ractd serve`."""
-    return read(Serve, "serve", words)
+parse = partial(read, Serve, "serve")

@@ -11,10 +11,19 @@ import tyro
 from tyro.conf import AvoidSubcommands, FlagCreatePairsOff, Positional, arg
 
 from ractd.commands.consoles import out, say
-from ractd.commands.parsing import read
-from ractd.commands.train_options import check_options, dataset_in, kinds_in, method_in, preset_in, value_in, with_kinds
+from ractd.commands.parsing import Shows, read
+from ractd.commands.train_options import (
+    check_options,
+    dataset_in,
+    method_in,
+    preset_in,
+    spelt,
+    value_in,
+    with_kinds,
+)
 from ractd.errors import RactdError
-from ractd.methods import METHODS
+from ractd.methods import METHODS, Method
+from ractd.methods.places import KIND, has, places
 from ractd.registry import unknown
 from ractd.settings import TerminalsMean, check
 
@@ -27,14 +36,14 @@ StageName = TypeVar("StageName", bound=str)
 class Train(Generic[S, PresetName, StageName]):
     """`ractd train` with a method's settings, and the names of its presets and stages."""
 
-    dataset: Positional[str]
+    dataset: Annotated[Positional[str], arg(metavar="DATASET")]
     """A path (.hdf5 in D4RL's layout, .npz), a Minari id, a D4RL name, or a dataset that 'ractd data make' built."""
     config: Annotated[AvoidSubcommands[S], arg(name="")]
     method: Annotated[str, arg(metavar=f"{{{','.join(METHODS)}}}")] = "ractd"
-    """What is trained; its options are shown with 'ractd train --method NAME --help'."""
+    """What is trained. Each has options of its own: 'ractd train --method bc --help'."""
     preset: PresetName | None = None
-    """Where every setting below starts from. By default cpu, and for data from a maze the planner's of its size; those
-    without 'cpu' in their names are the paper's networks, for GPUs."""
+    """Where every setting below starts from; by default cpu, and for data from a maze RACTD's planner of its size. RACTD's without
+    'cpu' in their names are the paper's networks, for GPUs."""
     out: Path | None = None
     """Run directory; by default runs/DATASET-sSEED."""
     env: str | None = None
@@ -127,9 +136,15 @@ class Train(Generic[S, PresetName, StageName]):
 
 
 AnyTrain = Train[Any, str, str]
-OWN = {field.name for field in fields(Train)} | {"teacher", "no_plain", "no_report"}
+OWN = {field.name for field in fields(Train)} | {"teacher"}
 """Options that are no settings."""
-ONE_DIRECTORY = """All goes to one run directory. The same command goes on where a stopped run ended, and shows the result of a
+RARE = {"env_steps", "accept", "only", "student_network", "plain", "checkpoint_seconds"}
+"""Those of them that help leaves out at first."""
+OF_STUDENTS = {"teacher_from", "reward_weight", "student_network", "plain"}
+"""Those of them that a method without a teacher hasn't."""
+MAIN_SETTINGS = {"horizon", "history", "action_range", "seed", "evaluation.episodes", "evaluation.select"}
+"""Places of settings of every method that help shows at first."""
+ABOUT = """All goes to one run directory. The same command goes on where a stopped run ended, and shows the result of a
 finished one."""
 
 
@@ -150,13 +165,35 @@ def _parse(words: Sequence[str], dataset: str | None) -> AnyTrain:
     preset = preset_in(words, method, dataset)
     left, settings = with_kinds(words, method.presets[preset])
     check_options(left, dataset, method, preset, settings, OWN)
-    kind: Any = Train[type(settings), _one_of(method.presets), _one_of(method.stages)]  # type: ignore[misc]
-    about = [f"Train {method.name}: {method.summary}. Source: {method.source}.", ONE_DIRECTORY]
-    if kinds := ", ".join(kinds_in(settings)):
-        about.append(f"Another kind of a part, which brings its own options: {kinds}.")
-    default: AnyTrain = Train(tyro.MISSING, settings, method.name, value_in(words, "--preset"))
-    command: AnyTrain = read(kind, "train", left, default=default, description="\n\n".join(about))
+    about = f"Train {method.name}: {method.summary}. Source: {method.source}.\n\n{ABOUT}"
+    if "--help-all" in words:
+        kinds = ", ".join(
+            spelt(place) for place in places(settings) if place.endswith(KIND) and not has(settings, place)
+        )
+        about += f"\n\nAnother kind of a part, which brings its own options: {kinds}."
+    kind, default = of_method(method, settings, value_in(words, "--preset"))
+    command: AnyTrain = read(kind, "train", left, default=default, about=about, shows=_shows(method))
     return command
+
+
+def of_method(method: Method, settings: Any, preset: str | None = None) -> tuple[Any, AnyTrain]:
+    """Return the class of the commands that train a method, and the one that words are read over."""
+    kind: Any = Train[type(settings), _one_of(method.presets), _one_of(method.stages)]  # type: ignore[misc]
+    return kind, Train(tyro.MISSING, settings, method.name, preset)
+
+
+def _shows(method: Method) -> Shows:
+    """Return which options the help of a method shows."""
+    mine = {*MAIN_SETTINGS, *method.main_settings}
+
+    def shows(place: str) -> bool | None:
+        if (place in OF_STUDENTS and not method.reuses_teacher) or (place == "only" and not method.stages):
+            return None
+        if place in OWN:
+            return place not in RARE
+        return place in mine or not method.main_settings
+
+    return shows
 
 
 def _one_of(names: Iterable[str]) -> Any:

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from typing import Any
 
+from ractd.commands.parsing import HELP
 from ractd.data.registry import find_source
 from ractd.errors import RactdError
-from ractd.methods import METHODS, Method, method_named
-from ractd.methods.presets import preset_for
-from ractd.registry import unknown
-from ractd.settings import Registered, with_kind
-
-DEFAULT = "cpu"
-"""The preset that each method has."""
-HELP = {"-h", "--help"}
-KIND = ".kind"
+from ractd.methods import Method, method_named
+from ractd.methods.places import KIND, has, why_not, with_other_kind
+from ractd.methods.presets import DEFAULT, default_preset, preset_named
 
 
 def method_in(words: Sequence[str]) -> Method:
@@ -32,17 +26,11 @@ def preset_in(words: Sequence[str], method: Method, dataset: str | None) -> str:
     Raises `RactdError` for an unknown preset, and a maze where the method can't plan.
     """
     named = value_in(words, "--preset")
-    if named is not None and named not in method.presets:
-        raise unknown(f"preset of {method.name}", named, method.presets)
+    if named is not None:
+        preset_named(method, named)
     if named is not None or dataset is None or HELP & set(words):
         return named or DEFAULT
-    try:
-        source = find_source(dataset, download=False)
-    except RactdError:
-        # Training looks for it again, and says what is wrong.
-        return DEFAULT
-    env_id = value_in(words, "--env") or source.env_id
-    return preset_for(method, dataset, env_id, source.maze, source.where)
+    return default_preset(method, dataset, value_in(words, "--env"))
 
 
 def value_in(words: Sequence[str], option: str) -> str | None:
@@ -72,32 +60,12 @@ def with_kinds(words: Sequence[str], settings: Any) -> tuple[list[str], Any]:
     left = iter(words)
     for word in left:
         option, equals, value = word.partition("=")
-        place = option.removeprefix("--").removesuffix(KIND).replace("-", "_")
-        if not (option.startswith("--") and option.endswith(KIND)) or _has_field(settings, place, "kind"):
+        place = _place(option)
+        if option.startswith("--") and place.endswith(KIND) and not has(settings, place):
+            settings = with_other_kind(settings, place, value if equals else next(left, ""), option)
+        else:
             others.append(word)
-            continue
-        try:
-            settings = with_kind(settings, place, value if equals else next(left, ""))
-        except RactdError as error:
-            raise RactdError(f"{option}: {error}") from None
     return others, settings
-
-
-def kinds_in(settings: Any, place: str = "--") -> Iterator[str]:
-    """Yield the options that take another kind of something."""
-    for field in fields(settings):
-        value, name = getattr(settings, field.name), place + field.name.replace("_", "-")
-        if isinstance(value, Registered):
-            yield name + KIND
-        if is_dataclass(value):
-            yield from kinds_in(value, f"{name}.")
-
-
-def _has_field(settings: Any, place: str, name: str) -> bool:
-    """Tell whether the settings at a place have a field of this name."""
-    for part in place.split("."):
-        settings = getattr(settings, part, None)
-    return is_dataclass(settings) and name in {f.name for f in fields(settings)}
 
 
 def check_options(
@@ -107,31 +75,23 @@ def check_options(
 
     `own` are the options that are no settings.
     """
-    for option in (word.partition("=")[0] for word in words if word.startswith("--")):
-        name = option.removeprefix("--").replace("-", "_")
-        if name in own or _has(settings, name):
+    default_of = dataset if dataset is not None and value_in(words, "--preset") is None else ""
+    for word in words:
+        place = _place(word.partition("=")[0])
+        if not word.startswith("--") or place in own or has(settings, place):
             continue
-        having = [other for other, its in method.presets.items() if _has(its, name)]
-        if having:
-            whose = ""
-            if dataset is not None and value_in(words, "--preset") is None:
-                find_source(dataset, download=False)
-                whose = f", which is the default for dataset {dataset!r},"
-            raise RactdError(
-                f"{option}: the preset {preset!r}{whose} has no such option; leave it out, or name a preset that has it, "
-                f"as {', '.join(having)}"
-            )
-        having = [other for other in METHODS if any(_has(its, name) for its in method_named(other).presets.values())]
-        if having:
-            others = ", ".join(having)
-            raise RactdError(f"{option} is no option of method {method.name!r}, but of {others}; leave it out")
+        if default_of and any(has(its, place) for its in method.presets.values()):
+            find_source(default_of, download=False)  # what is wrong with the data, which chose the preset, comes first
+        if told := why_not(method, preset, settings, place, default_of, spelt):
+            raise RactdError(told)
 
 
-def _has(settings: Any, names: str) -> bool:
-    """Tell whether settings have what an option names."""
-    for name in names.split("."):
-        name = name if hasattr(settings, name) else name.removeprefix("no_")
-        if not hasattr(settings, name):
-            return False
-        settings = getattr(settings, name)
-    return True
+def _place(option: str) -> str:
+    """Return the place of a setting that an option, or its opposite, is of."""
+    within, dot, name = option.removeprefix("--").replace("-", "_").rpartition(".")
+    return within + dot + name.removeprefix("no_")
+
+
+def spelt(place: str) -> str:
+    """Return the option of a place."""
+    return "--" + place.replace("_", "-")

@@ -6,20 +6,31 @@ from rich.markup import escape
 from rich.table import Table
 
 from ractd.data.dataset import OfflineDataset
-from ractd.data.formats import FILES
+from ractd.data.formats import FILES, DatasetInfo
 from ractd.data.formats.made import dataset_dir
 from ractd.data.inspect import summarize
 from ractd.data.registry import list_datasets
 
 
-def datasets_table() -> Table:
-    """Return every dataset that can be named."""
+def datasets_table(everything: bool = False) -> Table:
+    """Return the datasets that have a name, those that are here first.
+
+    Those that can be downloaded have a line for each family, or with `everything` for each of them.
+    """
     caption = f"Datasets made here are in {escape(str(dataset_dir()))}; a path to a file ({', '.join(FILES)}) is a dataset too."
+    lines: dict[tuple[str, ...], list[DatasetInfo]] = {}
+    for info in sorted(list_datasets(), key=lambda info: not info.present):
+        alike = (info.name,) if info.present or everything else (info.kind, info.description, info.name.split("-")[0])
+        lines.setdefault(alike, []).append(info)
+    if any(len(infos) > 1 for infos in lines.values()):
+        caption += " 'ractd data list --all' names each."
     table = Table(title="datasets", title_justify="left", caption=caption, caption_justify="left")
     for column in ("name", "kind", "here", "description"):
         table.add_column(column, overflow="fold")
-    for info in list_datasets():
-        table.add_row(escape(info.name), info.kind, "yes" if info.present else "", escape(info.description))
+    for infos in lines.values():
+        info, more = infos[-1], len(infos) - 1
+        name = f"{info.name} and {more} more" if more else info.name
+        table.add_row(escape(name), info.kind, "yes" if info.present else "", escape(info.description))
     return table
 
 

@@ -68,6 +68,8 @@ class Method:
     needs: frozenset[Need] = frozenset()
     stages: tuple[str, ...] = ()
     """Stages that can be trained alone."""
+    main_settings: tuple[str, ...] = ()
+    """Places of those of its own settings that help shows at first, as `bc.share`; all of them where none is named."""
     reuses_teacher: bool = False
     """Whether it takes a teacher of another run."""
 

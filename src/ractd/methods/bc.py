@@ -104,6 +104,14 @@ METHOD = Method(
     train=train,
     variants=variants,
     resolve=resolve,
+    main_settings=(
+        "bc.share",
+        "bc.network.layers",
+        "bc.network.head",
+        "bc.optimization.steps",
+        "bc.optimization.batch_size",
+        "bc.optimization.learning_rate",
+    ),
     networks=lambda config: (config.bc.network,),
     termination_penalty=lambda config: 0.0,
 )

@@ -1,23 +1,61 @@
-"""Which of a method's presets suits which data."""
+"""A method's presets: by their names, changed, and which of them suits which data."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+from ractd.data import OfflineDataset
+from ractd.data.registry import find_source
 from ractd.envs.maze import MAZES, Maze, maze_named
 from ractd.errors import RactdError
-from ractd.methods import Method
+from ractd.methods import METHODS, Method, method_named
+from ractd.methods.places import changed
+from ractd.registry import unknown
+
+DEFAULT = "cpu"
+"""The preset that each method has."""
 
 
-def preset_for(method: Method, dataset: str, env_id: str | None, text: str, where: str) -> str:
-    """Return the preset that data of an environment is trained with by default: a planner's for a maze, else `cpu`.
+def settings_of(method: str = "ractd", preset: str = DEFAULT, **changes: Any) -> Any:
+    """Return a method's settings: a frozen dataclass, which `ractd.train` takes as its `config`.
 
-    `text` is the map of a maze of one's own, which is from `where`. Such a maze gets the preset of the smallest of D4RL's
-    whose episodes are as long. Raises `RactdError` for a maze where the method can't plan.
+    Args:
+        method: A name in `ractd.methods.METHODS`.
+        preset: One of the method's presets.
+        changes: Other values, by their places: `**{"student.optimization.steps": 500}`. `dataclasses.replace` changes them as well.
+
+    Raises:
+        RactdError: For an unknown method, preset or place, and a value out of its range.
     """
-    maze = maze_named(env_id, text, f"{where}, attribute 'maze'")
-    name = "cpu" if maze is None else planner_preset_of(maze)
+    chosen = method_named(method)
+    return changed(chosen, preset, preset_named(chosen, preset), changes)
+
+
+def preset_named(method: Method, name: str) -> Any:
+    """Return the settings of a preset; raises `RactdError` for an unknown one, naming the nearest and who has it."""
+    if name not in method.presets:
+        others = [other for other in METHODS if name in method_named(other).presets]
+        of = f"; it is one of {', '.join(others)}" if others else ""
+        raise RactdError(f"{unknown(f'preset of {method.name}', name, method.presets)}{of}")
+    return method.presets[name]
+
+
+def default_preset(method: Method, dataset: str | Path | OfflineDataset, env_id: str | None = None) -> str:
+    """Return the preset that data, by default in its own environment, is trained with: a planner's for a maze, else `cpu`.
+
+    A maze of one's own gets the preset of the smallest of D4RL's whose episodes are as long. Nothing is downloaded, and data that
+    can't be opened has `cpu`: who reads it says what is wrong. Raises `RactdError` for a maze where the method can't plan.
+    """
+    try:
+        data = dataset if isinstance(dataset, OfflineDataset) else find_source(dataset, download=False)
+    except RactdError:
+        return DEFAULT
+    maze = maze_named(env_id or data.env_id, data.maze, f"{data.where}, attribute 'maze'")
+    name = DEFAULT if maze is None else planner_preset_of(maze)
     if name not in method.presets:
         raise RactdError(
-            f"dataset {dataset!r} is of a maze, and method {method.name!r} can't plan in one: use --method ractd, or "
+            f"dataset {data.name!r} is of a maze, and method {method.name!r} can't plan in one: use --method ractd, or "
             "name a preset to train on its transitions all the same"
         )
     return name

@@ -511,5 +511,13 @@ METHOD = Method(
     networks=lambda config: (config.teacher.network, config.student_network),
     termination_penalty=lambda config: config.return_model.termination_penalty,
     stages=("return", "dynamics", "teacher", "student"),
+    main_settings=(
+        "diffusion.bins",
+        "return_model.optimization.steps",
+        "teacher.network.width",
+        "teacher.optimization.steps",
+        "student.optimization.steps",
+        "sequence.points",
+    ),
     reuses_teacher=True,
 )

@@ -193,7 +193,7 @@ def write_table(table: PaperTable, out: Path) -> list[Path]:
         texts[f"{table.name}-curves.csv"] = pd.concat(curves).to_csv(columns=columns, index=False)
     for name, text in texts.items():
         with replacing(out / name) as partial:
-            partial.write_text(text)
+            partial.write_text(text, encoding="utf-8")
     write_json(out / f"{table.name}.json", _content(table))
     return [*(out / name for name in texts), out / f"{table.name}.json", *pictures]
 

@@ -25,7 +25,8 @@ from ractd.data.returns import resolved_penalty
 from ractd.envs.validation import NO_ENVIRONMENT, examine
 from ractd.errors import RactdError
 from ractd.methods import Method, method_named
-from ractd.methods.presets import preset_for
+from ractd.methods.places import changed
+from ractd.methods.presets import default_preset, preset_named
 from ractd.networks.threads import threads_for
 from ractd.policies import Policy
 from ractd.policies.files import WEIGHTS
@@ -45,6 +46,7 @@ def train(
     dataset: str | OfflineDataset,
     *,
     method: str = "ractd",
+    preset: str | None = None,
     out: str | Path | None = None,
     config: Any = None,
     env_id: str | None = None,
@@ -57,16 +59,19 @@ def train(
     plain: bool = True,
     checkpoint_seconds: float = 30.0,
     track: TrackerName | None = None,
+    quiet: bool = False,
     console: Console | None = None,
+    **settings: Any,
 ) -> Result:
     """Train a method on a dataset and score its policies; continue or show the run if it exists.
 
     Args:
         dataset: Name, file, or data in memory.
         method: A name in `ractd.methods.METHODS`.
+        preset: One of the method's presets; by default the one that the data's environment asks for: the planner's of a maze, else
+            `cpu`.
         out: The run directory, `runs/<dataset>-s<seed>` by default.
-        config: The method's settings; by default those of the preset that the data's environment asks for: the planner's of a
-            maze, else `cpu`.
+        config: The method's settings, as `ractd.settings_of` returns them, instead of those of a preset.
         env_id: The environment that policies are scored in, by default the data's.
         env_steps: Its step limit.
         simulate: Without it nothing is scored and no environment made.
@@ -77,22 +82,28 @@ def train(
         plain: Also distil a student without reward, to compare.
         checkpoint_seconds: Time between checkpoints.
         track: A service that shows metrics and scores as well.
-        console: Where progress is shown; nowhere by default.
+        quiet: Show no progress.
+        console: Where progress is shown instead of on standard output, or in the notebook.
+        settings: Settings of the method by their places, which replace those of the preset: `seed=3`,
+            `**{"student.optimization.steps": 500}`.
 
     Raises:
         RactdError: For unusable data or options.
         ractd.stopping.Interrupted: After a Ctrl-C, once everything is saved.
     """
-    console = console or Console(quiet=True)
+    console = console or Console(quiet=quiet)
     chosen = method_named(method)
+    if config is not None and preset is not None:
+        raise RactdError(f"preset is {preset!r}, and config is given too: expected one of them")
+    if config is None:
+        preset = preset or default_preset(chosen, dataset, env_id)
+        config = preset_named(chosen, preset)
+    config = changed(chosen, preset or "", config, settings, train.__kwdefaults__ or ())
     if track is not None:
         require(track)
-    penalty = None if config is None else chosen.termination_penalty(config)
-    named, findings = examine(dataset, env_id, env_steps, ends, simulate, penalty)
+    named, findings = examine(dataset, env_id, env_steps, ends, simulate, chosen.termination_penalty(config))
     findings = stop_at_errors(findings, accept)
     assert named is not None
-    if config is None:
-        config = chosen.presets[preset_for(chosen, named.name, named.env_id, named.maze, named.where)]
     if not simulate:
         _check_nothing_to_simulate(chosen, config, env_id, env_steps)
     data = named

@@ -192,7 +192,7 @@ def write_summary(summary: Summary, out: Path, missing: Sequence[str]) -> list[P
     """
     paths = [out / "sweep.md", out / "sweep.csv", out / "sweep.json"]
     with replacing(paths[0]) as partial:
-        partial.write_text(_markdown(summary, missing))
+        partial.write_text(_markdown(summary, missing), encoding="utf-8")
     with replacing(paths[1]) as partial:
         summary.lines.assign(unit=summary.unit).to_csv(partial, index=False)
     content = {

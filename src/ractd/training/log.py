@@ -29,5 +29,5 @@ class Log:
         if self.path is None:
             return
         # On a full disk the error to report is the one that is being logged, not that it can't be.
-        with suppress(OSError), open(self.path, "a") as file:
+        with suppress(OSError), open(self.path, "a", encoding="utf-8") as file:
             file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")
