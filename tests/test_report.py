@@ -19,15 +19,17 @@ from report_factory import EPISODES, MEANS, VARIANTS, change_rows, make_run, met
 
 from ractd.data import load_dataset
 from ractd.errors import RactdError
+from ractd.methods.meanings import RACTD
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("av")
 
 from ractd.report import report_of_run, write_report
 from ractd.report.contents import DATA, PNG, read_runs
-from ractd.report.figures import Plot, latency_plot, progress_plot, returns_plots, training_plots
-from ractd.report.tables import comparison_table, protocol, result_table, settings_table
+from ractd.report.figures import SCORES, Plot, latency_plot, progress_plot, returns_plots, training_plots
+from ractd.report.tables import comparison_table, protocol, result_table, scores, settings_table
 from ractd.runs.rows import Row, read_result
+from ractd.training.meanings import MEANINGS
 
 
 @pytest.fixture
@@ -71,7 +73,7 @@ def test_page_is_one_file_below_a_megabyte(run: Path) -> None:
     assert written.missing == []
     assert len(page.encode()) < 1e6
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", page), "something is fetched"
-    assert page.count("<svg") == len(written.pictures) + 4, "one of each stage is folded"
+    assert page.count("<svg") == len(written.pictures) + 4 * 3 + 2, "how each stage ran is folded"
     identities = re.findall(r' id="([^"]*)"', page)
     assert len(identities) == len(set(identities))
     assert "made for a test &lt;&amp;&gt;" in page
@@ -94,15 +96,44 @@ def test_histograms_count_every_episode(run: Path) -> None:
     assert f"{EPISODES} episodes" in titles[1]
 
 
-def panels_of(run: Path) -> dict[str, list[str]]:
-    return {plot.key: [axes.get_title(loc="left") for axes in plot.axes] for plot in training_plots(read_runs([run]))}
+def curves_of(run: Path) -> dict[str, list[str]]:
+    """The metrics that each stage's plots show, those behind a bar those that are folded."""
+    shown: dict[str, list[str]] = {}
+    for stage, plots in training_plots(read_runs([run])).items():
+        names = ["| " * plot.folded + plot.key.removeprefix(f"training-{stage}-") for plot in plots]
+        shown[stage] = [*sorted(names, key=lambda name: name.startswith("|"))]
+    return shown
 
 
 def test_every_loss_term_has_a_curve(run: Path) -> None:
-    figures = panels_of(run)
-    assert figures["training-student"] == ["loss", "ctm", "dsm", "reward", "bound"]
-    assert figures["training-student-more"][:2] == ["gradient_norm", "samples_per_second"]
-    assert figures["training-return"] == ["loss", "return_mse"]
+    shown = curves_of(run)
+    assert shown["student"][:5] == ["loss", "ctm", "dsm", "reward", "bound"]
+    assert shown["student"][5:7] == ["| gradient-norm", "| samples-per-second"]
+    assert shown["return"][:2] == ["loss", "return-mse"]
+
+
+def test_curves_have_plain_titles_and_say_what_rising_or_falling_means(run: Path) -> None:
+    plots = {plot.key: plot for plot in training_plots(read_runs([run]))["student"]}
+    plot = plots["training-student-ctm"]
+    assert [axes.get_title(loc="left") for axes in plot.axes] == [plot.title] == ["Consistency with the teacher"]
+    assert plot.note.endswith("It should fall.")
+
+
+def test_a_metric_that_nobody_explained_is_called_by_its_name(run: Path) -> None:
+    lines = [{"stage": "own", "step": step, "actor/action_error": 1.0, "actor/loss": 2.0} for step in (1, 2)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (run / "config.json").write_text((run / "config.json").read_text().replace('"method": "ractd"', '"method": "mine"'))
+    error, loss = training_plots(read_runs([run]))["own"]
+    assert (error.title, error.note) == ("Action error (actor)", "")
+    assert loss.title == "Loss (actor)"
+    assert "not how good the policy is" in loss.note
+
+
+def test_every_metric_of_a_training_is_explained(trained: Trained) -> None:
+    (run,) = read_runs([trained.directory])
+    logged = {name for metrics in run.curves.values() for name in metrics}
+    assert {"dsm", "ctm", "watch_promise", "validation_mse"} <= logged
+    assert logged - set(RACTD) - set(MEANINGS) - set(SCORES) == set()
 
 
 def test_total_of_a_single_term_is_drawn_once(run: Path) -> None:
@@ -111,7 +142,7 @@ def test_total_of_a_single_term_is_drawn_once(run: Path) -> None:
         if line["stage"] == "teacher":
             line["loss"] = line["dsm"]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert panels_of(run)["training-teacher"] == ["dsm"]
+    assert curves_of(run)["teacher"][:2] == ["dsm", "| gradient-norm"]
 
 
 def test_scores_during_training_are_normalised_and_mark_the_chosen_checkpoint(run: Path) -> None:
@@ -133,10 +164,10 @@ def test_long_curves_keep_their_spikes_and_the_page_small(run: Path) -> None:
     values[54_321] = 90.0
     lines = [json.dumps({"stage": "teacher", "step": step, "dsm": value}) for step, value in enumerate(values.tolist())]
     (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-    (plot,) = training_plots(read_runs([run]))
+    ((plot,),) = training_plots(read_runs([run])).values()
     drawn = plot.svg()
     assert len(drawn) < 1e6
-    (path,) = re.findall(r'id="training-teacher-run0-0">.*?d="([^"]*)"', drawn, re.S)
+    (path,) = re.findall(r'id="training-teacher-dsm-run0-0">.*?d="([^"]*)"', drawn, re.S)
     heights = [float(y) for y in re.findall(r"[ML] [\d.]+ ([\d.]+)", path)]
     assert min(heights) < max(heights) - 50, "the spike"
 
@@ -282,7 +313,7 @@ def test_what_is_missing_is_named_and_the_rest_shown(
     assert any(what.startswith(named) for what in written.missing), written.missing
     assert not any(str(tmp_path) in what for what in written.missing)
     assert re.sub(r"&#39;", "'", written.page.read_text()).count(named) == 1
-    assert 'data-plot="training-teacher"' in written.page.read_text()
+    assert 'data-plot="training-teacher-dsm"' in written.page.read_text()
 
 
 def test_the_data_s_returns_are_shown_where_the_data_is_not(run: Path, no_pictures: None) -> None:
@@ -332,10 +363,12 @@ def test_command_writes_page_and_pictures_and_names_them(run: Path, cli: Callabl
     answer = cli("report", run, "--no-video", "-o", tmp_path / "page.html")
     assert answer.code == 0, answer.err
     assert "not shown: result.json: has no returns of the data" in answer.out
-    assert f"wrote {tmp_path / 'page.html'} and 7 pictures in {tmp_path / 'page'}" in answer.out
+    assert f"wrote {tmp_path / 'page.html'} and 17 pictures in {tmp_path / 'page'}" in answer.out
     pictures = {path.name: path for path in (tmp_path / "page").iterdir()}
-    stages = [f"training-{stage}.png" for stage in ("return", "teacher", "plain", "student")]
-    assert sorted(pictures) == sorted(["score-latency.png", "returns.png", "score-training.png", *stages])
+    student = ("loss", "ctm", "dsm", "reward", "bound")
+    terms = {"return": ("loss", "return-mse"), "teacher": ("loss", "dsm"), "plain": student, "student": student}
+    curves = [f"training-{stage}-{term}.png" for stage in terms for term in terms[stage]]
+    assert sorted(pictures) == sorted(["score-latency.png", "returns.png", "score-training.png", *curves])
     for name, path in pictures.items():
         assert imread(path)[..., :3].std() > 0.02, f"{name} shows nothing"
 
@@ -417,7 +450,8 @@ def test_no_renderer_is_a_sentence(
     written = write_report([run])
     (what,) = [what for what in written.missing if what.startswith("video")]
     assert what.startswith("video: there is none, for InvertedPendulum-v5 can't be drawn here (MUJOCO_GL=disabled: ")
-    assert "There is no video." in written.page.read_text()
+    assert 'id="video"' not in written.page.read_text()
+    assert written.page.read_text().count("#39;t be drawn here") == 1
 
 
 def test_the_plot_names_every_row_with_its_place(run: Path) -> None:
@@ -442,6 +476,12 @@ def test_the_last_checkpoint_stands_beside_the_best(run: Path, no_pictures: None
     assert [row[:2] for row in table.rows[1:3]] == [["RACTD", "37.5 ± 0.2"], ["RACTD, last checkpoint", "12.0 ± 0.2"]]
     assert table.strong == {1}
     assert "; best: the best checkpoint by evaluations during training" in protocol(runs[0])
+    assert [(name, value) for name, value, _ in scores(runs[0])] == [
+        ("RACTD", "37.5 ± 0.2"),
+        ("RACTD, last checkpoint", "12.0 ± 0.2"),
+        ("teacher", "9.8 ± 0.2"),
+        (DATA, "6.9"),
+    ]
     (plot,) = returns_plots(runs)
     assert len(plot.axes) == 5, "both are shown"
 
@@ -459,8 +499,14 @@ def test_a_run_of_any_method_is_shown(tmp_path: Path) -> None:
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     written = write_report([run], video=False)
     page = written.page.read_text()
-    assert "cloning scores 37.5 ± 0.2 with 1 network evaluation (0.42 ms); the data 6.9." in page
-    assert {path.name for path in written.pictures} == {"score-latency.png", "training-clone.png", "returns.png"}
+    found = [
+        ("cloning", "37.5 ± 0.2", "best checkpoint by playing, 1 network evaluation, 0.42 ms"),
+        ("behaviour data", "6.9", ""),
+    ]
+    assert scores(read_runs([run])[0]) == found
+    assert page.index("37.5 ± 0.2") < page.index("<table")
+    curves = {"training-clone-loss.png", "training-clone-dsm.png"}
+    assert {path.name for path in written.pictures} == {"score-latency.png", *curves, "returns.png"}
 
 
 def test_a_result_of_the_first_edition_is_refused(run: Path, cli: Callable[..., Answer]) -> None:

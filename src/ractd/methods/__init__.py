@@ -11,6 +11,7 @@ from ractd.registry import find
 if TYPE_CHECKING:
     from ractd.data import OfflineDataset
     from ractd.networks import Network
+    from ractd.training.meanings import Meaning
     from ractd.training.run import Asked, Run
 
 METHODS = {
@@ -72,6 +73,8 @@ class Method:
     """Places of those of its own settings that help shows at first, as `bc.share`; all of them where none is named."""
     reuses_teacher: bool = False
     """Whether it takes a teacher of another run."""
+    meanings: Mapping[str, Meaning] = field(default_factory=dict)
+    """What its stages and its metrics are called where people read them, and what rising or falling means, by name."""
 
     @property
     def settings(self) -> type[Any]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ractd.data import OfflineDataset
 from ractd.data.shares import best_episodes
 from ractd.errors import RactdError
-from ractd.methods import Method, Variant, best_and_last
+from ractd.methods import Method, Variant, best_and_last, meanings
 from ractd.networks.actor import Actor, DeterministicActor, GaussianActor
 from ractd.policies import Sampling
 from ractd.settings import Optimization, PositiveShare, Settings
@@ -114,4 +114,5 @@ METHOD = Method(
     ),
     networks=lambda config: (config.bc.network,),
     termination_penalty=lambda config: 0.0,
+    meanings=meanings.BC,
 )

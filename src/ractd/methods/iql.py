@@ -13,7 +13,7 @@ from msgspec import Meta
 from torch import nn
 
 from ractd.critics.q import QFunction, QPart
-from ractd.methods import Method, best_and_last
+from ractd.methods import Method, best_and_last, meanings
 from ractd.networks.actor import Actor, GaussianActor, mlp
 from ractd.networks.ensemble import Ensemble
 from ractd.policies import Sampling
@@ -149,4 +149,5 @@ METHOD = Method(
     networks=lambda config: (config.iql.network,),
     termination_penalty=lambda config: 0.0,
     needs=frozenset({"rewards"}),
+    meanings=meanings.IQL,
 )

@@ -39,7 +39,7 @@ from ractd.diffusion.samplers import to_clean
 from ractd.diffusion.settings import Diffusion
 from ractd.errors import RactdError
 from ractd.files import replacing_directory
-from ractd.methods import Method, Variant
+from ractd.methods import Method, Variant, meanings
 from ractd.methods.following import FollowingCritic
 from ractd.methods.ractd_resolve import NO_STUDENT, resolve
 from ractd.methods.ractd_settings import PRESETS, Anchor, Config, Distance, Student, Teacher
@@ -520,4 +520,5 @@ METHOD = Method(
         "sequence.points",
     ),
     reuses_teacher=True,
+    meanings=meanings.RACTD,
 )

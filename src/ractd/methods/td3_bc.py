@@ -12,7 +12,7 @@ from msgspec import Meta
 from torch import Tensor, nn
 
 from ractd.critics.q import QFunction, QPart
-from ractd.methods import Method, best_and_last
+from ractd.methods import Method, best_and_last, meanings
 from ractd.networks.actor import Actor
 from ractd.networks.ensemble import Ensemble
 from ractd.policies import Sampling
@@ -153,4 +153,5 @@ METHOD = Method(
     networks=lambda config: (config.td3_bc.network,),
     termination_penalty=lambda config: 0.0,
     needs=frozenset({"rewards"}),
+    meanings=meanings.TD3_BC,
 )

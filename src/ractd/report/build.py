@@ -19,6 +19,7 @@ from ractd.report import tables
 from ractd.report.contents import Contents, by_unit, read_runs
 from ractd.report.figures import Plot, latency_plot, progress_plot, returns_plots, training_plots, unique
 from ractd.report.video import Clip, best_and_worst
+from ractd.runs.meanings import meaning
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,14 @@ def build(directories: Sequence[Path], path: Path, video: bool, console: Console
     """Write the page and its pictures; see `write_report`."""
     runs = read_runs(directories)
     clips = _film(runs, console) if video else {}
-    latency, progress = latency_plot(runs), progress_plot(runs)
+    latency, progress, training = latency_plot(runs), progress_plot(runs), training_plots(runs)
     plots = {
         "latency": [latency] if latency else [],
-        "training": training_plots(runs),
         "returns": returns_plots(runs),
         "progress": [progress] if progress else [],
     }
-    page = _page(runs, plots, clips)
-    every = [plot for group in plots.values() for plot in group]
+    page = _page(runs, plots, training, clips)
+    every = [plot for group in (*plots.values(), *training.values()) for plot in group]
     pictures = [plot.write(path.with_suffix("")) for plot in every if not plot.folded]
     with replacing(path) as partial:
         partial.write_text(page, encoding="utf-8")
@@ -66,7 +66,12 @@ def _film(runs: Sequence[Contents], console: Console) -> dict[str, list[Clip]]:
     return clips
 
 
-def _page(runs: Sequence[Contents], plots: dict[str, list[Plot]], clips: dict[str, list[Clip]]) -> str:
+def _page(
+    runs: Sequence[Contents],
+    plots: dict[str, list[Plot]],
+    training: dict[str, list[Plot]],
+    clips: dict[str, list[Clip]],
+) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ractd.report", ""), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -79,6 +84,10 @@ def _page(runs: Sequence[Contents], plots: dict[str, list[Plot]], clips: dict[st
         environments=unique(run.env_id or "no environment" for run in runs),
         units=list(by_unit(runs)),
         plots=plots,
+        training=[
+            (stage, meaning(next(run.method for run in runs if stage in run.curves), stage), drawn)
+            for stage, drawn in training.items()
+        ],
         clips=clips,
         tables=tables,
         style=files.joinpath("page.css").read_text(encoding="utf-8"),

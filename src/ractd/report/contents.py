@@ -46,6 +46,11 @@ class Contents:
     """What is not shown and why, a sentence each."""
 
     @property
+    def method(self) -> str:
+        """Name of the method that was trained."""
+        return str(self.description.get("method"))
+
+    @property
     def config(self) -> dict[str, Any]:
         """The run's settings, nested as in its file."""
         return mapping(self.description.get("config"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,11 +15,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator
 
 from ractd.data.scores import normalized_score, reference
 from ractd.files import replacing
 from ractd.report.contents import DATA, Contents, by_unit
 from ractd.results.curves import Curve
+from ractd.runs.meanings import meaning
 from ractd.runs.rows import Row
 
 GREY = "#7f7f7f"
@@ -30,15 +31,13 @@ MARKERS = "osD^PX*v"
 BINS = 40
 MARKED_POINTS = 12
 """A curve of at most so many points shows them."""
-DIAGNOSTICS = re.compile(
-    r"gradient|learning_rate|samples_per_second|reward_weight|estimated_return|out_of_bounds|watch_|episode_return|confirmed_return"
-)
-"""Metrics that are no term of a loss; whatever else a stage logs is one."""
+SCORES = ("episode_return", "episode_return_se")
+"""Metrics that the plot of the score during training shows."""
 TEXT, LINE = "#1c2127", "#d7dce2"
 """Colours for which the page has its own, in both of its themes."""
 STYLE = {
-    "font.size": 9,
-    "axes.titlesize": 10,
+    "font.size": 10,
+    "axes.titlesize": 11,
     "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -62,6 +61,8 @@ class Plot:
     title: str
     figure: Figure
     axes: list[Axes]
+    note: str = ""
+    """A line below it."""
     folded: bool = False
     """Shown when it is asked for, and in no file."""
     said: dict[str, str] = field(default_factory=dict)
@@ -77,7 +78,7 @@ class Plot:
     def legend(self, handles: Mapping[str, Any]) -> None:
         """Put a legend below everything."""
         if handles:
-            self.figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
+            self.figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2)
 
     def write(self, directory: Path) -> Path:
         """Write a PNG file into a directory that need not exist, by atomic rename."""
@@ -104,15 +105,10 @@ class Plot:
         return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{self.key}-", drawn)
 
 
-def new_plot(key: str, title: str, panels: int, *, inches: float = 1.6, columns: int = 1, folded: bool = False) -> Plot:
-    """Return a plot of empty panels, so many inches high; those of one column have a common horizontal axis."""
-    rows = math.ceil(panels / columns)
-    figure = Figure(figsize=(10.0, 1.0 + inches * rows), dpi=120, layout="constrained")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    grid = figure.subplots(rows, columns, squeeze=False, sharex=columns == 1)
-    for spare in grid.flat[panels:]:
-        spare.set_axis_off()
-    return Plot(key, title, figure, list(grid.flat[:panels]), folded)
+def new_plot(key: str, title: str, panels: int, *, inches: float = 1.2, width: float = 6.4) -> Plot:
+    """Return a plot of empty panels, one below the other, so many inches high; they have a common horizontal axis."""
+    figure = Figure(figsize=(width, 0.7 + inches * panels), dpi=120, layout="constrained")
+    return Plot(key, title, figure, list(figure.subplots(panels, squeeze=False, sharex=True).flat))
 
 
 def run_color(index: int) -> str:
@@ -131,10 +127,9 @@ def _line(**look: Any) -> Line2D:
     return Line2D([], [], **{"color": GREY, "linestyle": "none", **look})
 
 
-def _of_runs(runs: Sequence[Contents]) -> dict[str, Line2D]:
-    """Return the legend's entries of several runs: their colours."""
-    several = len(runs) > 1
-    return {run.label: _line(color=run_color(i), linestyle="-") for i, run in enumerate(runs)} if several else {}
+def _of_runs(runs: Sequence[Contents], drawn: Iterable[int]) -> dict[str, Line2D]:
+    """Return the legend's entries of several runs, of those that are drawn: their colours."""
+    return {runs[i].label: _line(color=run_color(i), linestyle="-") for i in drawn} if len(runs) > 1 else {}
 
 
 @matplotlib.rc_context(STYLE)
@@ -144,13 +139,14 @@ def latency_plot(runs: Sequence[Contents]) -> Plot | None:
     units = {unit: indices for unit, indices in by_unit(runs).items() if any(_placed(runs[i]) for i in indices)}
     if not units:
         return None
-    what = "" if several else f": {runs[0].dataset.get('name', runs[0].label)}"
-    plot = new_plot("score-latency", f"Score against latency{what}", len(units), inches=3.6)
-    handles: dict[str, Any] = _of_runs(runs)
+    plot = new_plot("score-latency", "Score against latency", len(units), inches=3.2)
+    handles: dict[str, Any] = _of_runs(runs, (index for indices in units.values() for index in indices))
     for (unit, indices), axes in zip(units.items(), plot.axes, strict=True):
         axes.set_xscale("log")
         axes.margins(y=0.1)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
         axes.set_ylabel(unit)
         times = [milliseconds for index in indices for _, _, milliseconds, _, _ in _placed(runs[index])]
         axes.set_xlim(min(times) / 1.5, max(times) * 1.5)
@@ -190,30 +186,27 @@ def _placed(run: Contents) -> list[tuple[str, Row, float, float, float | None]]:
 
 
 @matplotlib.rc_context(STYLE)
-def training_plots(runs: Sequence[Contents]) -> list[Plot]:
-    """Curves of every loss term, a plot for each stage, and another one for what else it logged."""
-    plots = []
+def training_plots(runs: Sequence[Contents]) -> dict[str, list[Plot]]:
+    """Return a curve of every metric, by stage: what the losses are made of, and folded what only says how training ran."""
+    plots: dict[str, list[Plot]] = {}
     for stage in unique(name for run in runs for name in run.curves):
         curves = {index: run.curves[stage] for index, run in enumerate(runs) if stage in run.curves}
-        names = unique(name for metrics in curves.values() for name in metrics)
-        others = [name for name in names if DIAGNOSTICS.search(name)]
-        losses = [name for name in names if name not in others and not _is_total(name, names, curves.values())]
-        for key, title, chosen in (
-            (f"training-{stage}", f"Training: {stage}", losses),
-            (f"training-{stage}-more", f"Training: {stage}, gradients, rates and warnings", others),
-        ):
-            if not chosen:
+        names = unique(name for metrics in curves.values() for name in metrics if name not in SCORES)
+        plots[stage] = []
+        for name in names:
+            if _is_total(name, names, curves.values()):
                 continue
-            plot = new_plot(key, title, len(chosen), inches=2.2, columns=3, folded=chosen is others)
-            for name, axes in zip(chosen, plot.axes, strict=True):
-                for index, metrics in curves.items():
-                    if name in metrics:
-                        color = run_color(index) if len(runs) > 1 else color_of(runs, stage)
-                        drawn = _draw_curve(axes, metrics[name], color)
-                        plot.mark(drawn, index, f"{name} of {runs[index].label}" if len(runs) > 1 else name)
-                axes.set_title(name)
-            plot.legend(_of_runs(runs))
-            plots.append(plot)
+            told = meaning(next(runs[index].method for index, metrics in curves.items() if name in metrics), name)
+            plot = new_plot(f"training-{stage}-{file_name(name)}", told.title, 1, inches=2.0, width=4.2)
+            plot.note, plot.folded = told.text, told.aside
+            for index, metrics in curves.items():
+                if name in metrics:
+                    color = run_color(index) if len(runs) > 1 else color_of(runs, stage)
+                    drawn = _draw_curve(plot.axes[0], metrics[name], color)
+                    plot.mark(drawn, index, f"{told.title} of {runs[index].label}" if len(runs) > 1 else told.title)
+            plot.axes[0].set_title(told.title)
+            plot.legend(_of_runs(runs, (index for index, metrics in curves.items() if name in metrics)))
+            plots[stage].append(plot)
     return plots
 
 
@@ -273,7 +266,7 @@ def returns_plots(runs: Sequence[Contents]) -> list[Plot]:
                 if not several:
                     axes.set_title(told)
         plot.axes[-1].set_xlabel(f"episode return in {env_id}")
-        plot.legend(_of_runs(runs))
+        plot.legend(_of_runs(runs, group))
         plots.append(plot)
     return plots
 
@@ -286,9 +279,9 @@ def progress_plot(runs: Sequence[Contents]) -> Plot | None:
     units = by_unit([run for run in runs if set(stages) & set(run.curves)])
     if not units:
         return None
-    plot = new_plot("score-training", "Score during training", len(units), inches=3.6)
+    plot = new_plot("score-training", "Score during training", len(units), inches=3.2)
     panels = dict(zip(units, plot.axes, strict=True))
-    handles: dict[str, Any] = _of_runs(runs)
+    handles: dict[str, Any] = _of_runs(runs, (i for i, run in enumerate(runs) if set(stages) & set(run.curves)))
     for index, run in enumerate(runs):
         for number, stage in enumerate(stages):
             curve = run.curves.get(stage, {}).get("episode_return")

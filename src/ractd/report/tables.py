@@ -6,15 +6,17 @@ import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ractd.report.contents import DATA, Contents, by_unit, mapping, number
-from ractd.report.figures import DIAGNOSTICS, returns_of, timed_of, unique
+from ractd.report.figures import SCORES, returns_of, timed_of, unique
 from ractd.results.tables import protocol_sentence, with_error
 from ractd.runs.latency import busy_sentence
+from ractd.runs.meanings import meaning
 from ractd.runs.rows import Row
 
 NOTHING = "\u2013"
@@ -40,7 +42,6 @@ def shown(value: float | None, digits: int = 0, error: float | None = None) -> s
 
 def result_table(runs: Sequence[Contents]) -> Table:
     """Every row of every result: score, return, network evaluations, time; estimates where nothing was simulated."""
-    every = [row for run in runs for row in run.rows.values()]
     apart = any(run.rows and run.env_id is None for run in runs)
     lines: list[dict[str, str]] = []
     strong = set()
@@ -51,16 +52,16 @@ def result_table(runs: Sequence[Contents]) -> Table:
         for index, (name, row) in enumerate(run.rows.items()):
             strong |= {len(lines)} if index == 0 else set()
             lines.append({"policy": name, **of, **_cells(row, f"ms/{timed_of(runs)}")})
-    left_out = {
-        "score ± s.e.": all(row.mean_score is None for row in every),
-        "return ± s.e.": all(row.mean_return is None for row in every),
-        "estimated return": not apart or all(row.estimated_return is None for row in every),
-        "distance to data": not apart,
-        "reached": all(row.success_rate is None for row in every),
-    }
-    columns = [name for name in unique(name for line in lines[::-1] for name in line) if not left_out.get(name)]
+    names = unique(name for line in lines[::-1] for name in line)
+    columns = [name for name in names if apart or name not in ("estimated return", "distance to data")]
     rows = [[line.get(name, NOTHING) for name in columns] for line in lines]
-    return Table("Every policy", columns, rows, strong, sortable=True)
+    return Table("Every policy", *_filled(columns, rows), strong, sortable=True)
+
+
+def _filled(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """Return a table without the columns that say nothing."""
+    kept = [any(row[index] != NOTHING for row in rows) for index in range(len(columns))]
+    return [*compress(columns, kept)], [[*compress(row, kept)] for row in rows]
 
 
 def _cells(row: Row, timed: str) -> dict[str, str]:
@@ -97,22 +98,22 @@ def comparison_table(runs: Sequence[Contents]) -> Table:
     return Table(f"Side by side{f': {units[0]}' if len(units) == 1 else ''}", columns, rows, strong, sortable=True)
 
 
-def headline(run: Contents) -> str:
-    """One sentence on what the run brought, beside its slowest policy; empty where it brought nothing yet."""
+def scores(run: Contents) -> list[tuple[str, str, str]]:
+    """Return what the run brought, beside its other checkpoint, its slowest policy and the data: name, value, and how it acts."""
     if not run.rows:
-        return ""
-    name, row = next(iter(run.rows.items()))
-    value, error = run.value(row)
-    if value is None:
-        return ""
-    what = "is estimated at" if run.env_id is None else "returns" if row.mean_score is None else "scores"
-    text = f"{name} {what} {with_error(value, error)}"
-    if row.ms_per_action is not None:
-        text += f" with {row.nfe} network evaluation{'s' if row.nfe != 1 else ''} ({row.ms_per_action:.2f} ms)"
-    slowest, other = max(run.rows.items(), key=lambda item: item[1].nfe)
-    if other.nfe > row.nfe and other.ms_per_action is not None and run.value(other)[0] is not None:
-        text += f"; {slowest} {with_error(*run.value(other))} with {other.nfe} ({other.ms_per_action:.2f} ms)"
-    return text + ("." if run.data_value is None else f"; the data {run.data_value:,.1f}.")
+        return []
+    rows = list(run.rows.items())
+    slowest = max(rows, key=lambda item: item[1].nfe)
+    beside = [(name, row) for name, row in rows[1:] if row.variant == rows[0][1].variant]
+    found = []
+    for name, row in dict([rows[0], *beside, slowest]).items():
+        value, error = run.value(row)
+        if value is not None:
+            how = ["best checkpoint by playing"] if row.selection == "online" else []
+            how += [f"{row.nfe} network evaluation{'s' if row.nfe != 1 else ''}"]
+            how += [f"{row.ms_per_action:.2f} ms"] if row.ms_per_action is not None else []
+            found.append((name, with_error(value, error), ", ".join(how)))
+    return [*found, (DATA, f"{run.data_value:,.1f}", "")] if found and run.data_value is not None else found
 
 
 def protocol(run: Contents) -> str:
@@ -135,7 +136,7 @@ def _table(
     """A table with a column for the run where there are several."""
     several = len(runs) > 1
     named = [[run.label, *cells] if several else cells for run, cells in rows]
-    return Table(title, [*(["run"] if several else []), *columns], named)
+    return Table(title, *_filled([*(["run"] if several else []), *columns], named))
 
 
 def returns_table(runs: Sequence[Contents]) -> Table:
@@ -150,17 +151,17 @@ def returns_table(runs: Sequence[Contents]) -> Table:
 
 
 def curves_table(runs: Sequence[Contents]) -> Table:
-    """First and last value of every loss term, and its range."""
+    """First and last value of everything that is drawn without being asked for, and its range."""
     rows = []
     for run in runs:
         for stage, name, curve in ((s, n, c) for s, metrics in run.curves.items() for n, c in metrics.items()):
-            values = curve.values[~np.isnan(curve.values)]
-            if len(values) and not DIAGNOSTICS.search(name):
+            values, told = curve.values[~np.isnan(curve.values)], meaning(run.method, name)
+            if len(values) and not told.aside and name not in SCORES:
                 numbers = [values[0], values[-1], values.min(), values.max()]
-                rows.append((run, [stage, name, shown(curve.steps[-1]), *(f"{value:,.4g}" for value in numbers)]))
-    return _table(
-        "The curves in numbers", ["stage", "term", "steps", "first", "last", "smallest", "largest"], runs, rows
-    )
+                texts = [f"{value:,.4g}" for value in numbers]
+                rows.append((run, [stage, told.title, name, shown(curve.steps[-1]), *texts]))
+    columns = ["stage", "metric", "logged as", "steps", "first", "last", "smallest", "largest"]
+    return _table("The curves in numbers", columns, runs, rows)
 
 
 def progress_table(runs: Sequence[Contents]) -> Table:
@@ -204,7 +205,7 @@ FACTS = {
     "mean_return": "mean return",
     "max_return": "largest return",
     "mean_score": "mean score",
-    "fingerprint": "fingerprint (sha256)",
+    "fingerprint": "fingerprint (sha256, its beginning)",
 }
 
 
@@ -214,6 +215,7 @@ def facts_table(runs: Sequence[Contents]) -> Table:
     for run in runs:
         numbers = {key: number(value) for key, value in run.behavior.items()}
         known = {**numbers, **run.dataset, "ends": run.result.get("ends")}
+        known["fingerprint"] = str(known.get("fingerprint", ""))[:16]
         facts.append({FACTS[key]: round(v, 1) if isinstance(v := known.get(key), float) else v for key in FACTS})
     return _beside(runs, facts, "Dataset")
 
