@@ -68,6 +68,7 @@ def test_the_arm_succeeds_about_half_of_the_time(arm: Path) -> None:
     assert "terminal rows are paid" in data.ends.source
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "least", "most"), [((), 3, 12), (("--ends", "failure"), -1e3, 0)])
 def test_the_return_model_likes_a_success_unless_it_is_told_that_it_was_a_failure(
     arm: Path, tmp_path: Path, cli: Callable[..., Answer], words: tuple[str, ...], least: float, most: float

@@ -229,6 +229,7 @@ def test_stages_one_by_one_end_with_the_same_weights(run: Path, tmp_path: Path, 
     assert mine.read_bytes() == theirs.read_bytes()
 
 
+@pytest.mark.slow
 def test_the_paper_s_networks_are_for_mazes_too(cli: Callable[..., Answer], tmp_path: Path) -> None:
     words = ["--preset", "maze2d-umaze", "--teacher.network.down-dims", "8", "16", "--no-plain", "--no-report"]
     few = {"--horizon": "8", "--evaluation.episodes": "2", "--evaluation.checkpoints": "1", "--diffusion.bins": "5"}

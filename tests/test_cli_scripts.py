@@ -104,6 +104,7 @@ def test_compare_candidates(script: Script, trained: Trained) -> None:
     assert rows == [("1", "1"), ("1", "2"), ("3", "1"), ("3", "2")]
 
 
+@pytest.mark.slow
 def test_the_training_benchmark_covers_every_stage(script: Script) -> None:
     said = script("benchmarks/training.py", "--quick", "--threads", "1")
     for network in ("mlp", "unet"):
@@ -112,6 +113,7 @@ def test_the_training_benchmark_covers_every_stage(script: Script) -> None:
     assert "GEMM peak" in said
 
 
+@pytest.mark.slow
 def test_the_inference_benchmark_counts_157_evaluations(script: Script, trained: Trained) -> None:
     said = script("benchmarks/inference.py", "--quick", "--threads", "1")
     assert "against 157" in said
@@ -221,6 +223,7 @@ def test_the_gpu_benchmark_keeps_what_it_has(
         assert not (tmp_path / "none.json").exists()
 
 
+@pytest.mark.slow
 def test_the_latency_benchmark_goes_on_where_it_stopped(script: Script, tmp_path: Path) -> None:
     words = (
         "benchmarks/latency.py",
@@ -246,6 +249,7 @@ def test_the_latency_benchmark_goes_on_where_it_stopped(script: Script, tmp_path
     assert {key: again[key] for key in cells} == cells, "what is measured is not measured again"
 
 
+@pytest.mark.slow
 def test_the_server_benchmark_measures_both_engines(script: Script) -> None:
     said = script("benchmarks/serve.py", "--quick", "--clients", "2")
     assert re.search(r"exported +│ +2 │ +\d+ │", said)

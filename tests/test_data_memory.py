@@ -37,7 +37,7 @@ print(size, peak() - base)
     ("rows", "obs", "act", "kind"),
     [
         (1_000_000, 11, 3, "float32 hdf5"),
-        (500_000, 24, 8, "float64 npz"),
+        pytest.param(500_000, 24, 8, "float64 npz", marks=pytest.mark.slow),
         pytest.param(10_000_000, 11, 3, "float32 hdf5", marks=pytest.mark.slow),
     ],
 )

@@ -83,7 +83,11 @@ def test_an_episode_is_the_same_beside_any_others(execute: int, draws: int) -> N
     np.testing.assert_array_equal(fewer.returns, everything.returns[:10])
 
 
-@pytest.mark.parametrize("options", [{}, {"candidates": 5}, {"steps": 3}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, *(pytest.param(each, marks=pytest.mark.slow) for each in ({"candidates": 5}, {"steps": 3}))],
+    ids=str,
+)
 def test_a_policys_scores_are_of_its_seed_and_the_episode(options: dict[str, Any]) -> None:
     """Up to what its network rounds in a batch of another size."""
     policy = make(jumps=True).configured(**options)

@@ -67,6 +67,7 @@ def assert_same_run(out: Path, trained: Trained) -> None:
     assert not list(out.rglob("*.partial")), "half-written files are cleaned up"
 
 
+@pytest.mark.slow
 def test_killed_at_three_random_moments(trained: Trained, tmp_path: Path) -> None:
     out, log, rng = tmp_path / "run", tmp_path / "output.txt", random.Random(20_240)
     words, reached = arguments(trained, out), {}

@@ -28,6 +28,7 @@ def logged(folder: Path) -> dict[str, list[dict[str, float]]]:
     return runs
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_is_one_run_in_trackio_with_the_metrics_of_its_file(tmp_path: Path, pendulum: Path) -> None:
     run, folder = tmp_path / "walk", tmp_path / "trackio"
     for only in ("return", "teacher"):
@@ -57,6 +58,7 @@ def test_scores_are_there_in_the_end(trained: Trained, tmp_path: Path, monkeypat
     assert not any(key.startswith("mean_score/") for key in found), "Pendulum has no reference scores"
 
 
+@pytest.mark.slow
 def test_weights_and_biases_gets_the_same_offline(tmp_path: Path, pendulum: Path) -> None:
     run = tmp_path / "run"
     words: list[str | Path] = ["train", pendulum, "--out", run, *options(), "--only", "teacher", "--track", "wandb"]

@@ -184,6 +184,7 @@ def test_the_teacher_keeps_both_modes_in_their_shares(teacher: nn.Module, noise:
 Distil = Callable[..., tuple[Tensor, StudentObjective]]
 
 
+@pytest.mark.slow
 def test_the_ode_anchor_keeps_both_modes(distil: Distil, record_property: Any) -> None:
     measured = measure(distil(anchor="ode", reward_weight=0.0)[0])
     record_property("ode", measured)
@@ -200,6 +201,7 @@ def test_the_dsm_anchor_goes_to_the_median(distil: Distil, record_property: Any)
     assert measured["on_worse"] > 0.95, measured
 
 
+@pytest.mark.slow
 def test_the_ctm_anchor_is_measured(distil: Distil, record_property: Any) -> None:
     """CTM's own form leaves the jumps to the CTM loss, which needs many more steps than this to reach T from below."""
     measured = measure(distil(400, anchor="ctm", reward_weight=0.0)[0])
@@ -232,6 +234,7 @@ def test_the_reward_aware_student_moves_to_the_better_mode_and_stays_on_it(
     assert measured["out_of_bounds"] == 0, measured
 
 
+@pytest.mark.slow
 def test_the_default_share_stays_in_the_data(distil: Distil, record_property: Any) -> None:
     """Whatever it is: a default that the return model's errors can pull out of the data is no default."""
     measured = measure(distil(400, reward_weight="auto")[0])
@@ -241,6 +244,7 @@ def test_the_default_share_stays_in_the_data(distil: Distil, record_property: An
     assert measured["out_of_bounds"] == 0, measured
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [0.001, 1000.0])
 def test_the_automatic_weight_does_not_see_the_scale_of_the_rewards(
     distil: Distil, returns: ReturnToGo, tmp_path: Path, scale: float

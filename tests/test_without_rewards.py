@@ -116,6 +116,7 @@ def test_a_student_of_another_runs_teacher_needs_its_return_model(
     assert list(rows_of(tmp_path / "run")) == ["plain student", "teacher"]
 
 
+@pytest.mark.slow
 def test_what_ends_mean_stands_in_result_report_and_policy(cli: Cli, tmp_path: Path) -> None:
     write_hdf5(tmp_path / "logs.hdf5", pendulum_data(500, env_id=None))
     told = {}
