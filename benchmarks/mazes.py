@@ -26,9 +26,10 @@ from common import RESULTS, write_result
 from ractd.data.formats.made import built_names
 from ractd.data.scores import standard_error
 from ractd.reproduce.paper import MAZES, published
-from ractd.results.tables import markdown_table, with_error
+from ractd.results.tables import markdown_table
 from ractd.runs.evaluation import evaluation_path
 from ractd.runs.rows import labels, read_file, read_result, read_row
+from ractd.runs.tables import with_error
 
 POLICIES = {"teacher": "teacher", "plain": "plain student", "student": "RACTD"}
 """Those that are also evaluated closed loop, and the rows of a result that they are."""

@@ -26,9 +26,10 @@ from common import RESULTS, machine, write_result
 
 from ractd.data.scores import standard_error
 from ractd.methods.ractd_settings import PRESETS
-from ractd.results.tables import markdown_table, with_error
+from ractd.results.tables import markdown_table
 from ractd.runs.evaluation import evaluation_path
 from ractd.runs.rows import labels, read_file, read_result, read_row
+from ractd.runs.tables import with_error
 
 SEEDS = {
     "hopper-medium-replay": (0, 1, 2, 3),

@@ -15,7 +15,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from rich.console import Console
 from torch import Tensor
 
 import ractd
@@ -82,7 +81,7 @@ if __name__ == "__main__":
         stages = {name: replace(stage, optimization=few[name]) for name, stage in stages.items()}
     stages["return_model"] = replace(stages["return_model"], kind="survival")
     config = replace(config, **stages, evaluation=replace(config.evaluation, select="last", episodes=10))
-    result = ractd.train(arguments.log, config=config, out=arguments.out, console=Console())
+    result = ractd.train(arguments.log, config=config, out=arguments.out)
     observation, action = (
         np.zeros((1, result.policy().sequence.observation_dim)),
         np.zeros((1, result.policy().sequence.action_dim)),

@@ -15,7 +15,6 @@ from typing import Annotated
 
 import torch
 from msgspec import Meta
-from rich.console import Console
 from torch import Tensor
 
 import ractd
@@ -94,6 +93,6 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     config = WeightedCloning(optimization=Optimization(steps=arguments.steps))
     config = replace(config, evaluation=replace(config.evaluation, select="last", episodes=10))
-    result = ractd.train(arguments.log, method="own", config=config, out=arguments.out, console=Console())
+    result = ractd.train(arguments.log, method="own", config=config, out=arguments.out)
     for row in result.rows:
         print(row.variant, row.checkpoint, row.mean_return)

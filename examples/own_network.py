@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
 import ractd
@@ -69,5 +68,5 @@ if __name__ == "__main__":
         stages = {name: replace(stage, optimization=few[name]) for name, stage in stages.items()}
     stages["teacher"] = replace(stages["teacher"], network=Gated())
     config = replace(config, **stages, evaluation=replace(config.evaluation, select="last", episodes=10))
-    result = ractd.train(arguments.log, config=config, out=arguments.out, console=Console())
+    result = ractd.train(arguments.log, config=config, out=arguments.out)
     print(result.policy().network_settings)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 import ractd
 from ractd.data import load_dataset
@@ -56,7 +55,7 @@ def main() -> None:
     names = ("return_model", "sequence", "teacher", "student")
     config = replace(config, **{name: shortened(getattr(config, name), share) for name in names})
     config = replace(config, evaluation=replace(config.evaluation, episodes=arguments.episodes))
-    result = ractd.train(load_dataset(path), out=arguments.out, config=config, console=Console())
+    result = ractd.train(load_dataset(path), out=arguments.out, config=config)
     for label in ("teacher", "plain student", "RACTD"):
         row = result.row(label)
         print(f"{label}: came to the goal in {row.success_rate:.0%} of the episodes, {row.ms_per_action:.2f} ms a plan")

@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 import ractd
 from ractd import validate
@@ -81,7 +80,7 @@ def main() -> None:
     print(f"{data.num_transitions:,} transitions, mean return {data.episode_returns().mean():.1f}")
 
     config = shortened(PRESETS[arguments.preset], arguments.share)
-    result = ractd.train(data, out=arguments.out, config=config, console=Console())
+    result = ractd.train(data, out=arguments.out, config=config)
     for label in ("teacher", "plain student", "RACTD"):
         offline = result.row(label).offline
         print(

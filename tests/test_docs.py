@@ -98,8 +98,7 @@ def folder(tmp_path: Path, datasets: Path, trained: Trained, monkeypatch: pytest
     words = [word for pair in TINY.items() for word in pair]
     tiny = parse(["train", "x", *words])
     assert isinstance(tiny, Train)
-    defaults = importlib.import_module("ractd.runs.train").train.__kwdefaults__
-    monkeypatch.setitem(defaults, "config", tiny.config)
+    monkeypatch.setattr("ractd.runs.train.preset_named", lambda *_: tiny.config)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -24,10 +24,10 @@ from ractd.policies import Policy
 from ractd.processors import cores
 from ractd.report.contents import read_contents
 from ractd.report.tables import protocol
-from ractd.results.tables import evaluation_table, result_table
 from ractd.runs import latency
 from ractd.runs.latency import FEWEST, Load, busy_sentence, time_in_turns, time_policies
 from ractd.runs.rows import Result, read_result
+from ractd.runs.tables import table_of
 
 Command = Callable[..., Answer]
 BUSY = {"waiting": 7.9, "others": 1.94, "cores": 2, "busy": True}
@@ -204,21 +204,19 @@ def test_tables_show_the_spread_and_say_that_the_machine_was_busy(trained: Train
     (at,) = (index for index, row in enumerate(rows) if row.variant == "teacher")
     rows[at] = replace(rows[at], ms_per_action=47.0, ms_low=46.5, ms_high=371.25)
     results = [Result(trained.directory, result.content | {"load": load}, tuple(rows)) for load in (BUSY, None)]
-    busy, idle = (shown(result_table(each)) for each in results)
+    busy, idle = (shown(table_of(each)) for each in results)
     for said in (busy, idle):
         assert " 47.00 " in said
         assert "80% of calls within 0.5 to 7.9 times these" in said
     assert SAID in busy
     assert "busy" not in idle
     said = shown(
-        evaluation_table(
-            Result(Path(), {"beside": {"policy": "student", "ms_per_action": 0.25}, "load": BUSY}, (rows[at],))
-        )
+        table_of(Result(Path(), {"beside": {"policy": "student", "ms_per_action": 0.25}, "load": BUSY}, (rows[at],)))
     )
     assert "47.00 [46.50, 371.25] ms" in said
     assert "188 times that of student" in said
     assert SAID in said
-    assert "busy" not in shown(evaluation_table(Result(Path(), {}, (rows[at],))))
+    assert "busy" not in shown(table_of(Result(Path(), {"complete": True}, (rows[at],))))
 
 
 def test_rows_that_were_not_timed_are_shown(trained: Trained) -> None:
@@ -226,7 +224,7 @@ def test_rows_that_were_not_timed_are_shown(trained: Trained) -> None:
     assert result is not None
     untimed = tuple(replace(row, ms_per_action=None, ms_low=None, ms_high=None) for row in result.rows)
     content = {key: value for key, value in result.content.items() if key != "load"}
-    said = shown(result_table(Result(trained.directory, content, untimed)))
+    said = shown(table_of(Result(trained.directory, content, untimed)))
     assert "RACTD, 2 steps" in said
     assert "80% of calls" not in said
 

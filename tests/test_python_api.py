@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pydoc
+import re
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +20,9 @@ from ractd.data.returns import resolved_penalty
 from ractd.methods.ractd_settings import PRESETS, Config
 from ractd.networks.mlp import MLP
 from ractd.policies.files import describe_policy
-from ractd.settings import Optimization
+from ractd.runs.directory import read_run
+from ractd.runs.rows import read_result
+from ractd.settings import Optimization, to_json
 
 pytestmark = pytest.mark.usefixtures("short_scoring")
 
@@ -47,19 +52,24 @@ def test_importing_ractd_imports_no_torch() -> None:
 
 
 def test_every_public_name_is_there() -> None:
+    assert dir(ractd) == sorted(ractd.__all__)
     for name in ractd.__all__:
         assert getattr(ractd, name) is not None
+    helped = re.sub(".\b", "", pydoc.render_doc(ractd))
+    for name in ("class OfflineDataset", "class Policy", "class Result", "load_dataset(", "settings_of(", "    train("):
+        assert name in helped
     with pytest.raises(AttributeError, match="'ractd' has no attribute 'trian'"):
         _ = ractd.trian
 
 
-def test_load_train_act(tmp_path: Path, pendulum: Path) -> None:
+def test_load_train_act(tmp_path: Path, pendulum: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = ractd.load_dataset(pendulum)
     assert (dataset.observation_dim, dataset.action_dim) == (4, 1)
     result = ractd.train(
         replace(dataset, env_id=None), out=tmp_path / "run", config=small(), plain=False, checkpoint_seconds=1e9
     )
     assert result.complete
+    assert "student: step 50 of 50, loss " in capsys.readouterr().out, "progress is shown"
     assert result.row("RACTD").nfe == 1
     policy = ractd.Policy.load(tmp_path / "run")
     assert describe_policy(policy) == describe_policy(result.policy("student"))
@@ -71,6 +81,60 @@ def test_load_train_act(tmp_path: Path, pendulum: Path) -> None:
     low, high = dataset.actions.min(), dataset.actions.max()
     assert (chunk >= low).all()
     assert (chunk <= high).all()
+
+
+def test_settings_by_their_places(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    steps: dict[str, Any] = {"bc.optimization.steps": 5, "bc.network.layers": [8, 8]}
+    result = ractd.train(make(), out=tmp_path / "run", method="bc", preset="best-tenth", seed=3, quiet=True, **steps)
+    assert capsys.readouterr().out == ""
+    expected = ractd.settings_of("bc", "best-tenth", seed=3, **steps)
+    assert read_run(tmp_path / "run")["config"] == to_json(expected)
+    bc = replace(expected.bc, optimization=replace(expected.bc.optimization, steps=5))
+    assert replace(expected, bc=bc) == expected
+    assert (expected.bc.network.layers, expected.bc.share, expected.seed) == ((8, 8), 0.1, 3)
+    again = ractd.train(make(), out=tmp_path / "run", method="bc", config=expected, quiet=True)
+    assert again.rows == result.rows
+    other: dict[str, Any] = {"teacher.network.down_dims": (8,), "teacher.network.kind": "unet"}
+    unet = ractd.settings_of(**other)
+    assert (unet.teacher.network.kind, unet.teacher.network.down_dims) == ("unet", (8,))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"method": "bc", "student.optimization.steps": 5}, "but of ractd; did you mean 'bc.optimization.steps'?"),
+        (
+            {"student.optimisation.steps": 5},
+            "'student.optimisation.steps' .*; did you mean 'student.optimization.steps'?",
+        ),
+        ({"presett": "demo"}, "'presett' is no option of method 'ractd'; did you mean 'preset'?"),
+        ({"student.optimization.steps": 0}, "student.optimization.steps is 0, expected a whole number from 1 to"),
+        ({"method": "bc", "preset": "demo"}, "unknown preset of bc 'demo', .*; it is one of ractd"),
+        ({"preset": "demo", "config": PRESETS["cpu"]}, "preset is 'demo', and config is given too"),
+        ({"method": "bc", "config": PRESETS["cpu"]}, "config is a Config, .*as ractd.settings_of\\('bc'\\) returns it"),
+        ({"sequence.points": 3}, "the preset 'cpu' has no such option; .* as maze2d-umaze"),
+        ({"teacher.network.kind": "unett"}, "teacher.network.kind: unknown network 'unett'.*; did you mean 'unet'?"),
+    ],
+)
+def test_a_wrong_setting_is_answered_with_the_nearest(options: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(ractd.RactdError, match=said):
+        ractd.train(make(), out=tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_result_prints_as_its_table(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    result = read_result(trained.directory)
+    assert result is not None
+    lines = str(result).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert repr(result) == str(result)
+    page = result._repr_html_()
+    names = re.findall(r"<tr[^>]*><th>([^<]+)</th>", page)
+    assert names[1:] == ["behaviour data", *(row.variant for row in result.rows)]
+    words = {word for line in lines for word in line.replace("│", " ").split()}
+    assert {word for name in names for word in name.split()} <= words, "no word is broken"
+    assert str(ractd.Result(Path("runs/x"), {})) == "runs/x: no result yet"
 
 
 def test_arrays_of_ones_own(tmp_path: Path) -> None:
@@ -115,6 +179,10 @@ def test_errors_are_ractd_errors(trained: Trained, tmp_path: Path) -> None:
     policy = ractd.Policy.load(trained.directory)
     with pytest.raises(ractd.RactdError, match=r"shape \[3\], expected \[4\]"):
         policy.act(np.zeros(3))
+    with pytest.raises(ractd.RactdError, match="a dict of state, image, expected an array of 4 numbers"):
+        policy.act({"state": np.zeros(4), "image": np.zeros(9)})  # type: ignore[arg-type]
+    with pytest.raises(ractd.RactdError, match="no array of numbers, expected an array of 4"):
+        policy.act([[1, 2], [3]])  # type: ignore[arg-type]
     with pytest.raises(ractd.RactdError, match="NaN"):
         policy.act(np.array([0, np.nan, 0, 0]))
     with pytest.raises(ractd.RactdError, match="no policy here"):

@@ -1,4 +1,11 @@
-"""ractd: from a logged dataset to a policy that acts in one network evaluation (RACTD)."""
+"""ractd: from a logged dataset to a policy that acts in one network evaluation (RACTD).
+
+import ractd
+
+result = ractd.train("hopper-mixed", preset="demo")  # trains, or goes on, or shows what is there
+policy = ractd.Policy.load("runs/hopper-mixed-s0")
+action = policy.act(observation)
+"""
 
 from __future__ import annotations
 
@@ -9,20 +16,33 @@ if TYPE_CHECKING:
     from ractd.data import OfflineDataset, load_dataset
     from ractd.envs.validation import validate
     from ractd.errors import RactdError
+    from ractd.methods.presets import settings_of
     from ractd.policies import Policy
+    from ractd.runs.rows import Result
     from ractd.runs.train import train
 
 __version__ = "0.1.0"
-__all__ = ["OfflineDataset", "Policy", "RactdError", "__version__", "load_dataset", "train", "validate"]
-
 _HOMES = {
     "OfflineDataset": "ractd.data",
     "Policy": "ractd.policies",
     "RactdError": "ractd.errors",
+    "Result": "ractd.runs.rows",
     "load_dataset": "ractd.data",
+    "settings_of": "ractd.methods.presets",
     "train": "ractd.runs.train",
     "validate": "ractd.envs.validation",
 }
+__all__ = [
+    "OfflineDataset",
+    "Policy",
+    "RactdError",
+    "Result",
+    "__version__",
+    "load_dataset",
+    "settings_of",
+    "train",
+    "validate",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -30,3 +50,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'ractd' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

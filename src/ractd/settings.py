@@ -302,7 +302,11 @@ def _told_type(kind: Any) -> str:
     if origin is Annotated:
         limits = next(meta for meta in arguments[1:] if isinstance(meta, Meta))
         low = "above 0" if limits.ge == SMALLEST_FLOAT else f"from {limits.ge:g}"
-        high = f"to {limits.le:g}" if limits.lt is None else f"below {limits.lt:g}"
+        high = (
+            f"to {limits.le:{',' if isinstance(limits.le, int) else 'g'}}"
+            if limits.lt is None
+            else f"below {limits.lt:g}"
+        )
         return f"{_told_type(arguments[0])} {low} {high}"
     if origin is Literal:
         return f"one of {', '.join(repr(argument) for argument in arguments)}"

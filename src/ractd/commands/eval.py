@@ -43,8 +43,8 @@ class Eval:
 
     def run(self) -> None:
         from ractd.envs.modules import import_environment
-        from ractd.results.tables import evaluation_table
         from ractd.runs.evaluation import evaluate_policy
+        from ractd.runs.tables import table_of
 
         import_environment(self.env)
         result = evaluate_policy(
@@ -60,7 +60,7 @@ class Eval:
             seed=self.seed,
             console=out,
         )
-        out.print(evaluation_table(result))
+        out.print(table_of(result))
 
 
 parse = partial(read, Eval, "eval")

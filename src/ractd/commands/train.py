@@ -80,7 +80,7 @@ class Train(Generic[S, PresetName, StageName]):
     def run(self) -> None:
         from ractd.commands.memory import keep_freed_memory
         from ractd.envs.modules import import_environment
-        from ractd.results.tables import result_table
+        from ractd.runs.tables import table_of
         from ractd.runs.train import train
 
         import_environment(self.env)
@@ -103,7 +103,7 @@ class Train(Generic[S, PresetName, StageName]):
             console=out,
         )
         if result.content:
-            out.print(result_table(result))
+            out.print(table_of(result))
             say(f"run: {result.directory}   policy: {result.directory / 'policy' / result.rows[0].policy}")
             if self.report:
                 from ractd.report import report_of_run

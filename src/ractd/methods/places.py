@@ -92,5 +92,6 @@ def meant(place: str, known: Collection[str], spell: Callable[[str], str] = repr
     """Return which of the known places one was probably meant to be, as the end of a sentence."""
     last = place.rpartition(".")[2]
     same = [other for other in known if other.rpartition(".")[2] == last]
-    near = difflib.get_close_matches(place, same or known, 3, 0.0 if same else 0.6)
+    near = difflib.get_close_matches(place, known, 1, 0.9)
+    near = near or difflib.get_close_matches(place, same or known, 3, 0.0 if same else 0.6)
     return f"; did you mean {' or '.join(map(spell, near))}?" if near else ""

@@ -215,7 +215,17 @@ class Policy(nn.Module):
     def batch_of(self, observation: NDArray[Any]) -> tuple[Tensor, bool]:
         """Return observations as a batch `[B, h, O]`, and whether it was a single one; raises `RactdError` for others."""
         sequence = self.sequence
-        array = np.array(observation, dtype=np.float32, order="C")
+        try:
+            array = np.array(observation, dtype=np.float32, order="C")
+        except (TypeError, ValueError):
+            what = (
+                f"a dict of {', '.join(map(str, observation))}"
+                if isinstance(observation, dict)
+                else "no array of numbers"
+            )
+            raise RactdError(
+                f"observation is {what}, expected an array of {sequence.observation_dim} numbers, in the order of the data's"
+            ) from None
         full = (sequence.history, sequence.observation_dim)
         one = full[1:] if sequence.history == 1 else full
         single = array.shape == one

@@ -14,10 +14,10 @@ import numpy as np
 
 from ractd.report.contents import DATA, Contents, by_unit, mapping, number
 from ractd.report.figures import SCORES, returns_of, timed_of, unique
-from ractd.results.tables import protocol_sentence, with_error
 from ractd.runs.latency import busy_sentence
 from ractd.runs.meanings import meaning
 from ractd.runs.rows import Row
+from ractd.runs.tables import protocol_sentence, with_error
 
 NOTHING = "\u2013"
 

@@ -17,8 +17,9 @@ from ractd.reproduce.catalog import Experiment
 from ractd.reproduce.claims import Comparison
 from ractd.reproduce.lines import QUANTITIES, Line, TableSource, summary
 from ractd.results.statistics import FEWEST_SEEDS, interquartile_means
-from ractd.results.tables import markdown_table, terminal_table, with_error
+from ractd.results.tables import markdown_table, terminal_table
 from ractd.runs.directory import versions
+from ractd.runs.tables import with_error
 
 FORMAT_VERSION = 1
 COMPARISONS = (

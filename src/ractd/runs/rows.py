@@ -198,9 +198,9 @@ def frame(rows: Sequence[Row]) -> pd.DataFrame:
     return pandas.DataFrame(lines)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
-    """What was measured of a run, or of one of its policies."""
+    """What was measured of a run, or of one of its policies; it prints as a table, and is one in notebooks."""
 
     directory: Path
     """The run."""
@@ -212,6 +212,16 @@ class Result:
     def complete(self) -> bool:
         """True once every row is measured."""
         return bool(self.content.get("complete"))
+
+    def __repr__(self) -> str:
+        from ractd.runs.tables import as_text
+
+        return as_text(self)
+
+    def _repr_html_(self) -> str:
+        from ractd.runs.tables import as_html
+
+        return as_html(self)
 
     def row(self, variant: str, **columns: Any) -> Row:
         """Return the first row of a variant that has these columns; raises `KeyError`."""

@@ -98,6 +98,9 @@ def train(
     if config is None:
         preset = preset or default_preset(chosen, dataset, env_id)
         config = preset_named(chosen, preset)
+    elif not isinstance(config, chosen.settings):
+        kind = f"{chosen.settings.__name__}, as ractd.settings_of({method!r}) returns it"
+        raise RactdError(f"config is a {type(config).__name__}, and method {method!r} has a {kind}")
     config = changed(chosen, preset or "", config, settings, train.__kwdefaults__ or ())
     if track is not None:
         require(track)

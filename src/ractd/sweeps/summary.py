@@ -13,8 +13,9 @@ from rich.table import Table
 
 from ractd.files import replacing, write_json
 from ractd.results.statistics import FEWEST_SEEDS, installed, interquartile_means, performance_profiles, t_interval
-from ractd.results.tables import markdown_table, terminal_table, with_error
+from ractd.results.tables import markdown_table, terminal_table
 from ractd.runs.rows import frame, read_result
+from ractd.runs.tables import with_error
 from ractd.sweeps.grid import SweepRun, label
 
 FORMAT_VERSION = 2
