@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+from ractd.data.formats.made import MADE_HERE, dataset_file
 from ractd.envs.maze import MAZES, Maze, read_maze
-from ractd.recipes.behaviors import retrace
+from ractd.errors import RactdError
+from ractd.recipes.behaviors import RECIPES, run_recipe, write_transitions
 from ractd.recipes.mazes import check_name, make_maze_dataset
 
 
@@ -47,5 +51,14 @@ def make_dataset(
     maze = MAZES.get(what) if isinstance(what, str) else what
     if maze is not None:
         return make_maze_dataset(maze, transitions=transitions, seed=seed, directory=directory, progress=progress)
-    assert isinstance(what, str)
-    return retrace(what, transitions=transitions, seed=seed, directory=directory, progress=progress)
+    name = str(what)
+    if name not in RECIPES:
+        close = difflib.get_close_matches(name, MADE_HERE, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise RactdError(f"no recipe is called {name!r}; {hint}there are: {', '.join(MADE_HERE)}")
+    recipe = RECIPES[name]
+    if transitions is not None:
+        recipe = replace(recipe, transitions=transitions)
+    note = f"{name}: {MADE_HERE[name]}; made by ractd, not D4RL's data"
+    data = run_recipe(recipe, seed, progress)
+    return write_transitions(dataset_file(name, directory), data, recipe.env_id, seed, note)

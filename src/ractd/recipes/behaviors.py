@@ -6,10 +6,10 @@ A recipe retraces the training run its snapshots come from, so that the data loo
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from ractd.data.dataset import OfflineDataset
 from ractd.data.fields import FORMS
 from ractd.data.formats.hdf5 import reference_attributes, write_hdf5
-from ractd.data.formats.made import MADE_HERE, dataset_file
 from ractd.envs.environments import make_vector
 from ractd.envs.rollout import Act, Episodes, join, rollout
 from ractd.envs.seeds import DATA, environment_seed
@@ -52,7 +51,6 @@ class Stretch:
 class Recipe:
     """How a dataset is made."""
 
-    name: str
     env_id: str
     transitions: int
     assets: str
@@ -66,46 +64,19 @@ class Recipe:
     the ups and downs of a run that its snapshots leave out."""
 
 
-RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe(
-            name="hopper-mixed",
-            env_id="Hopper-v5",
-            transitions=200_000,
-            assets="hopper.safetensors",
-            schedule=(
-                Stretch(0.025, RANDOM, RANDOM),
-                Stretch(0.015, RANDOM, "25000"),
-                Stretch(0.085, "25000", "25000"),
-                *(Stretch(0.125, f"{step}", f"{step + 25_000}") for step in range(25_000, 200_000, 25_000)),
-            ),
+RECIPES = {
+    "hopper-mixed": Recipe(
+        env_id="Hopper-v5",
+        transitions=200_000,
+        assets="hopper.safetensors",
+        schedule=(
+            Stretch(0.025, RANDOM, RANDOM),
+            Stretch(0.015, RANDOM, "25000"),
+            Stretch(0.085, "25000", "25000"),
+            *(Stretch(0.125, f"{step}", f"{step + 25_000}") for step in range(25_000, 200_000, 25_000)),
         ),
     )
 }
-
-
-def retrace(
-    name: str,
-    *,
-    transitions: int | None = None,
-    seed: int = 0,
-    directory: str | Path | None = None,
-    progress: Progress | None = None,
-) -> Path:
-    """Make the dataset of one of `RECIPES`, see `ractd.recipes.make_dataset`."""
-    if name not in RECIPES:
-        close = difflib.get_close_matches(name, MADE_HERE, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise RactdError(f"no recipe is called {name!r}; {hint}there are: {', '.join(MADE_HERE)}")
-    recipe = RECIPES[name]
-    if transitions is not None:
-        recipe = replace(recipe, transitions=transitions)
-    path = dataset_file(name, directory)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = run_recipe(recipe, seed, progress)
-    note = f"{name}: {MADE_HERE[name]}; made by ractd, not D4RL's data"
-    return write_transitions(path, data, recipe.env_id, seed, note)
 
 
 def write_transitions(path: Path, data: Episodes, env_id: str, seed: int, recipe: str) -> Path:
@@ -130,14 +101,11 @@ def run_recipe(recipe: Recipe, seed: int = 0, progress: Progress | None = None) 
     for first in range(0, len(pieces), MAX_ENVS):
         # All pieces at once, an environment each: a policy that is long on its feet would else run nearly alone.
         batch = pieces[first : first + MAX_ENVS]
-        env = make_vector(recipe.env_id, len(batch), environment_seed(seed, DATA) + first)
         lengths = np.array([piece.transitions for piece in batch])
-        act = _act(recipe, batch, snapshots, uniform_policy(env.action_low, env.action_high, rng), rng)
-        act = act if progress is None else counted(act, total, progress, done)
-        try:
+        with closing(make_vector(recipe.env_id, len(batch), environment_seed(seed, DATA) + first)) as env:
+            act = _act(recipe, batch, snapshots, uniform_policy(env.action_low, env.action_high, rng), rng)
+            act = act if progress is None else counted(act, total, progress, done)
             runs = rollout(act, env, np.ceil(lengths).astype(np.int64))
-        finally:
-            env.close()
         for length, run in zip(lengths, runs, strict=True):
             planned += length
             # No episode is cut between pieces: what one takes too much, the next has less.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -144,9 +145,8 @@ def _check(env_id: str, seed: int) -> _Task:
         raise RactdError(
             'collecting data needs Stable-Baselines3, which is not installed: pip install "ractd[collect]"'
         ) from None
-    env = make_vector(env_id, 1, 0)
-    low, high, limit = env.action_low, env.action_high, env.max_episode_steps
-    env.close()
+    with closing(make_vector(env_id, 1, 0)) as env:
+        low, high, limit = env.action_low, env.action_high, env.max_episode_steps
     if not np.isfinite([low, high]).all():
         raise RactdError(f"{env_id} has unbounded actions; SAC needs bounds, as gymnasium.wrappers.RescaleAction gives")
     if limit is None:
@@ -191,13 +191,11 @@ def _train(
         return True
 
     snapshots = []
-    try:
+    with closing(model.get_env()):
         for stop in np.linspace(0, steps, min(checkpoints, steps) + 1).astype(int)[1:].tolist():
             model.learn(stop - model.num_timesteps, callback=count, reset_num_timesteps=False)
             weights = actor_weights(model.actor.state_dict())
             snapshots.append(Snapshot(stop, _mean_return(task, _actor(task, weights), episodes), weights))
-    finally:
-        model.get_env().close()
     return snapshots
 
 
@@ -216,12 +214,9 @@ def _replay(model: Any, steps: int, task: _Task) -> Episodes:
 
 def _roll(task: _Task, snapshot: Snapshot, transitions: int, stage: str, report: StageProgress) -> Episodes:
     count = int(np.clip(transitions // task.limit, 1, MAX_ENVS))
-    env = make_vector(task.env_id, count, task.environment(stage))
     act = counted(_actor(task, snapshot.weights), transitions, partial(report, stage))
-    try:
+    with closing(make_vector(task.env_id, count, task.environment(stage))) as env:
         runs = rollout(act, env, np.full(count, -(-transitions // count)))
-    finally:
-        env.close()
     return join(runs).cut(transitions)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +108,7 @@ def _run(maze: Maze, total: int, seed: int, threads: int, fields: dict[str, Any]
     lengths = limit * (episodes // runs + (np.arange(runs) < episodes % runs))
     starts = np.cumsum(lengths) - lengths
     generator = np.random.default_rng(environment_seed(seed, DATA))  # an environment draws its starts from its seed
-    physics = PointMass(maze, min(threads, runs))
-    try:
+    with closing(PointMass(maze, min(threads, runs))) as physics:
         points = _Points(maze, runs, generator, physics)
         done = 0
         for offset in range(0, blocks * limit, limit):
@@ -122,8 +122,6 @@ def _run(maze: Maze, total: int, seed: int, threads: int, fields: dict[str, Any]
                 done += count
             if progress is not None:
                 progress(done, total)
-    finally:
-        physics.close()
 
 
 class _Points:
