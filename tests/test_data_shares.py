@@ -27,11 +27,11 @@ def paid(lengths: Sequence[int], returns: Sequence[float]) -> OfflineDataset:
 def test_a_tenth_of_the_transitions_is_not_a_tenth_of_the_episodes() -> None:
     # The best episodes are the long ones, as where a fall ends an episode: the best tenth of the episodes has 30% of the rows.
     data = paid([10] * 18 + [50, 30], [1.0] * 18 + [100.0, 90.0])
-    best = best_episodes(data, 0.1)
-    assert best.rows.tolist() == list(range(180, 230))
-    assert best.sentence == "the best 1 of 20 episodes, with returns of at least 100: 19.2% of the transitions"
-    assert len(best_episodes(data, 50 / 260).rows) == 50  # exactly reached: no further episode
-    assert len(best_episodes(data, 51 / 260).rows) == 80
+    rows, sentence = best_episodes(data, 0.1)
+    assert rows.tolist() == list(range(180, 230))
+    assert sentence == "the best 1 of 20 episodes, with returns of at least 100: 19.2% of the transitions"
+    assert len(best_episodes(data, 50 / 260)[0]) == 50  # exactly reached: no further episode
+    assert len(best_episodes(data, 51 / 260)[0]) == 80
 
 
 @settings(deadline=None)
@@ -44,13 +44,13 @@ def test_best_episodes_equal_brute_force(episodes: Any, share: float) -> None:
         rows += range(data.episode_starts[e], data.episode_ends[e])
         if len(rows) >= share * data.num_transitions and len(set(returns)) > 1:
             break
-    assert best_episodes(data, share).rows.tolist() == sorted(rows)
+    assert best_episodes(data, share)[0].tolist() == sorted(rows)
 
 
 def test_equal_returns_have_no_best() -> None:
-    best = best_episodes(paid([3, 5], [2.0, 2.0]), 0.1)
-    np.testing.assert_array_equal(best.rows, np.arange(8))
-    assert best.sentence == "all 2 episodes: they have the same return, 2, so that none is best"
+    rows, sentence = best_episodes(paid([3, 5], [2.0, 2.0]), 0.1)
+    np.testing.assert_array_equal(rows, np.arange(8))
+    assert sentence == "all 2 episodes: they have the same return, 2, so that none is best"
 
 
 @pytest.mark.parametrize("share", [0, -0.1, 1.01, float("nan")])

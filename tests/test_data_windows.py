@@ -11,7 +11,7 @@ from dataset_factory import ENDS, make, with_ends
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ractd.data.windows import Windows
+from ractd.data.windows import Transitions, Windows
 from ractd.errors import RactdError
 
 
@@ -77,9 +77,9 @@ def test_transitions_equal_brute_force(episodes: Any, n: int, gamma: float, hori
     windows = Windows(data, horizon, history)
     if not (data.final_observation_known | ~data.ends.are("cut") | (data.episode_lengths > 1)).any():
         with pytest.raises(RactdError, match="nothing is known to follow"):
-            windows.transitions(n, gamma)
+            Transitions(windows, n, gamma)
         return
-    transitions = windows.transitions(n, gamma, termination_penalty=-7.0)
+    transitions = Transitions(windows, n, gamma, termination_penalty=-7.0)
     index = torch.arange(len(windows))
     batch = transitions.gather(index)
     observations, actions = windows.gather(index)
@@ -113,7 +113,7 @@ def test_transitions_equal_brute_force(episodes: Any, n: int, gamma: float, hori
 
 
 def test_every_row_that_something_follows_is_drawn() -> None:
-    transitions = Windows(with_ends([(4, "cut"), (2, "cut"), (3, "failure")]), 2).transitions(1, 0.9)
+    transitions = Transitions(Windows(with_ends([(4, "cut"), (2, "cut"), (3, "failure")]), 2), 1, 0.9)
     counts = torch.bincount(transitions.draw(9000, torch.Generator().manual_seed(3)), minlength=11)
     assert counts[[3, 5]].tolist() == [0, 0]
     assert (counts[transitions.rows] > 700).all()

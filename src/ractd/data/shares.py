@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from ractd.data.dataset import Ints, OfflineDataset
 from ractd.errors import RactdError
 
 
-@dataclass(frozen=True, eq=False)
-class BestEpisodes:
-    """Whole episodes of a dataset, chosen by their returns."""
-
-    rows: Ints
-    """Their rows, [R], rising."""
-    sentence: str
-    """Which they are, for a log."""
-
-
-def best_episodes(dataset: OfflineDataset, share: float) -> BestEpisodes:
+def best_episodes(dataset: OfflineDataset, share: float) -> tuple[Ints, str]:
     """Choose the best episodes first, until they hold at least `share` of the *transitions*.
 
     A share of the episodes would be another thing: good episodes are often the longest, and a tenth of the episodes a third of
     the rows. Episodes are taken whole, the earlier one first where returns are equal. Where all of them are equal there is
     no best, and all episodes are taken.
+
+    Returns:
+        Their rows [R], rising, and which episodes they are, for a log.
 
     Raises:
         RactdError: unless share is in (0, 1].
@@ -35,16 +26,18 @@ def best_episodes(dataset: OfflineDataset, share: float) -> BestEpisodes:
     returns, lengths = dataset.episode_returns(), dataset.episode_lengths
     everything = np.arange(dataset.num_transitions)
     if share == 1:
-        return BestEpisodes(everything, f"all {len(returns):,} episodes")
+        return everything, f"all {len(returns):,} episodes"
     if np.ptp(returns) == 0:
-        sentence = f"all {len(returns):,} episodes: they have the same return, {returns[0]:.4g}, so that none is best"
-        return BestEpisodes(everything, sentence)
+        return (
+            everything,
+            f"all {len(returns):,} episodes: they have the same return, {returns[0]:.4g}, so that none is best",
+        )
     order = np.argsort(-returns, kind="stable")
     held = np.cumsum(lengths[order])
     count = int(np.searchsorted(held, share * dataset.num_transitions * (1 - 1e-12))) + 1
     chosen = np.zeros(len(returns), np.bool_)
     chosen[order[:count]] = True
-    return BestEpisodes(
+    return (
         np.flatnonzero(np.repeat(chosen, lengths)),
         f"the best {count:,} of {len(returns):,} episodes, with returns of at least {returns[order[count - 1]]:.4g}: "
         f"{held[count - 1] / dataset.num_transitions:.1%} of the transitions",

@@ -59,10 +59,6 @@ class Windows:
         index = torch.randint(count, (batch,), generator=generator, device=generator.device)
         return index if rows is None else rows.to(index.device)[index]
 
-    def transitions(self, n: int, gamma: float, termination_penalty: float = 0.0) -> Transitions:
-        """Return these samples with what followed them within n steps (see `Transitions`)."""
-        return Transitions(self, n, gamma, termination_penalty)
-
     def observations_until(self, row: Tensor, index: Tensor) -> Tensor:
         """Return the h observations up to `row` [B] in the episode of `index` [B], as [B, h, O].
 

@@ -64,9 +64,9 @@ LOSSES: dict[str, Callable[[Any, Tensor, Tensor], Terms]] = {
 def train(run: Run) -> None:
     """Clone the best episodes, and save the policy."""
     config: BC = run.config.bc
-    best = best_episodes(run.dataset, config.share)
-    rows = torch.from_numpy(best.rows)
-    run.log.say(f"cloning {best.sentence}")
+    best, sentence = best_episodes(run.dataset, config.share)
+    rows = torch.from_numpy(best)
+    run.log.say(f"cloning {sentence}")
     run.seed_weights("bc")
     actor = config.network.build(run.sequence.shape, run.sequence.condition_dim)
     average = averaged_copy(actor)

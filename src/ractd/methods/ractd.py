@@ -421,7 +421,7 @@ def train_student(run: Run, name: str, reward_weight: Any, teacher: nn.Module | 
         critic = following.q
     elif critic is not None:
         critic = critic.to(run.device)
-    best = best_episodes(run.dataset, config.share)
+    best, _ = best_episodes(run.dataset, config.share)
     objective = StudentObjective(
         network,
         average,
@@ -432,7 +432,7 @@ def train_student(run: Run, name: str, reward_weight: Any, teacher: nn.Module | 
         run.config.diffusion,
         config,
         run.mean_over_processes,
-        None if config.share == 1 else torch.from_numpy(best.rows),
+        None if config.share == 1 else torch.from_numpy(best),
     )
     if following is None:
         stage = run.stage(name, objective, average, config.optimization)

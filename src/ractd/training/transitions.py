@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ractd.data import OfflineDataset
-from ractd.data.windows import Windows
+from ractd.data.windows import Transitions, Windows
 from ractd.sequences import Sequence
 
 
@@ -33,14 +33,14 @@ class Batch(NamedTuple):
 
 
 class TransitionSamples:
-    """The transitions of a dataset that something is known to follow, with the rewards of `n` steps; see `Windows.transitions`."""
+    """The transitions of a dataset that something is known to follow, with the rewards of `n` steps; see `Transitions`."""
 
     def __init__(
         self, sequence: Sequence, dataset: OfflineDataset, n: int, gamma: float, termination_penalty: float = 0.0
     ) -> None:
         self.sequence, self.unit = sequence, reward_unit(dataset)
         windows = Windows(dataset, 1, sequence.history, sequence.normalizer.action_low.device)
-        self.transitions = windows.transitions(n, gamma, termination_penalty)
+        self.transitions = Transitions(windows, n, gamma, termination_penalty)
 
     def draw(self, batch: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Draw transitions, uniform with replacement."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,6 @@ def open_file(path: Path) -> h5py.File:
     """Open an HDF5 file for reading; raises RactdError with the reason if it can't be."""
     try:
         return h5py.File(path, "r")
-    except FileNotFoundError as error:
-        raise RactdError(f"{path}: no such file") from error
     except IsADirectoryError as error:
         raise RactdError(f"{path}: is a folder, expected an HDF5 file") from error
     except PermissionError as error:
@@ -90,7 +88,10 @@ def link_fault(file: h5py.File, key: str) -> str:
     except (KeyError, OSError, RuntimeError):
         link = None
     if isinstance(link, h5py.ExternalLink):
-        return f"is a link to {link.path!r} of {_part_fault(file, link.filename, link.path)}"
+        nothing = (
+            f"{link.filename!r}, which has nothing by that name; store the data itself here, or link to what is there"
+        )
+        return f"is a link to {link.path!r} of {_fault_elsewhere(file, link.filename, lambda _: nothing)}"
     if isinstance(link, h5py.SoftLink):
         return f"is a link to {link.path!r}, where this file has nothing; store the data itself under this name"
     return "is listed but not there; the file is damaged, copy it again"
@@ -180,14 +181,8 @@ def _virtual_fault(dataset: h5py.Dataset, above: tuple[str, ...] = ()) -> str:
 def _source_fault(file: h5py.File, part: Any, points: int, above: tuple[str, ...]) -> str:
     if part.file_name == ".":
         return _part_in(file, "this file", part, points, above)
-    path = _part_path(file, part.file_name)
-    if path is None:
-        return _part_fault(file, part.file_name, part.dset_name)
-    try:
-        with listed(path) as other:
-            return _part_in(other, repr(part.file_name), part, points, ())
-    except RactdError as error:
-        return f"{part.file_name!r}, which can't be read ({error})"
+    name = part.file_name
+    return _fault_elsewhere(file, name, lambda other: _part_in(other, repr(name), part, points, ()))
 
 
 def _part_in(file: h5py.File, where: str, part: Any, points: int, above: tuple[str, ...]) -> str:
@@ -214,13 +209,13 @@ def _reaches(source: h5py.Dataset, selection: Any, points: int) -> bool:
     return all(end < size for end, size in zip(last, source.shape, strict=True))
 
 
-def _part_fault(file: h5py.File, name: str, key: str) -> str:
+def _fault_elsewhere(file: h5py.File, name: str, fault_in: Callable[[h5py.File], str]) -> str:
     path = _part_path(file, name)
     if path is None:
         return f"{name!r}, a file that is missing; put it beside {file.filename}, or store its data there"
     try:
-        with listed(path):
-            return f"{name!r}, which has nothing by that name; store the data itself here, or link to what is there"
+        with listed(path) as other:
+            return fault_in(other)
     except RactdError as error:
         return f"{name!r}, which can't be read ({error})"
 

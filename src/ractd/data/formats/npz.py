@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 
@@ -25,27 +25,17 @@ def open_npz(path: str | Path, name: str | None = None) -> Source:
                 key = member.removesuffix(".npy")
                 with archive.open(member) as stream:
                     shape, fortran, dtype = _header(stream)
-                    if key in METADATA:
-                        found[key] = (
-                            _text(stream, dtype) if shape == () and dtype.kind in "US" else Header(shape, dtype)
-                        )
-                        continue
-                fields[key] = Field(shape, dtype, _blocks(path, member, shape, dtype, fortran))
-    except FileNotFoundError as error:
-        raise RactdError(f"{path}: no such file") from error
+                    field = Field(shape, dtype, _blocks(path, member, shape, dtype, fortran))
+                    if key not in METADATA:
+                        fields[key] = field
+                    else:  # an array of objects is a pickle, which is never opened
+                        found[key] = _text(stream, dtype) if shape == () and dtype.kind in "US" else field
     except PermissionError as error:
         raise RactdError(f"{path}: not readable by this user") from error
     except DAMAGE as error:
         message = f"{path}: not a whole .npz archive ({error}); save it with numpy.savez or copy it again"
         raise RactdError(message) from error
     return source_of(path, name, fields, found)
-
-
-class Header(NamedTuple):
-    """What an array is, without what it holds: an array of objects is a pickle, which is never opened."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
 
 
 def _text(stream: IO[bytes], dtype: np.dtype[Any]) -> str:
