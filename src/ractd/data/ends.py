@@ -58,26 +58,19 @@ def episode_ends(dataset: OfflineDataset) -> EpisodeEnds:
     last = dataset.episode_ends - 1
     terminal = dataset.terminals[last]
     kinds = np.full(len(last), KINDS.index("cut"), np.int8)
-    flagged = dataset.successes is not None and bool(dataset.successes.any())
-    if dataset.successes is not None and flagged:
-        kind, source = "failure", "the success flags say so"
-        succeeded = dataset.successes[last]
+    succeeded = np.zeros(len(last), np.bool_)
+    kind: Kind = "failure"
+    if dataset.successes is not None and dataset.successes.any():
+        source, succeeded = "the success flags say so", dataset.successes[last]
     elif dataset.terminals_mean is not None:
         kind, source = dataset.terminals_mean, "as was said with --ends"
-        succeeded = np.zeros(len(last), np.bool_)
+    elif FALLS.fullmatch(dataset.env_id or ""):
+        source = f"{dataset.env_id} ends an episode when its robot falls"
     else:
-        kind, source = kind_by_environment(dataset) or kind_by_data(dataset)
-        succeeded = np.zeros(len(last), np.bool_)
-    kinds[terminal] = KINDS.index(kind)  # type: ignore[arg-type]
+        kind, source = kind_by_data(dataset)
+    kinds[terminal] = KINDS.index(kind)
     kinds[succeeded] = KINDS.index("success")
     return EpisodeEnds(kinds, source if terminal.any() or succeeded.any() else "")
-
-
-def kind_by_environment(dataset: OfflineDataset) -> tuple[Kind, str] | None:
-    """Return what the environment ends episodes for, and how it is known; None where it isn't."""
-    if dataset.env_id is not None and FALLS.fullmatch(dataset.env_id):
-        return "failure", f"{dataset.env_id} ends an episode when its robot falls"
-    return None
 
 
 def kind_by_data(dataset: OfflineDataset) -> tuple[Kind, str]:

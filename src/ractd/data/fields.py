@@ -186,7 +186,7 @@ def check_layout(source: Source, names: Mapping[str, str]) -> Iterator[Finding]:
     lengths = {
         source.fields[name].stored_as or name: source.fields[name].shape[0]
         for name in source.names
-        if name in source.fields and source.fields[name].shape and not holds_counts(source, name)
+        if name in source.fields and source.fields[name].shape
     }
     if 0 in lengths.values():
         yield error(f"{', '.join(k for k, n in lengths.items() if n == 0)} is empty: no transitions")
@@ -210,16 +210,8 @@ def _misnamed(name: str, present: Iterable[str]) -> str | None:
     return free[close[0]] if close and close[0] != NEXT else None
 
 
-def holds_counts(source: Source, name: str) -> bool:
-    """Tell whether a field has the row after each episode's last one instead of a flag a row."""
-    field = source.fields[name]
-    return field.stored_as.lower() == "episode_ends" and field.dtype.kind in "iu" and len(field.shape) == 1
-
-
 def layout_of(source: Source, name: str) -> Iterator[Finding]:
     """Yield what is wrong with a field's rank or type."""
-    if holds_counts(source, name):
-        return
     shape, dtype = source.fields[name].shape, source.fields[name].dtype
     called = source.fields[name].stored_as or name
     if name == "actions" and dtype.kind in "iub":

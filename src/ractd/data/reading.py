@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,9 +19,10 @@ from ractd.data.fields import (
     MATRICES,
     NEXT,
     Array,
+    Field,
     Source,
     check_layout,
-    holds_counts,
+    field_of,
     layout_of,
 )
 from ractd.data.findings import Finding, error, has_errors, located, rows_have, stop_at_errors, warning
@@ -49,6 +50,8 @@ def read(source: Source) -> tuple[OfflineDataset | None, list[Finding]]:
 def _read(source: Source, findings: list[Finding]) -> OfflineDataset | None:
     names = names_of_ends(source.fields)
     renamed = {ours: replace(source.fields[name], stored_as=name) for ours, name in names.items()}
+    if MARKS in renamed:
+        renamed[MARKS] = _as_marks(renamed[MARKS], source)
     source = replace(source, fields={**source.fields, **renamed})
     findings += [*source.notes, *check_layout(source, names)]
     arrays: dict[str, Array] = {}
@@ -56,7 +59,7 @@ def _read(source: Source, findings: list[Finding]) -> OfflineDataset | None:
     for name in source.names:
         if name in source.fields and not any(layout_of(source, name)):
             try:
-                arrays[name], fault = (_read_counts if holds_counts(source, name) else read_field)(source, name)
+                arrays[name], fault = read_field(source, name)
                 findings += [error(fault)] if fault else []
             except RactdError as unreadable:
                 findings.append(error(str(unreadable).removeprefix(f"{source.where}: ")))
@@ -86,6 +89,15 @@ def _read(source: Source, findings: list[Finding]) -> OfflineDataset | None:
     dataset, sentence = settle_rewards(_dataset(source, arrays, final))
     findings += map(warning, [*doubts, sentence] if sentence else doubts)
     return dataset
+
+
+def source_of_dataset(dataset: OfflineDataset) -> Source:
+    """Return a dataset in memory as a source, whose fields are its arrays."""
+    names = [name for name in (*FORMS, SUCCESSES) if getattr(dataset, name) is not None]
+    fields = {name: field_of(getattr(dataset, name)) for name in names if name != "rewards" or dataset.has_rewards}
+    if dataset.goals is not None:
+        fields[GOALS] = field_of(dataset.goals)
+    return Source(where=dataset.where, fields=fields, **{name: getattr(dataset, name) for name in CARRIED})
 
 
 def _dataset(source: Source, arrays: Mapping[str, Array], final: Array | None) -> OfflineDataset:
@@ -210,16 +222,23 @@ def _line(fault: BaseException) -> str:
     return (str(fault).strip().splitlines() or [type(fault).__name__])[0]
 
 
-def _read_counts(source: Source, name: str) -> tuple[Array, str]:
-    stored, rows = source.fields[name], source.fields["observations"].shape[0]
-    try:
+def _as_marks(stored: Field, source: Source) -> Field:
+    """Return a field with the row after each episode's last one as one with a flag a row; any other stays as it is."""
+    if stored.stored_as.lower() != "episode_ends" or stored.dtype.kind not in "iu" or len(stored.shape) != 1:
+        return stored
+    others = (source.fields[name].shape for name in FORMS if name in source.fields)
+    rows = next((shape[0] for shape in others if shape), stored.shape[0])
+
+    def blocks() -> Iterator[Array]:
         counts = np.concatenate(list(stored.blocks()))
-    except DAMAGE as fault:
-        raise RactdError(f"field {stored.stored_as!r} can't be read ({_line(fault)})") from fault
-    marks = marks_of_counts(counts, rows) if not np.isin(counts, (0, 1)).all() or len(counts) != rows else counts != 0
-    if marks is None:
-        raise RactdError(
-            f"field {stored.stored_as!r} should hold rising row numbers from 1 to {rows:,}, the row after each episode's "
-            "last one; save 'terminals' and 'timeouts' (bool, one a row) instead"
+        marks = (
+            marks_of_counts(counts, rows) if not np.isin(counts, (0, 1)).all() or len(counts) != rows else counts != 0
         )
-    return marks, ""
+        if marks is None:
+            raise RactdError(
+                f"field {stored.stored_as!r} should hold rising row numbers from 1 to {rows:,}, the row after each episode's "
+                "last one; save 'terminals' and 'timeouts' (bool, one a row) instead"
+            )
+        yield marks
+
+    return Field((rows,), np.dtype(np.bool_), blocks, stored_as=stored.stored_as)

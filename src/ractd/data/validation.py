@@ -1,26 +1,18 @@
-"""Everything that is wrong or suspicious about a dataset, its environment apart."""
+"""Everything that is wrong or suspicious about the rows of a dataset, its environment apart."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from ractd.data.dataset import Bools, Floats, Ints, OfflineDataset
-from ractd.data.end_fields import SUCCESSES
 from ractd.data.ends import FEWEST, kind_by_rewards
-from ractd.data.fields import CARRIED, FORMS, GOALS, Source, field_of
-from ractd.data.findings import Finding, error, has_errors, located, rows_have, warning
+from ractd.data.findings import Finding, error, rows_have, warning
 from ractd.data.range_checks import check_ranges
 from ractd.data.ranges import BLOCK_ROWS
-from ractd.data.reading import read
-from ractd.data.registry import find_source
 from ractd.data.returns import resolved_penalty
-from ractd.data.rewards import is_maze, settle_rewards
-from ractd.errors import RactdError
-from ractd.settings import TerminalsMean
+from ractd.data.rewards import is_maze
 
 BOUND_TOLERANCE = 1e-4
 """Share of an action's range that float32 rounding may put it outside its bounds."""
@@ -28,48 +20,13 @@ LARGEST_RETURN = 1e30
 """Of an episode: squared errors of larger ones overflow once they are scaled."""
 
 
-def check_data(
-    dataset: str | Path | OfflineDataset,
-    env_id: str | None = None,
-    env_steps: int | None = None,
-    ends: TerminalsMean | None = None,
-    termination_penalty: float | None = None,
-) -> tuple[OfflineDataset | None, list[Finding]]:
-    """Return a dataset as training takes it, None where there is an error in its layout or values, and what its rows show.
-
-    `env_id`, `env_steps` and `ends` are what the user says of it, `termination_penalty` what a failure is to cost, where that
-    is not the default.
-    """
-    in_memory = dataset if isinstance(dataset, OfflineDataset) else None
-    try:
-        found = find_source(dataset) if in_memory is None else _source_of(in_memory)  # type: ignore[arg-type]
-    except RactdError as unusable:
-        return None, [error(str(unusable))]
-    source = found.with_options(env_id, env_steps, ends)
-    data, findings = read(source)
-    if data is None or has_errors(findings):
-        return None, findings
-    # A dataset in memory is taken as it is, but where rows were left out.
-    if in_memory is not None and in_memory.num_transitions == data.num_transitions:
-        options = {name: getattr(source, name) for name in ("env_id", "env_settings", "terminals_mean")}
-        same = all(getattr(in_memory, name) == value for name, value in options.items())
-        data, _ = settle_rewards(in_memory if same else replace(in_memory, **options))
-    checks = (
-        check_episodes(data),
-        check_ends(data),
-        check_returns(data, termination_penalty),
-        check_spread(data),
-        check_ranges(data),
-    )
-    return data, findings + [finding for check in checks for finding in located(check, data.where)]
-
-
-def _source_of(dataset: OfflineDataset) -> Source:
-    names = [name for name in (*FORMS, SUCCESSES) if getattr(dataset, name) is not None]
-    fields = {name: field_of(getattr(dataset, name)) for name in names if name != "rewards" or dataset.has_rewards}
-    if dataset.goals is not None:
-        fields[GOALS] = field_of(dataset.goals)
-    return Source(where=dataset.where, fields=fields, **{name: getattr(dataset, name) for name in CARRIED})
+def check_rows(data: OfflineDataset, termination_penalty: float | None) -> Iterator[Finding]:
+    """Yield what the rows of a dataset show; `termination_penalty` is what a failure is to cost, where it isn't the default."""
+    yield from check_episodes(data)
+    yield from check_ends(data)
+    yield from check_returns(data, termination_penalty)
+    yield from check_spread(data)
+    yield from check_ranges(data)
 
 
 def check_episodes(data: OfflineDataset) -> Iterator[Finding]:

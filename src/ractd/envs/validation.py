@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ractd.data.dataset import OfflineDataset
-from ractd.data.findings import Finding, error, located, rows_have, warning
-from ractd.data.validation import check_data, check_unit_actions, outside
+from ractd.data.findings import Finding, error, has_errors, located, rows_have, warning
+from ractd.data.reading import read, source_of_dataset
+from ractd.data.registry import find_source
+from ractd.data.rewards import settle_rewards
+from ractd.data.validation import check_rows, check_unit_actions, outside
 from ractd.envs.environments import environments_of
 from ractd.envs.evaluate import MAX_STEPS
 from ractd.envs.probe import probe
@@ -41,21 +45,33 @@ def examine(
     simulate: bool = True,
     termination_penalty: float | None = None,
 ) -> tuple[OfflineDataset | None, list[Finding]]:
-    """Return what `check_data` does, and what its environment shows.
+    """Return a dataset as training takes it, None where there is an error in its layout or values, and everything found.
 
-    The environment is `env_id` with the step limit `env_steps`, else the data's own; without `simulate` it is not made.
+    The environment is `env_id` with the step limit `env_steps`, else the data's own; without `simulate` it is not made. `ends`
+    is what the user says that terminals are, `termination_penalty` what a failure is to cost, where that is not the default.
     """
-    data, findings = check_data(dataset, env_id, env_steps, ends, termination_penalty)
-    if data is None:
+    try:
+        found = source_of_dataset(dataset) if isinstance(dataset, OfflineDataset) else find_source(dataset)
+    except RactdError as unusable:
+        return None, [error(str(unusable))]
+    source = found.with_options(env_id, env_steps, ends)
+    data, findings = read(source)
+    if data is None or has_errors(findings):
         return None, findings
+    # A dataset in memory is taken as it is, but where rows were left out.
+    if isinstance(dataset, OfflineDataset) and dataset.num_transitions == data.num_transitions:
+        options = {name: getattr(source, name) for name in ("env_id", "env_settings", "terminals_mean")}
+        same = all(getattr(dataset, name) == value for name, value in options.items())
+        data, _ = settle_rewards(dataset if same else replace(dataset, **options))
+    findings += located(check_rows(data, termination_penalty), data.where)
     asked = "--env" if env_id else "--env-steps" if env_steps else ""
     if data.env_id is not None and simulate:
-        found = list(check_environment(data, data.env_id, bool(asked)))
+        shown = list(check_environment(data, data.env_id, bool(asked)))
     else:
-        found = list(check_unit_actions(data))
+        shown = list(check_unit_actions(data))
         if asked and simulate:
-            found.append(error(f"{asked} is of an environment, and the data names none; give one with --env"))
-    return data, findings + located(found, data.where)
+            shown.append(error(f"{asked} is of an environment, and the data names none; give one with --env"))
+    return data, findings + located(shown, data.where)
 
 
 def check_environment(data: OfflineDataset, env_id: str, asked: bool) -> Iterator[Finding]:

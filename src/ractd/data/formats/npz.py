@@ -14,9 +14,8 @@ from ractd.data.ranges import BLOCK_ROWS
 from ractd.errors import RactdError
 
 
-def open_npz(path: str | Path, name: str | None = None) -> Source:
+def open_npz(path: Path) -> Source:
     """List what an `.npz` holds from its arrays' headers; raises RactdError if it is no whole archive."""
-    path = Path(path)
     fields: dict[str, Field] = {}
     found: dict[str, Any] = {}
     try:
@@ -35,7 +34,7 @@ def open_npz(path: str | Path, name: str | None = None) -> Source:
     except DAMAGE as error:
         message = f"{path}: not a whole .npz archive ({error}); save it with numpy.savez or copy it again"
         raise RactdError(message) from error
-    return source_of(path, name, fields, found)
+    return source_of(path, None, fields, found)
 
 
 def _text(stream: IO[bytes], dtype: np.dtype[Any]) -> str:
