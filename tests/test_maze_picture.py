@@ -61,7 +61,7 @@ def test_draw_writes_the_image_whole_or_not_at_all(tmp_path: Path) -> None:
         MazePanel("data", data=np.ones((3, 4))),
         MazePanel("plan", plans=[np.ones((2, 4))], goals=np.ones((1, 2))),
     ]
-    path = draw(MAZE, panels, tmp_path / "deep" / "maze.png", title="both")
+    path = draw(MAZE, panels, tmp_path / "deep" / "maze.png")
     image = matplotlib.image.imread(path)
     assert image.shape[1] == 1200
     assert [file.name for file in path.parent.iterdir()] == ["maze.png"]

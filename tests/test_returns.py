@@ -40,13 +40,13 @@ lengths_and_ends = st.lists(st.tuples(st.integers(1, 12), st.booleans()), min_si
     st.booleans(),
 )
 def test_return_to_go_equals_the_slow_sum(
-    episodes: Any, gamma: float, penalty: float, piece: int, cut_off: bool
+    episodes: Any, gamma: float, penalty: float, block: int, cut_off: bool
 ) -> None:
     data = make([length for length, _ in episodes], terminal=[ended for _, ended in episodes], terminals_mean="failure")
     if cut_off:
         data.terminals[-1] = data.timeouts[-1] = False
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(returns_module, "PIECE", piece)  # so that small episodes are cut too
+        patch.setattr(returns_module, "BLOCK_ROWS", block)  # so that small episodes are cut too
         found = return_to_go(data, gamma, penalty)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, slow_return_to_go(data, gamma, penalty), rtol=1e-5, atol=1e-5)

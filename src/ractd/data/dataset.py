@@ -162,9 +162,7 @@ class OfflineDataset:
         digest = hashlib.sha256()
         for array in self.arrays:
             digest.update(repr((array.shape, array.dtype.str)).encode())
-            flat = array.reshape(-1).view(np.uint8).data
-            for start in range(0, len(flat), 1 << 24):
-                digest.update(flat[start : start + (1 << 24)])
+            digest.update(array.data.cast("B"))
         return digest.hexdigest()
 
     @cached_property

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from ractd.data.dataset import OfflineDataset, describe
 from ractd.data.ends import describe_ends
 from ractd.data.formats import d4rl
-from ractd.data.ranges import BLOCK_ROWS
 from ractd.data.returns import resolved_penalty
 from ractd.data.scores import normalized_score
 from ractd.data.validation import constant_dimensions
@@ -72,9 +71,5 @@ def _score(dataset: OfflineDataset, returns: NDArray[np.float64]) -> NDArray[np.
 
 def _saturated(dataset: OfflineDataset, low: NDArray[np.float32], high: NDArray[np.float32]) -> float:
     varying = high > low  # what never changes is at no edge
-    width = np.where(varying, high - low, np.float32(1))
-    count = 0
-    for start in range(0, dataset.num_transitions, BLOCK_ROWS):
-        scaled = 2 * (dataset.actions[start : start + BLOCK_ROWS] - low) / width - 1
-        count += int(((np.abs(scaled) > SATURATED) & varying).sum())
-    return count / dataset.actions.size
+    scaled = 2 * (dataset.actions - low) / np.where(varying, high - low, np.float32(1)) - 1
+    return float(((np.abs(scaled) > SATURATED) & varying).mean())

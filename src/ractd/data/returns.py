@@ -8,12 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ractd.data.dataset import Bools, Floats, Ints, OfflineDataset
+from ractd.data.ranges import BLOCK_ROWS
 from ractd.errors import RactdError
 
 PAPERS_PENALTY = -100.0
 """Of an early termination (paper, Appendix B.2), for rewards of 1 to 10 a step."""
-PIECE = 1024
-"""Rows that `return_to_go` sums as one."""
 
 
 def return_to_go(dataset: OfflineDataset, gamma: float, termination_penalty: float = 0.0) -> Floats:
@@ -23,31 +22,23 @@ def return_to_go(dataset: OfflineDataset, gamma: float, termination_penalty: flo
     Sums are float64. Raises RactdError unless gamma is in [0, 1] and the penalty is finite.
     """
     _check(gamma, termination_penalty)
-    penalties = np.where(dataset.ends.are("failure"), float(termination_penalty), 0.0)
-    rewards, out = dataset.rewards, np.empty_like(dataset.rewards)
-    ends = dataset.episode_ends
-    # Episodes are cut into pieces that all step back together and are then joined, so that neither a million short
-    # episodes nor one of a million steps is a Python loop of that length.
-    counts = -(-dataset.episode_lengths // PIECE)
-    number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    starts = np.repeat(dataset.episode_starts, counts) + PIECE * number
-    stops = np.append(starts[1:], dataset.num_transitions)
-
-    head = rewards[stops - 1].astype(np.float64)
-    head[np.cumsum(counts) - 1] += penalties  # an episode's last piece ends where it does
-    piece, row = np.arange(len(starts)), stops - 1
-    while len(piece):
-        out[row] = head[piece]
-        going = row > starts[piece]
-        piece, row = piece[going], row[going] - 1
-        head[piece] = rewards[row] + gamma * head[piece]
-
-    discounts = gamma ** np.arange(PIECE, 0, -1, dtype=np.float64)
-    for joined in np.flatnonzero(~np.isin(stops, ends))[::-1]:
-        tail = discounts[-(stops[joined] - starts[joined]) :] * head[joined + 1]
-        out[starts[joined] : stops[joined]] += tail
-        head[joined] += tail[0]
+    rewards, out = _with_penalties(dataset, termination_penalty), np.empty_like(dataset.rewards)
+    ended = np.zeros(dataset.num_transitions, np.bool_)
+    ended[dataset.episode_ends - 1] = True
+    following = 0.0
+    for stop in range(dataset.num_transitions, 0, -BLOCK_ROWS):
+        rows, backwards = slice(max(0, stop - BLOCK_ROWS), stop), []
+        for reward, last in zip(reversed(rewards[rows].tolist()), reversed(ended[rows].tolist()), strict=True):
+            following = reward if last else reward + gamma * following
+            backwards.append(following)
+        out[rows] = backwards[::-1]
     return out
+
+
+def _with_penalties(dataset: OfflineDataset, termination_penalty: float) -> NDArray[np.float64]:
+    rewards = dataset.rewards.astype(np.float64)
+    rewards[dataset.episode_ends[dataset.ends.are("failure")] - 1] += termination_penalty
+    return rewards
 
 
 def _check(gamma: float, termination_penalty: float) -> None:
@@ -93,13 +84,11 @@ def n_step(dataset: OfflineDataset, n: int, gamma: float, termination_penalty: f
     _check(gamma, termination_penalty)
     if n < 1:
         raise RactdError(f"n is {n}, expected at least 1 step")
-    kinds, lengths = dataset.ends, dataset.episode_lengths
-    cut = kinds.are("cut")
+    lengths, cut = dataset.episode_lengths, dataset.ends.are("cut")
     unknown = cut & ~dataset.final_observation_known
     left = np.repeat(dataset.episode_ends, lengths) - np.arange(dataset.num_transitions)  # steps to the episode's end
     steps = np.minimum(n, left - np.repeat(unknown, lengths))
-    rewards = dataset.rewards.astype(np.float64)
-    rewards[dataset.episode_ends[kinds.are("failure")] - 1] += termination_penalty
+    rewards = _with_penalties(dataset, termination_penalty)
     sums = np.zeros(dataset.num_transitions)
     for k in range(min(n, int(lengths.max()))):
         rows = np.flatnonzero(steps > k)

@@ -10,7 +10,6 @@ from ractd.data.dataset import Bools, Floats, Ints, OfflineDataset
 from ractd.data.ends import FEWEST, kind_by_rewards
 from ractd.data.findings import Finding, error, rows_have, warning
 from ractd.data.range_checks import check_ranges
-from ractd.data.ranges import BLOCK_ROWS
 from ractd.data.returns import resolved_penalty
 from ractd.data.rewards import is_maze
 
@@ -137,8 +136,4 @@ def check_unit_actions(data: OfflineDataset) -> Iterator[Finding]:
 def outside(data: OfflineDataset, low: Floats | np.float32, high: Floats | np.float32) -> Bools:
     """Return the rows [N] with an action outside of bounds, scalars or [A], by more than rounding."""
     slack = BOUND_TOLERANCE * np.minimum(high - low, np.float32(1e6))
-    found = np.zeros(data.num_transitions, np.bool_)
-    for start in range(0, data.num_transitions, BLOCK_ROWS):
-        block = data.actions[start : start + BLOCK_ROWS]
-        found[start : start + BLOCK_ROWS] = ((block < low - slack) | (block > high + slack)).any(axis=1)
-    return found
+    return np.asarray(((data.actions < low - slack) | (data.actions > high + slack)).any(axis=1))

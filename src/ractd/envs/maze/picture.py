@@ -39,7 +39,7 @@ class MazePanel:
     """Where each sequence should go, [B, 2]; by default the maze's goal."""
 
 
-def draw(maze: Maze, panels: Sequence[MazePanel], path: str | Path, title: str = "") -> Path:
+def draw(maze: Maze, panels: Sequence[MazePanel], path: str | Path) -> Path:
     """Draw panels of a maze side by side, as its text map lies (x downwards), and return the image's path.
 
     The suffix says the format; the file appears whole or not at all. Raises `RactdError` without Matplotlib, for no
@@ -53,11 +53,9 @@ def draw(maze: Maze, panels: Sequence[MazePanel], path: str | Path, title: str =
         raise RactdError("a picture needs at least one panel")
     rows, columns = maze.grid.shape
     height = PANEL_INCHES * (rows - 2 * CROPPED) / (columns - 2 * CROPPED)
-    figure = Figure(figsize=(PANEL_INCHES * len(panels), height + (0.6 if title else 0.3)), layout="constrained")
+    figure = Figure(figsize=(PANEL_INCHES * len(panels), height + 0.3), layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         draw_panel(axes, maze, panel)
-    if title:
-        figure.suptitle(title, fontsize=12)
     path = Path(path)
     supported = figure.canvas.get_supported_filetypes()
     if path.suffix[1:] not in supported:
