@@ -18,8 +18,9 @@ from typing import Any
 import tyro
 from tyro.conf import Positional
 
+from ractd.envs.evaluate import Protocol
 from ractd.files import read_json, write_json
-from ractd.runs.rows import DERIVED, FORMAT, FORMAT_VERSION, Protocol, Row
+from ractd.runs.rows import DERIVED, FORMAT, FORMAT_VERSION, Row
 
 VARIANTS: dict[str, tuple[str, int, int]] = {
     "RACTD": ("student", 1, 1),

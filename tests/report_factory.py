@@ -13,8 +13,9 @@ import numpy as np
 from ractd.data import write_hdf5
 from ractd.data.dataset import OfflineDataset, describe
 from ractd.data.scores import REFERENCES, normalized_score
+from ractd.envs.evaluate import Protocol
 from ractd.methods.ractd_settings import PRESETS
-from ractd.runs.rows import Protocol, Result, Row, read_result
+from ractd.runs.rows import Result, Row, read_result
 from ractd.settings import to_json
 
 EPISODES = 100

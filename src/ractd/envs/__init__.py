@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ractd.data.scores import family, normalized_score, reference
 from ractd.envs.backends import envpool_vector, gymnasium_vector
-from ractd.envs.context import Context, EpisodePolicy, Past
+from ractd.envs.context import ActionSequencePolicy, Context, EpisodePolicy, Past
 from ractd.envs.environments import environments_of, make_vector
-from ractd.envs.evaluate import ActionSequencePolicy, EvaluationResult, evaluate
+from ractd.envs.evaluate import EvaluationResult, evaluate
 from ractd.envs.vector import VectorEnv
 
 __all__ = [

@@ -12,7 +12,7 @@ from ractd.envs.vector import Rows, VectorEnv
 from ractd.errors import RactdError
 from ractd_runtime.past import Past
 
-__all__ = ["Context", "EpisodeMemory", "EpisodePolicy", "Past", "past_steps_of"]
+__all__ = ["ActionSequencePolicy", "Context", "EpisodeMemory", "EpisodePolicy", "Past", "past_steps_of"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,13 @@ class Context:
     """Number of each row's plan in its episode, from 0 on, [B]."""
     past: Past | None = None
     """The last `past_steps` steps, None for a policy that asks for none."""
+
+
+class ActionSequencePolicy(Protocol):
+    """What is scored: observations [B, h, O] float32, oldest first -> actions [B, c, A] in the environment's units."""
+
+    def __call__(self, observations: NDArray[np.float32], /) -> NDArray[Any]:
+        """Return the next c actions of each row."""
 
 
 @runtime_checkable

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ractd.data.scores import normalized_score, standard_error
-from ractd.envs.context import Context, EpisodeMemory, EpisodePolicy, past_steps_of
+from ractd.envs.context import ActionSequencePolicy, Context, EpisodeMemory, EpisodePolicy, past_steps_of
 from ractd.envs.environments import make_vector
 from ractd.envs.vector import MakeVector, Rows, VectorEnv
 from ractd.errors import RactdError
@@ -25,24 +25,27 @@ MAX_STEPS = 100_000
 Progress = Callable[[int, int, int], None]
 
 
-class ActionSequencePolicy(Protocol):
-    """What is scored: observations [B, h, O] float32, oldest first -> actions [B, c, A] in the environment's units."""
-
-    def __call__(self, observations: NDArray[np.float32], /) -> NDArray[Any]:
-        """Return the next c actions of each row."""
-
-
 @dataclass(frozen=True)
-class EvaluationResult:
-    """The result of `evaluate`: one entry an episode (E in all), times over all of them."""
+class Protocol:
+    """How episodes were played."""
 
     env_id: str
     backend: str
     """`envpool` or `gymnasium`."""
+    episodes: int
     execute: int
+    """Actions of each sequence that were executed before the next one was sampled."""
     history: int
     seed: int
     """Episode i ran in an environment seeded with `seed + i`."""
+    max_episode_steps: int | None
+    """The step limit, None without one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationResult(Protocol):
+    """The result of `evaluate`: how episodes were played, one entry an episode (E in all), times over all of them."""
+
     returns: NDArray[np.float64]
     """Undiscounted return, [E]."""
     lengths: NDArray[np.int64]
@@ -55,13 +58,6 @@ class EvaluationResult:
     """Wall time inside the policy."""
     total_seconds: float
     """Wall time of policy, simulation and bookkeeping, without making the environments."""
-    max_episode_steps: int | None = None
-    """The step limit that episodes had, None without one."""
-
-    @property
-    def episodes(self) -> int:
-        """Number of episodes E."""
-        return len(self.returns)
 
     @property
     def env_steps(self) -> int:
@@ -157,6 +153,7 @@ def evaluate(
     return EvaluationResult(
         env_id=env_id,
         backend=backend,
+        episodes=episodes,
         execute=execute,
         history=history,
         seed=seed,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ractd.data.scores import normalized_score, standard_error
-from ractd.envs.evaluate import EvaluationResult
+from ractd.envs.evaluate import EvaluationResult, Protocol
 from ractd.errors import RactdError
 from ractd.files import read_json, write_json
 
@@ -30,23 +30,6 @@ DERIVED = ("mean_return", "return_se", "mean_score", "score_se", "mean_length", 
 """What a file says beside a row's own columns, for its readers; it is computed again from the episodes when it is read."""
 
 Checkpoint = Literal["last", "best"]
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How episodes were played."""
-
-    env_id: str
-    backend: str
-    """`envpool` or `gymnasium`."""
-    episodes: int
-    execute: int
-    """Actions of each sequence that were executed before the next one was sampled."""
-    history: int
-    seed: int
-    """Episode i ran in an environment seeded with `seed + i`."""
-    max_episode_steps: int | None
-    """The step limit, None without one."""
 
 
 @dataclass(frozen=True, kw_only=True)
