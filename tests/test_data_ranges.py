@@ -11,7 +11,7 @@ from dataset_factory import make
 from ractd import validate
 from ractd.data import OfflineDataset, load_dataset
 from ractd.data.findings import located
-from ractd.data.range_checks import check_ranges
+from ractd.data.validation import check_ranges
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ractd.envs import evaluate, gymnasium_vector, make_vector
-from ractd.envs.probe import probe
+from ractd.envs.evaluate import probe
 from ractd.errors import RactdError
 
 

@@ -21,6 +21,8 @@ MAX_BATCH = 256
 """Episodes at once, unless `num_envs` says otherwise: more gain no speed and cost memory."""
 MAX_STEPS = 100_000
 """Where an episode of an environment without a time limit is given up."""
+PROBED = 5
+"""Steps that `probe` takes."""
 
 Progress = Callable[[int, int, int], None]
 
@@ -250,3 +252,21 @@ def check_plan(plan: NDArray[Any], batch: int, action_dim: int, execute: int, st
     if not np.isfinite(plan).all():
         rows = int((~np.isfinite(plan).all(axis=(1, 2))).sum())
         raise RactdError(f"the policy gave NaN or infinite actions at step {step}, in {rows} of {batch} episodes")
+
+
+def probe(env: VectorEnv, env_id: str) -> None:
+    """Reset environments once and take a few random steps within their bounds: what can't work says so before hours of training.
+
+    Raises `RactdError` where they fail, or give NaN or a wrong number of observations or rewards.
+    """
+    wave, rows, rng = Wave(env_id, 0, 0), np.arange(env.num_envs), np.random.default_rng(0)
+    wave.check("an observation", env.reset(), rows, 0)
+    for step in range(1, PROBED + 1):
+        actions = np.clip(rng.uniform(-1, 1, (len(rows), len(env.action_low))), env.action_low, env.action_high)
+        observations, rewards, terminated, truncated = env.step(actions, rows)
+        wave.check("a reward", rewards, rows, step)
+        ended = terminated | truncated
+        wave.check("an observation", observations[~ended], rows[~ended], step)
+        rows = rows[~ended]
+        if not rows.size:
+            return

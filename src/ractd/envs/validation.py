@@ -16,8 +16,7 @@ from ractd.data.registry import find_source
 from ractd.data.rewards import settle_rewards
 from ractd.data.validation import check_rows, check_unit_actions, outside
 from ractd.envs.environments import environments_of
-from ractd.envs.evaluate import MAX_STEPS
-from ractd.envs.probe import probe
+from ractd.envs.evaluate import MAX_STEPS, probe
 from ractd.errors import RactdError
 from ractd.settings import TerminalsMean
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from ractd.data.environment import settings_for
 from ractd.envs.environments import Environment, environments_of
-from ractd.envs.probe import probe
+from ractd.envs.evaluate import probe
 from ractd.envs.vector import MakeVector
 from ractd.errors import RactdError
 from ractd.networks.threads import threads_for

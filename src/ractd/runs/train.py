@@ -19,9 +19,9 @@ from ractd.data.dataset import describe
 from ractd.data.ends import describe_ends
 from ractd.data.environment import REGISTERED
 from ractd.data.findings import stop_at_errors
-from ractd.data.range_checks import check_action_range
 from ractd.data.ranges import within
 from ractd.data.returns import resolved_penalty
+from ractd.data.validation import check_action_range
 from ractd.envs.validation import NO_ENVIRONMENT, examine
 from ractd.errors import RactdError
 from ractd.methods import Method, method_named
