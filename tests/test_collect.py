@@ -5,8 +5,8 @@ import h5py
 import numpy as np
 import pytest
 
-from ractd.data.origin import rebuilt_recipe
 from ractd.data.registry import load_dataset
+from ractd.data.scores import rebuilt_recipe
 from ractd.envs import gymnasium_vector, make_vector
 from ractd.envs.seeds import BEHAVIOR, CHECKPOINT, CONFIRMATION, FINAL, environment_seed
 from ractd.errors import RactdError

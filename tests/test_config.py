@@ -8,7 +8,7 @@ import pytest
 from dataset_factory import make
 
 from ractd.data import OfflineDataset
-from ractd.data.origin import published_recipe, rebuilt_recipe
+from ractd.data.scores import published_recipe, rebuilt_recipe
 from ractd.errors import RactdError
 from ractd.methods.ractd_resolve import resolve
 from ractd.methods.ractd_settings import DEFAULT_GAMMA, PRESETS, Config

@@ -17,8 +17,7 @@ from dataset_factory import arrays, assert_same, make
 from ractd import validate
 from ractd.data import load_dataset, write_hdf5
 from ractd.data.formats.d4rl import BASE_URL, DATASETS, cache_path, url_of
-from ractd.data.origin import d4rl_name, published_recipe
-from ractd.data.scores import REFERENCES, reference
+from ractd.data.scores import REFERENCES, d4rl_name, published_recipe, reference
 from ractd.envs import envpool_vector, gymnasium_vector
 from ractd.envs.vector import MakeVector
 from ractd.errors import RactdError

@@ -1,4 +1,4 @@
-"""D4RL's reference returns, and scores normalised by them (D4RL, `infos.py`; paper, section 4)."""
+"""Which of D4RL's datasets data are or rebuild, by their recipe, and scores by D4RL's reference returns (D4RL, `infos.py`)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from ractd.data.dataset import OfflineDataset
 
 # The mean return of a random policy and of an expert, in the environments of D4RL's time (Gym v2, mujoco-py).
 REFERENCES: dict[str, tuple[float, float]] = {
@@ -65,3 +67,26 @@ def standard_error(values: ArrayLike) -> float:
     """Return the standard error of the mean of values [N], NaN for fewer than two."""
     array = np.asarray(values, dtype=np.float64)
     return float(array.std(ddof=1) / np.sqrt(array.size)) if array.size > 1 else float("nan")
+
+
+def published_recipe(name: str) -> str:
+    """Return the recipe of D4RL's own dataset of that name; D4RL's files say nothing themselves."""
+    return f"D4RL {name}"
+
+
+def rebuilt_recipe(kind: str, how: str) -> str:
+    """Return the recipe of a dataset that is made here as D4RL made its `kind`, e.g. `medium-replay`."""
+    return f"D4RL's recipe for {kind}: {how}"
+
+
+def d4rl_name(dataset: OfflineDataset) -> str | None:
+    """Return D4RL's name, without version, of what a dataset is or rebuilds, e.g. `hopper-medium-replay`; None of any other.
+
+    It is D4RL's own where it was opened by its D4RL name. It rebuilds one where its recipe says so (`rebuilt_recipe`) and
+    its environment is of D4RL's robots.
+    """
+    if own := re.fullmatch(r"D4RL ([\w-]+?)(-v\d+)?", dataset.recipe):
+        return own[1]
+    rebuilt = re.match(r"D4RL's recipe for ([\w-]+): ", dataset.recipe)
+    robot = family(dataset.env_id or "")
+    return f"{robot}-{rebuilt[1]}" if rebuilt and robot else None

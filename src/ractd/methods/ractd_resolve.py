@@ -9,9 +9,8 @@ import torch
 
 from ractd.critics import critic_class
 from ractd.data import OfflineDataset
-from ractd.data.origin import d4rl_name
 from ractd.data.returns import resolved_penalty
-from ractd.data.scores import family
+from ractd.data.scores import d4rl_name, family
 from ractd.diffusion.settings import Diffusion
 from ractd.envs.maze import maze_of
 from ractd.errors import RactdError

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ractd.data.formats.made import dataset_dir
-from ractd.data.origin import rebuilt_recipe
+from ractd.data.scores import rebuilt_recipe
 from ractd.envs.backends import make_gymnasium
 from ractd.envs.environments import make_vector
 from ractd.envs.evaluate import evaluate

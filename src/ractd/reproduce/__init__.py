@@ -17,7 +17,7 @@ from rich.progress import track
 
 from ractd.data import OfflineDataset, load_dataset
 from ractd.data.dataset import describe
-from ractd.data.origin import published_recipe
+from ractd.data.scores import published_recipe
 from ractd.errors import RactdError
 from ractd.reproduce.catalog import EXPERIMENTS, Experiment
 from ractd.reproduce.claims import Comparison, compare

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,7 +22,8 @@ from ractd.data.returns import resolved_penalty
 from ractd.data.scores import normalized_score
 from ractd.envs.environments import environments_of
 from ractd.envs.evaluate import evaluate
-from ractd.envs.maze import maze_of
+from ractd.envs.maze import MazeVector, maze_of
+from ractd.envs.maze.picture import MazePanel, draw
 from ractd.envs.seeds import environment_seed
 from ractd.envs.vector import MakeVector
 from ractd.errors import RactdError
@@ -30,13 +32,16 @@ from ractd.networks.tensors import read_header
 from ractd.policies import Planner, Policy
 from ractd.runs.directory import versions
 from ractd.runs.latency import time_policies
-from ractd.runs.plans import draw_plans
 from ractd.runs.rows import Result, Row, read_result
 from ractd.sequences import Samples
 from ractd.training.log import Log
 
 STATES = 1024
 """Logged states at which policies are compared without a simulator."""
+PAIRS = 6
+"""Starts that plans are drawn from."""
+DRAWN = 200_000
+"""States of the data that are drawn."""
 
 
 @torch.inference_mode()
@@ -163,7 +168,7 @@ def evaluate_run(
     times, content["load"] = time_policies(policies)
     rows |= {key: replace(rows[key], **each) for key, each in times.items()}
     if any(isinstance(policy, Planner) for policy in loaded.values()):
-        _draw(directory, dataset, config.seed, variants, log)
+        _draw_plans(directory, dataset, config.seed, variants, log)
     return write(complete=True)
 
 
@@ -182,13 +187,23 @@ def _returns(dataset: OfflineDataset, returns: NDArray[np.float64]) -> dict[str,
     }
 
 
-def _draw(directory: Path, dataset: OfflineDataset, seed: int, variants: Sequence[Variant], log: Log) -> None:
+def _draw_plans(directory: Path, dataset: OfflineDataset, seed: int, variants: Sequence[Variant], log: Log) -> None:
+    """Draw `plans.png`: a planner's data, its policies' plans dashed, and what came of one plan's actions as lines."""
     maze = maze_of(dataset)
     if maze is None:
         return
     try:
-        panels = {each.label: each.policy for each in reversed(variants) if not each.sampling}
-        log.say(f"drew {draw_plans(directory, dataset, maze, panels, seed)}")
+        panels = [MazePanel("data", data=dataset.observations[:: max(1, dataset.num_transitions // DRAWN)])]
+        for variant in reversed(variants):
+            if variant.sampling:
+                continue
+            policy = cast(Planner, Policy.load(directory / "policy" / variant.policy)).reset(seed)
+            with closing(MazeVector(maze, PAIRS, environment_seed(seed))) as env:
+                start = env.reset()
+                plans, actions = policy.plan(start, maze.goal)
+                executed = [start, *(env.step(actions[:, step])[0] for step in range(actions.shape[1]))]
+            panels.append(MazePanel(variant.label, plans=list(plans), executed=list(np.stack(executed, axis=1))))
+        log.say(f"drew {draw(maze, panels, directory / 'plans.png')}")
     except RactdError as error:
         log.say(f"no picture of the plans: {escape(str(error))}")
 

@@ -12,7 +12,7 @@ from ractd.data.findings import warning
 from ractd.data.formats import DatasetInfo
 from ractd.data.formats.hdf5 import open_hdf5
 from ractd.data.formats.network import download
-from ractd.data.origin import published_recipe
+from ractd.data.scores import published_recipe
 from ractd.errors import RactdError
 
 BASE_URL = "http://rail.eecs.berkeley.edu/datasets/offline_rl"
