@@ -114,11 +114,6 @@ class EnvironmentSettings:
         parts += [f"in {wrapper.name}" for wrapper in self.wrappers]
         return ", ".join([*parts, self.fault] if self.fault else parts)
 
-    @property
-    def limit_only(self) -> bool:
-        """True where nothing but the step limit may be another than the registered environment's."""
-        return not (self.arguments or self.wrappers)
-
 
 REGISTERED = EnvironmentSettings()
 """An environment as it is registered."""

@@ -29,8 +29,6 @@ REFERENCES: dict[str, tuple[float, float]] = {
     "kitchen": (0.0, 4.0),
 }
 
-SOURCE = "D4RL, from its Gym v2 environments"
-
 
 def family(env_id: str) -> str | None:
     """The key of `REFERENCES` for an environment or dataset id, None without one.

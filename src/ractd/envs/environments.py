@@ -30,7 +30,7 @@ def make_vector(env_id: str, num_envs: int, seed: int = 0, settings: Environment
             return maze_vector(maze, settings)(env_id, num_envs, seed)
     if settings.fault:
         raise RactdError(f"{env_id}: {settings.fault}")
-    if settings.limit_only and env_id in envpool_ids() and not registered_here(env_id):
+    if not (settings.arguments or settings.wrappers or registered_here(env_id)) and env_id in envpool_ids():
         return envpool_vector(env_id, num_envs, seed, settings.max_episode_steps)
     return gymnasium_vector(env_id, num_envs, seed, settings)
 

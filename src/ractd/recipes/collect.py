@@ -55,7 +55,6 @@ def collect(
     checkpoints: int = 40,
     episodes: int = 10,
     hidden: tuple[int, ...] = (256, 256),
-    device: str = "cpu",
     progress: StageProgress | None = None,
 ) -> list[Path]:
     """Train SAC for `steps` environment steps and write `<env>-medium`, `-medium-replay`, `-medium-expert`, `-expert`.
@@ -76,7 +75,7 @@ def collect(
     folder.mkdir(parents=True, exist_ok=True)
     uniform = uniform_policy(task.low, task.high, np.random.default_rng(seed))
     baseline = _mean_return(task, uniform, episodes)
-    model = _sac(task, steps, hidden, device)
+    model = _sac(task, steps, hidden)
     snapshots = _train(model, task, steps, checkpoints, episodes, report)
     expert, medium = snapshots[-1], pick_medium(snapshots, baseline)
 
@@ -166,7 +165,7 @@ def _actor(task: _Task, weights: Weights) -> Act:
     return lambda observations, rows: task.to_bounds(actor(observations, rows))
 
 
-def _sac(task: _Task, steps: int, hidden: tuple[int, ...], device: str) -> Any:
+def _sac(task: _Task, steps: int, hidden: tuple[int, ...]) -> Any:
     from gymnasium.wrappers import FlattenObservation
     from stable_baselines3 import SAC
 
@@ -174,7 +173,7 @@ def _sac(task: _Task, steps: int, hidden: tuple[int, ...], device: str) -> Any:
         "MlpPolicy",
         FlattenObservation(make_gymnasium(task.env_id)),
         seed=task.seed,
-        device=device,
+        device="cpu",
         buffer_size=steps,  # all of training, in order: this is medium-replay
         learning_starts=min(10_000, steps // 10),
         policy_kwargs={"net_arch": list(hidden)},

@@ -40,6 +40,8 @@ MAX_RUNS = 256
 """Points that run at once: more gain little speed."""
 TRANSITIONS = {"maze2d-umaze": 1_000_000, "maze2d-medium": 2_000_000, "maze2d-large": 4_000_000}
 """D4RL's sizes."""
+WIDTHS = {"observations": (4,), "actions": (2,), "rewards": (), GOALS: (2,)}
+"""Of the fields of float32, whose rows are made side by side."""
 TRANSITIONS_PER_CELL = 100_000
 """For a maze of one's own, within D4RL's smallest and largest size."""
 
@@ -73,15 +75,8 @@ def make_maze_dataset(
     path = dataset_file(maze.name, directory)
     with create_hdf5(path) as file:
         # Neither chunked nor compressed: noise doesn't compress, and runs are written side by side.
-        shapes: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
-            "observations": ((total, 4), np.float32),
-            "actions": ((total, 2), np.float32),
-            "rewards": ((total,), np.float32),
-            "terminals": ((total,), np.bool_),
-            "timeouts": ((total,), np.bool_),
-            GOALS: ((total, 2), np.float32),
-        }
-        fields = {name: file.create_dataset(name, shape, dtype) for name, (shape, dtype) in shapes.items()}
+        fields = {name: file.create_dataset(name, (total, *width), np.float32) for name, width in WIDTHS.items()}
+        fields |= {name: file.create_dataset(name, (total,), np.bool_) for name in ("terminals", "timeouts")}
         note = f"noisy PD controller from goal to random goal in {maze.name}; made by ractd, not D4RL's data"
         attrs = {"env_id": maze.env_id, "recipe": note, "maze": maze.text, "seed": seed}
         file.attrs.update(attrs | reference_attributes(maze.env_id))
@@ -132,9 +127,8 @@ class _Points:
         self._states = np.stack([draw_start(maze, generator) for _ in range(num)])
         self._controller = WaypointController(maze, num, generator)
         self._tried = np.zeros(num, np.int64)
-        widths = {"observations": (4,), "actions": (2,), "rewards": (), GOALS: (2,)}
         self._rows = {
-            name: np.empty((num, maze.max_episode_steps, *width), np.float32) for name, width in widths.items()
+            name: np.empty((num, maze.max_episode_steps, *width), np.float32) for name, width in WIDTHS.items()
         }
         self._new_goals(np.arange(num))
 

@@ -65,7 +65,8 @@ def evaluate_policy(
     settings = settings_for(own.env_id, own.env_settings, env_id, env_steps)
     make = environments_of(replace(own, env_id=env_id, env_settings=settings), path)
     _check_spaces(policy, env_id, path, make)
-    execute = executed(policy) if execute is None else execute
+    if execute is None:  # the first action, or all of a plan's (paper, 4.1 and 4.2)
+        execute = sequence.horizon if sequence.open_loop else 1
     if not 1 <= execute <= sequence.horizon:
         raise RactdError(
             f"--execute is {execute}, expected 1 to {sequence.horizon}: the policy predicts {sequence.horizon} actions"
@@ -109,11 +110,6 @@ def evaluate_policy(
 def _seed_of(directory: Path) -> int | None:
     """Return the seed that a run was trained with, None where its settings are not there."""
     return read_run(directory)["config"]["seed"] if (directory / "config.json").exists() else None
-
-
-def executed(policy: Policy) -> int:
-    """Return how many actions of each sequence are executed by default: the first, or all of a plan's (paper, 4.1 and 4.2)."""
-    return policy.sequence.horizon if policy.sequence.open_loop else 1
 
 
 def evaluation_path(

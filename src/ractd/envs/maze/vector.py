@@ -62,19 +62,18 @@ class MazeVector:
     def reset(self, rows: Rows | None = None) -> NDArray[np.float32]:
         """Begin an episode in the named environments (all by default): observations [len(rows), 4]."""
         rows = self._all if rows is None else rows
-        for i in rows:
-            self._states[i] = draw_start(self.maze, self._generators[i])
-        self._steps[rows] = 0
-        return self._states[rows].astype(np.float32)
+        return self._begin(rows, np.reshape([draw_start(self.maze, self._generators[i]) for i in rows], (-1, 4)))
 
     def reset_to(self, states: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """Begin an episode at states [num_envs, 4]; raises RactdError where one is in a wall or not finite."""
         if states.shape != self._states.shape or not np.isfinite(states).all():
             raise RactdError(f"states are {list(states.shape)}, expected finite numbers, {list(self._states.shape)}")
         self.maze.check("start", states[:, :2])
-        self._states[:] = states
-        self._steps[:] = 0
-        return self._states.astype(np.float32)
+        return self._begin(self._all, states)
+
+    def _begin(self, rows: Rows, states: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        self._states[rows], self._steps[rows] = states, 0
+        return self._states[rows].astype(np.float32)
 
     def step(self, actions: NDArray[np.floating[Any]], rows: Rows | None = None) -> Step:
         """Take one step of the named environments (all by default) with actions [len(rows), 2], clipped to [-1, 1].
