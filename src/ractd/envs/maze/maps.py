@@ -32,7 +32,6 @@ MIN_STEPS, STEPS_PER_CELL = 300, 50
 """An own maze's step limit: D4RL's for umaze, whose longest way has 6 cells, and its 50 steps a cell for longer ones."""
 MAX_CELLS = 2_500
 """Open cells of the largest map taken: the table of shortest ways grows with their square."""
-GOALS_AT_ONCE = 64
 NEIGHBOURS = np.array([(0, 1), (0, -1), (1, 0), (-1, 0)])
 
 
@@ -206,28 +205,23 @@ def _flood(open_cells: Bools, seed: Bools) -> tuple[Bools, int]:
 
 
 def _shortest_ways(index: Ints, cells: Ints) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
-    """Search breadth-first from many goals at once: distances and first steps between the cells, each [K, K]."""
+    """Search breadth-first from all goals at once: distances and first steps between the cells, each [K, K]."""
     count = len(cells)
     beside = cells[:, None] + NEIGHBOURS
     neighbours = index[beside[..., 0], beside[..., 1]]  # [K, 4]; -1, the last row below, for walls
-    distances, steps = np.empty((2, count, count), np.int16)
-    for start in range(0, count, GOALS_AT_ONCE):
-        goals = np.arange(start, min(start + GOALS_AT_ONCE, count))
-        columns = np.arange(len(goals))
-        reached = np.full((count + 1, len(goals)), np.iinfo(np.int16).max - 1, np.int16)
-        reached[goals, columns] = 0
-        while True:
-            nearer = reached[:-1].copy()
-            for side in neighbours.T:
-                np.minimum(nearer, reached[side] + np.int16(1), out=nearer)
-            if (nearer == reached[:-1]).all():
-                break
-            reached[:-1] = nearer
-        nearest = np.argmin(reached[neighbours], axis=1)  # which neighbour, [K, goals]
-        steps[:, goals] = np.take_along_axis(neighbours, nearest, axis=1)
-        steps[goals, goals] = goals
-        distances[:, goals] = nearer
-    return distances, steps
+    distances = np.full((count + 1, count), np.iinfo(np.int16).max - 1, np.int16)
+    np.fill_diagonal(distances, 0)
+    while True:
+        nearer = distances.copy()
+        for side in neighbours.T:
+            np.minimum(nearer[:-1], distances[side] + np.int16(1), out=nearer[:-1])
+        if (nearer == distances).all():
+            break
+        distances = nearer
+    nearest = np.argmin(distances[neighbours], axis=1)  # which neighbour, [K, K]
+    steps = np.take_along_axis(neighbours, nearest, axis=1).astype(np.int16)
+    np.fill_diagonal(steps, np.arange(count))
+    return distances[:-1], steps
 
 
 def _d4rl(size: str, max_episode_steps: int, text: str) -> Maze:
