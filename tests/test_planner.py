@@ -133,7 +133,9 @@ def straight_lines(rows: int = 4000) -> OfflineDataset:
 
 def dynamics_objective(network: InverseDynamics, plans: PlanSamples, actions: np.ndarray) -> DynamicsObjective:
     normalizer = plans.sequence.normalizer
-    return DynamicsObjective(network, normalizer, plans.states_of_data, plans.last, torch.from_numpy(actions))
+    return DynamicsObjective(
+        network, normalizer, plans.windows.observations, plans.windows.last, torch.from_numpy(actions)
+    )
 
 
 def fit(objective: torch.nn.Module, steps: int, rate: float) -> None:
@@ -196,7 +198,7 @@ def test_the_goal_reward_is_one_at_the_goal_and_zero_away_from_it() -> None:
     torch.manual_seed(0)
     network = goal_reward(plans.sequence, (64, 64))
     rows = torch.arange(len(data.actions))
-    objective = GoalRewardObjective(network, plans.sequence.normalizer, plans.states_of_data, rows, noise=0.0)
+    objective = GoalRewardObjective(network, plans.sequence.normalizer, plans.windows.observations, rows, noise=0.0)
     before = objective.error(network, rows[:2000])
     fit(objective, 1500, 3e-3)
     assert objective.error(network, rows[:2000]) < 0.05 < before

@@ -138,8 +138,8 @@ def test_a_planner_sees_outliers_at_the_ends_of_the_ranges(points: int) -> None:
     assert condition.abs().max() < 10
     assert plans.sequence.decode(x, condition).abs().max() < (1.0001 if not points else 3)
     normalizer = plans.sequence.normalizer
-    assert normalizer.state(plans.states_of_data).abs().max() <= 1
-    assert normalizer.goal(plans.states_of_data).abs().max() < 10
+    assert normalizer.state(plans.windows.observations).abs().max() <= 1
+    assert normalizer.goal(plans.windows.observations).abs().max() < 10
     assert normalizer.action(torch.from_numpy(data.actions)).abs().max() <= 1
 
 

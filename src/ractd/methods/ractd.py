@@ -375,7 +375,7 @@ def train_decoder(run: Run) -> None:
     if run.sequence.decoder_stage is None:
         return
     run.seed_weights(run.sequence.decoder_stage)
-    learnt = run.sequence.learnt_decoder(run.samples, run.dataset)
+    learnt = run.sequence.learnt_decoder(run.samples)
     average = averaged_copy(learnt.network)
     run.train(run.stage(run.sequence.decoder_stage, learnt.objective, average, learnt.optimization))
     run.sequence.use_decoder(average)

@@ -148,7 +148,7 @@ class Sequence(nn.Module):
     decoder_stage: ClassVar[str | None] = None
     """Name of the stage that `learnt_decoder` is trained in, which seeds its draws; None where nothing has to be learnt."""
 
-    def learnt_decoder(self, samples: Samples, dataset: OfflineDataset) -> LearntDecoder:
+    def learnt_decoder(self, samples: Samples) -> LearntDecoder:
         """Return what has to be learnt before sequences can become actions."""
         raise NotImplementedError(f"sequences of {self.kind} have no decoder to learn")
 

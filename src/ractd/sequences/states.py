@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ractd.data import OfflineDataset
 from ractd.data.ranges import within
+from ractd.data.windows import Windows
 from ractd.envs.maze import Maze
 from ractd.errors import RactdError
 from ractd.sequences.dynamics import DynamicsObjective, InverseDynamics
@@ -151,13 +152,12 @@ class States(Sequence):
             raise RactdError("a plan needs a goal, and the policy's environment is no maze that has one")
         return self.with_goal(observations[:, -1], maze.goal)[:, None]
 
-    def learnt_decoder(self, samples: Samples, dataset: OfflineDataset) -> LearntDecoder:
+    def learnt_decoder(self, samples: Samples) -> LearntDecoder:
         """Return the inverse dynamics."""
         assert self.optimization is not None, "fit() has not been called"
         network = InverseDynamics(self.state_dim, self.action_dim, self.part.dynamics_layers)
-        plans = cast(PlanSamples, samples)
-        actions = torch.from_numpy(dataset.actions).to(plans.states_of_data.device)
-        objective = DynamicsObjective(network, self.normalizer, plans.states_of_data, plans.last, actions)
+        data = cast(PlanSamples, samples).windows
+        objective = DynamicsObjective(network, self.normalizer, data.observations, data.last, data.actions)
         return LearntDecoder(network, objective, self.optimization)
 
     def use_decoder(self, network: nn.Module) -> None:
@@ -174,22 +174,19 @@ class PlanSamples:
     """
 
     def __init__(self, sequence: States, dataset: OfflineDataset) -> None:
-        self.sequence, self.horizon = sequence, sequence.horizon
-        device = sequence.normalizer.state_low.device
-        self.states_of_data = torch.from_numpy(dataset.observations).to(device)
-        ends = torch.from_numpy(dataset.episode_ends - 1)
-        self.last = ends.repeat_interleave(torch.from_numpy(dataset.episode_lengths)).to(device)
+        self.sequence = sequence
+        self.windows = Windows(dataset, sequence.horizon, device=sequence.normalizer.state_low.device)
 
     def draw(self, batch: int, generator: torch.Generator, rows: Tensor | None = None) -> dict[str, Tensor]:
         """Draw transitions, of all or of `rows`, and how much later each one's goal is reached, in units of its mean."""
-        index = torch.randint(len(self.states_of_data if rows is None else rows), (batch,), generator=generator)
-        index = index if rows is None else rows[index]
+        index = self.windows.draw(batch, generator, rows)
         return {"index": index, "later": torch.empty(batch).exponential_(generator=generator)}
 
     def observations(self, draws: dict[str, Tensor]) -> Tensor:
         """Return states and goals, raw, `[B, 1, 2 S]`."""
         index, goal = self._rows(draws)
-        return torch.cat([self.states_of_data[index], self.states_of_data[goal]], dim=1).unsqueeze(1)
+        states = self.windows.observations
+        return torch.cat([states[index], states[goal]], dim=1).unsqueeze(1)
 
     def gather(self, draws: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return states and goals `[B, 2 S]`, and plans x `[B, n, S]`."""
@@ -199,19 +196,19 @@ class PlanSamples:
     @property
     def summary(self) -> str:
         """How many there are."""
-        return f"{len(self.states_of_data):,} states to plan from, to those that came after them"
+        return f"{len(self.windows):,} states to plan from, to those that came after them"
 
     def states(self, draws: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return conditions `[B, 2 S]` and the states to come in [-1, 1], `[B, H, S]`."""
-        index, goal = self._rows(draws)
-        ahead = torch.arange(1, self.horizon + 1, device=index.device)
+        (index, goal), data = self._rows(draws), self.windows.observations
+        ahead = torch.arange(1, self.sequence.horizon + 1, device=index.device)
         rows = torch.minimum(index.unsqueeze(1) + ahead, goal.unsqueeze(1))
-        states = self.states_of_data.index_select(0, rows.flatten()).view(*rows.shape, -1)
-        observation = torch.cat([self.states_of_data[index], self.states_of_data[goal]], dim=1)
+        states = data.index_select(0, rows.flatten()).view(*rows.shape, -1)
+        observation = torch.cat([data[index], data[goal]], dim=1)
         return self.sequence.normalizer.observation(observation), self.sequence.scaled(states)
 
     def _rows(self, draws: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the rows of the state and of the goal, each `[B]`."""
-        index = draws["index"].to(self.states_of_data.device)
-        later = (draws["later"].to(index.device) * self.horizon / 2).long() + 1
-        return index, torch.minimum(index + later, self.last[index])
+        index = draws["index"].to(self.windows.device)
+        later = (draws["later"].to(index.device) * self.sequence.horizon / 2).long() + 1
+        return index, torch.minimum(index + later, self.windows.last[index])
