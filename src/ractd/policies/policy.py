@@ -69,6 +69,7 @@ class Policy(nn.Module):
         self._folded: list[nn.Module] | None = None
         # Not the critic: a method may play its policy while it still trains the critic.
         self.network.requires_grad_(False)
+        self.sequence.requires_grad_(False)
         self.eval()
 
     @property
