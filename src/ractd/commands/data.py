@@ -60,8 +60,7 @@ class Validate:
     """What the data's terminals are: failures or successes."""
 
     def run(self) -> None:
-        from ractd.data.ends import describe_ends
-        from ractd.data.returns import resolved_penalty
+        from ractd.data.returns import describe_ends
         from ractd.envs.modules import import_environment
         from ractd.envs.validation import examine
 
@@ -71,8 +70,7 @@ class Validate:
             color = "red" if finding.level == "error" else "yellow"
             say(finding.message, label=f"[{color}]{finding.level}:[/]")
         if data is not None:
-            told = describe_ends(data, resolved_penalty(data, None))
-            say(f"ends: {told}")
+            say(f"ends: {describe_ends(data, None)}")
         errors = sum(finding.level == "error" for finding in findings)
         say(f"{self.dataset}: {errors} errors, {len(findings) - errors} warnings")
         if errors:

@@ -124,19 +124,3 @@ def kind_by_returns(dataset: OfflineDataset, terminal: NDArray[np.bool_]) -> tup
     if share > MOSTLY:
         return "success", f"episodes that end so have more than the others in {share:.0%} of pairs"
     return None
-
-
-def describe_ends(dataset: OfflineDataset, penalty: float) -> str:
-    """Return in a sentence how episodes end, who says so, and what a failure costs."""
-    spread = float(dataset.episode_returns().std())
-    share = f", {abs(penalty) / spread:.2g} of the returns' standard deviation" if spread and penalty else ""
-    how = {
-        "failure": f"by a failure: {penalty:+g} at each{share}" if penalty else "by a failure: no penalty",
-        "success": "by a success: no penalty",
-        "unclear": "by a terminal that may be either: no penalty",
-    }
-    parts = []
-    for kind, count in dataset.ends.counts.items():
-        episodes, verb, are = (f"{count:,} episodes", "end", "are") if count > 1 else ("1 episode", "ends", "is")
-        parts.append(f"{episodes} {are} cut" if kind == "cut" else f"{episodes} {verb} {how[kind]}")
-    return "; ".join(parts) + (f" ({dataset.ends.source})" if dataset.ends.source else "")

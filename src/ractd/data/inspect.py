@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ractd.data.dataset import OfflineDataset, describe
-from ractd.data.ends import describe_ends
 from ractd.data.formats import d4rl
-from ractd.data.returns import resolved_penalty
+from ractd.data.returns import describe_ends
 from ractd.data.scores import normalized_score
 from ractd.data.validation import constant_dimensions
 
@@ -38,7 +37,7 @@ def summarize(dataset: OfflineDataset) -> dict[str, Any]:
         "score": None if score is None else distribution(score),
         "length": distribution(dataset.episode_lengths),
         "reward": distribution(dataset.rewards),
-        "ends_mean": describe_ends(dataset, resolved_penalty(dataset, None)),
+        "ends_mean": describe_ends(dataset, None),
         "ends": {
             "terminal": int(terminal.sum()),
             "timeout": int(timeout.sum()),

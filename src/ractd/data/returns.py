@@ -60,6 +60,23 @@ def resolved_penalty(dataset: OfflineDataset, asked: float | None) -> float:
     return float(f"{np.clip(PAPERS_PENALTY, -100 * a_step, -10 * a_step):.3g}")
 
 
+def describe_ends(dataset: OfflineDataset, asked: float | None) -> str:
+    """Return in a sentence how episodes end, who says so, and what a failure costs: see `resolved_penalty`."""
+    penalty = resolved_penalty(dataset, asked)
+    spread = float(dataset.episode_returns().std())
+    share = f", {abs(penalty) / spread:.2g} of the returns' standard deviation" if spread and penalty else ""
+    how = {
+        "failure": f"by a failure: {penalty:+g} at each{share}" if penalty else "by a failure: no penalty",
+        "success": "by a success: no penalty",
+        "unclear": "by a terminal that may be either: no penalty",
+    }
+    parts = []
+    for kind, count in dataset.ends.counts.items():
+        episodes, verb, are = (f"{count:,} episodes", "end", "are") if count > 1 else ("1 episode", "ends", "is")
+        parts.append(f"{episodes} {are} cut" if kind == "cut" else f"{episodes} {verb} {how[kind]}")
+    return "; ".join(parts) + (f" ({dataset.ends.source})" if dataset.ends.source else "")
+
+
 @dataclass(frozen=True)
 class NStep:
     """Each row's next steps as one (all arrays [N]): `rewards + discounts * value(next observation)`."""

@@ -17,8 +17,7 @@ from rich.progress import Progress
 
 from ractd.data import OfflineDataset
 from ractd.data.dataset import describe
-from ractd.data.ends import describe_ends
-from ractd.data.returns import resolved_penalty
+from ractd.data.returns import describe_ends
 from ractd.data.scores import normalized_score
 from ractd.envs.environments import environments_of
 from ractd.envs.evaluate import evaluate
@@ -126,7 +125,7 @@ def evaluate_run(
         "method": method,
         "dataset": describe(dataset),
         "behavior": {"episodes": len(returns)} | (_returns(dataset, returns) if dataset.has_rewards else {}),
-        "ends": describe_ends(dataset, resolved_penalty(dataset, chosen.termination_penalty(config))),
+        "ends": describe_ends(dataset, chosen.termination_penalty(config)),
         "stages": stages,
         "versions": versions(),
     }

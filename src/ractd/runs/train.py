@@ -16,11 +16,10 @@ from rich.markup import escape
 
 from ractd.data import OfflineDataset
 from ractd.data.dataset import describe
-from ractd.data.ends import describe_ends
 from ractd.data.environment import REGISTERED
 from ractd.data.findings import stop_at_errors
 from ractd.data.ranges import within
-from ractd.data.returns import resolved_penalty
+from ractd.data.returns import describe_ends
 from ractd.data.validation import check_action_range
 from ractd.envs.validation import NO_ENVIRONMENT, examine
 from ractd.errors import RactdError
@@ -140,7 +139,7 @@ def train(
         for finding in findings:
             log.say(f"[yellow]warning:[/] {escape(finding.message)}")
         if not sequence_class(chosen.sequence(config), "the method").Settings.open_loop:
-            log.say(escape(_ends_told(chosen, config, data)))
+            log.say(escape(describe_ends(data, chosen.termination_penalty(config))))
         accelerator.wait_for_everyone()
         finished = read_result(directory)
         if finished is not None and finished.complete:
@@ -189,7 +188,7 @@ def prepare(
     provenance = {
         "dataset": describe(data),
         "scaling": _scaling(config, data, asked),
-        "ends": _ends_told(method, config, data),
+        "ends": describe_ends(data, method.termination_penalty(config)),
         "seed": config.seed,
         "versions": versions(),
     }
@@ -208,11 +207,6 @@ def prepare(
         checkpoint_seconds,
         should_stop,
     )
-
-
-def _ends_told(method: Method, config: Any, data: OfflineDataset) -> str:
-    """Return what ended the data's episodes and what that costs, in a sentence."""
-    return describe_ends(data, resolved_penalty(data, method.termination_penalty(config)))
 
 
 def _asked(method: Method, only: str | None, teacher: str | Path | None, plain: bool) -> Asked:
