@@ -2,20 +2,27 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
 .PHONY: demo test check proofs docs clean install
 
 install: .venv/installed
 
-.venv/installed: pyproject.toml runtime/pyproject.toml constraints.txt
+.venv/usable: pyproject.toml runtime/pyproject.toml constraints.txt  # what the demo and users need
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ./runtime --editable ".[dev]"
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps openpi-client==0.1.2  # asks for numpy 1, works with 2
+	$(PIP) torch
+	$(PIP) --editable ./runtime --editable ".[envs,report]"
 	touch $@
 
-demo: install  ## the whole pipeline on the embedded dataset, and its result table
+.venv/installed: .venv/usable  # and what developers need
+	$(PIP) --editable ./runtime --editable ".[dev]"
+	$(PIP) --no-deps openpi-client==0.1.2  # asks for numpy 1, works with 2
+	touch $@
+
+demo: .venv/usable  ## RACTD, its teacher and a simple rival on the embedded dataset, and who won
 	$(BIN)/ractd data make hopper-mixed
-	$(BIN)/ractd train hopper-mixed --preset demo --out runs/demo
+	$(BIN)/ractd compare hopper-mixed --methods ractd:preset=demo bc:preset=best-tenth --also teacher --seeds 1 \
+		-- --no-plain --evaluation.episodes 50
 
 test: install  ## what CI runs; a file's tests share what they train, so a file stays with one worker
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile

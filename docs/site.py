@@ -27,6 +27,8 @@ COMMANDS = (
     "train",
     "eval",
     "report",
+    "compare",
+    "methods",
     "sweep",
     "reproduce",
     "export",

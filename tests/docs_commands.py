@@ -47,6 +47,7 @@ SMALLEST: dict[str, dict[str, str]] = {
     "ractd export": {"--check-episodes": "1"},
     "ractd report": {},
     "ractd --tyro-write-completion": {},
+    "ractd methods": {},
     "ractd data make": {"--steps": "1500"},
     "ractd data list": {},
     "ractd data inspect": {},
@@ -55,6 +56,10 @@ SMALLEST: dict[str, dict[str, str]] = {
     "python examples/own_method.py": {"--steps": "10"},
     "python examples/own_network.py": {"--steps": "10"},
     "python examples/own_critic.py": {"--steps": "10"},
+    "python examples/compare_methods.py": {
+        "--seeds": "1",
+        "--methods": "bc:optimization.steps=10,evaluation.episodes=2,evaluation.checkpoints=1",
+    },
     "python examples/control_loop.py": {"--hz": "200", "--seconds": "0.1"},
     "python examples/compare_candidates.py": {"--episodes": "1"},
 }
@@ -71,6 +76,9 @@ PARSED: dict[str, str] = {
     "ractd data collect Hopper-v5 --steps 1000000": "trains SAC for hours; tests/test_collect.py runs it",
     "torchrun --nproc_per_node 2 -m ractd.cli train logs.hdf5 --preset mujoco": GPU,
     "accelerate launch --multi_gpu -m ractd.cli train logs.hdf5 --preset mujoco": GPU,
+    "ractd compare logs.hdf5 --methods ractd bc:preset=best-tenth iql --seeds 3 --jobs 2": (
+        "trains nine runs; tests/test_compare.py runs four small ones"
+    ),
     "ractd reproduce table1 --preset paper --jobs 4 --gpus 1": GPU,
     "ractd sweep hopper-mixed --seeds 5 --ray-address auto --cpus 4 --gpus 1": GPU,
 }

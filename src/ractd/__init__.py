@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ractd.commands.compare import compare
     from ractd.data import OfflineDataset, load_dataset
     from ractd.envs.validation import validate
     from ractd.errors import RactdError
@@ -27,6 +28,7 @@ _HOMES = {
     "Policy": "ractd.policies",
     "RactdError": "ractd.errors",
     "Result": "ractd.runs.rows",
+    "compare": "ractd.commands.compare",
     "load_dataset": "ractd.data",
     "settings_of": "ractd.methods.presets",
     "train": "ractd.runs.train",
@@ -38,6 +40,7 @@ __all__ = [
     "RactdError",
     "Result",
     "__version__",
+    "compare",
     "load_dataset",
     "settings_of",
     "train",

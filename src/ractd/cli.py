@@ -18,7 +18,7 @@ from ractd.commands.consoles import err, say, spell_out_characters
 from ractd.errors import RactdError
 from ractd.stopping import Interrupted
 
-GOES_ON = ("train", "sweep", "reproduce")
+GOES_ON = ("train", "compare", "sweep", "reproduce")
 """Commands that go on where they were stopped."""
 COMPLETION = ("--tyro-print-completion", "--tyro-write-completion")
 """What asks for a shell's script that completes command lines."""

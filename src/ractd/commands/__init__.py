@@ -16,6 +16,8 @@ COMMANDS = {
     "report": "Show a run, or several side by side, as one HTML file.",
     "export": "Write a policy as one graph that runs without PyTorch.",
     "serve": "Serve a policy over WebSocket.",
+    "compare": "Train methods on the same data, and set them side by side.",
+    "methods": "List the methods, what they need and where they are from.",
     "sweep": "Train every combination of datasets, settings and seeds.",
     "reproduce": "Make the paper's tables and figures.",
     "data": "Datasets: list, inspect, validate, make, collect.",

@@ -14,24 +14,17 @@ from ractd.commands.parsing import read, split_training
 from ractd.commands.train import settings_of
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ractd.sweeps.grid import SweepRun
 
 
 @dataclass
-class Sweep:
-    """Train every combination of datasets, settings and seeds, and compare them in one table.
-
-    Options of 'ractd train' for all of them go to the end, after '--'. The same command goes on where a stopped sweep ended.
-    Several at a time need the extra 'sweeps': pip install "ractd[sweeps]".
-
-    Example: ractd sweep hopper-mixed --vary student.reward-weight 0.1 0.3 1 --seeds 3 --jobs 2 -- --preset demo
-    """
+class Trainings:
+    """What commands share that train many runs: an option of 'ractd train' for all of them goes to the end, after '--'."""
 
     datasets: Annotated[Positional[tuple[str, ...]], arg(metavar="DATASET...")]
     """Datasets, as for 'ractd train'."""
-    vary: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="OPTION VALUE...")] = ()
-    """An option of 'ractd train', without its dashes, and the values that it takes; several times for every combination. A
-    value of several words is quoted."""
     seeds: int = 3
     """Seeds of each, 0 to SEEDS-1."""
     jobs: int = 1
@@ -47,14 +40,11 @@ class Sweep:
     train_options: Suppress[Fixed[tuple[str, ...]]] = ()
     """What comes after '--'."""
 
-    def run(self) -> None:
-        from ractd.sweeps.grid import note_commands, runs_of, trial
-        from ractd.sweeps.summary import main_table, summarize, write_summary
-        from ractd.sweeps.trials import check_resources, run_trials
+    def train(self, runs: Sequence[SweepRun], console: Console) -> list[str]:
+        """Train what is missing of runs that were checked; return a sentence for each that failed."""
+        from ractd.sweeps.grid import note_commands, trial
+        from ractd.sweeps.trials import run_trials
 
-        check_resources(self.jobs, self.cpus, self.gpus, self.ray_address)
-        runs = runs_of(self.datasets, self.vary, self.seeds, self.train_options)
-        _check(runs, self.train_options)
         trials = [trial(run, self.out, self.train_options) for run in runs]
         note_commands(trials, self.out)
         outcomes = run_trials(
@@ -64,19 +54,49 @@ class Sweep:
             cpus=self.cpus,
             gpus=self.gpus,
             ray_address=self.ray_address,
-            console=out,
+            console=console,
         )
-        missing = [f"{o.trial.name}: {o.reason} (logs/{o.trial.name}.log)" for o in outcomes if o.reason]
+        return [f"{o.trial.name}: {o.reason} (logs/{o.trial.name}.log)" for o in outcomes if o.reason]
+
+
+def end(missing: Sequence[str], runs: Sequence[SweepRun]) -> None:
+    """Say which runs failed; raises `SystemExit` with 1 where there are any."""
+    for sentence in missing:
+        say(sentence, label="[red]failed:[/]")
+    if missing:
+        out.print(f"{len(missing)} of {len(runs)} runs failed; the same command tries them again")
+        raise SystemExit(1)
+
+
+@dataclass
+class Sweep(Trainings):
+    """Train every combination of datasets, settings and seeds, and compare them in one table.
+
+    Options of 'ractd train' for all of them go to the end, after '--'. The same command goes on where a stopped sweep ended.
+    Several at a time need the extra 'sweeps': pip install "ractd[sweeps]".
+
+    Example: ractd sweep hopper-mixed --vary student.reward-weight 0.1 0.3 1 --seeds 3 --jobs 2 -- --preset demo
+    """
+
+    vary: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="OPTION VALUE...")] = ()
+    """An option of 'ractd train', without its dashes, and the values that it takes; several times for every combination. A
+    value of several words is quoted."""
+
+    def run(self) -> None:
+        from ractd.sweeps.grid import runs_of
+        from ractd.sweeps.summary import main_table, summarize, write_summary
+        from ractd.sweeps.trials import check_resources
+
+        check_resources(self.jobs, self.cpus, self.gpus, self.ray_address)
+        runs = runs_of(self.datasets, self.vary, self.seeds, self.train_options)
+        _check(runs, self.train_options)
+        missing = self.train(runs, out)
         summary = summarize(runs, self.out)
         if summary is not None:
             written = write_summary(summary, self.out, missing)
             out.print(main_table(summary))
             say(f"wrote {', '.join(map(str, written))}")
-        for sentence in missing:
-            say(sentence, label="[red]failed:[/]")
-        if missing:
-            out.print(f"{len(missing)} of {len(trials)} runs failed; the same command tries them again")
-            raise SystemExit(1)
+        end(missing, runs)
 
 
 def _check(runs: Sequence[SweepRun], train_options: Sequence[str]) -> None:

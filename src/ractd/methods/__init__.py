@@ -22,7 +22,7 @@ METHODS = {
 }
 """Every method: its name, and where it is described."""
 
-Need = Literal["rewards"]
+Need = Literal["rewards", "next observations"]
 """What a method may need of the data."""
 
 
@@ -67,6 +67,8 @@ class Method:
     termination_penalty: Callable[[Any], float | None] = lambda config: None
     """What a failure is to cost, for settings; None where that is left to the data."""
     needs: frozenset[Need] = frozenset()
+    part_needs: str = ""
+    """What a part of it needs beside that, for a list: "rewards, for a share below 1"."""
     stages: tuple[str, ...] = ()
     """Stages that can be trained alone."""
     main_settings: tuple[str, ...] = ()

@@ -115,4 +115,5 @@ METHOD = Method(
     networks=lambda config: (config.bc.network,),
     termination_penalty=lambda config: 0.0,
     meanings=meanings.BC,
+    part_needs="rewards, for a share below 1",
 )

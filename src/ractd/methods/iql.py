@@ -148,6 +148,6 @@ METHOD = Method(
     ),
     networks=lambda config: (config.iql.network,),
     termination_penalty=lambda config: 0.0,
-    needs=frozenset({"rewards"}),
+    needs=frozenset({"rewards", "next observations"}),
     meanings=meanings.IQL,
 )

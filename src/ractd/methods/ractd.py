@@ -510,6 +510,7 @@ METHOD = Method(
     sequence=lambda config: config.sequence.kind,
     networks=lambda config: (config.teacher.network, config.student_network),
     termination_penalty=lambda config: config.return_model.termination_penalty,
+    part_needs="rewards, for more than a plain student; to plan, a maze",
     stages=("return", "dynamics", "teacher", "student"),
     main_settings=(
         "diffusion.bins",

@@ -152,6 +152,6 @@ METHOD = Method(
     ),
     networks=lambda config: (config.td3_bc.network,),
     termination_penalty=lambda config: 0.0,
-    needs=frozenset({"rewards"}),
+    needs=frozenset({"rewards", "next observations"}),
     meanings=meanings.TD3_BC,
 )

@@ -15,6 +15,7 @@ from ractd.errors import RactdError
 
 if TYPE_CHECKING:
     from ractd.report.build import Written
+    from ractd.results.comparison import MethodRows
 
 
 def write_report(
@@ -69,3 +70,18 @@ def report_of_runs(runs: Sequence[Path], page: Path, console: Console) -> str:
     except Exception as error:
         return f"no report: {error}"
     return f"report: {written.page}"
+
+
+def report_of_methods(found: MethodRows, missing: Sequence[str], page: Path) -> str:
+    """Write the page of a comparison, and return the line that says so, or why there is none.
+
+    Never raises, as `report_of_run`.
+    """
+    try:
+        from ractd.report.comparison import write_comparison
+
+        return f"report: {write_comparison(found, missing, page)}"
+    except ModuleNotFoundError as error:
+        return f'no report: it needs {error.name}, pip install "ractd[report]"'
+    except Exception as error:
+        return f"no report: {error}"

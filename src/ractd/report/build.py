@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from rich.console import Console
@@ -72,12 +73,8 @@ def _page(
     training: dict[str, list[Plot]],
     clips: dict[str, list[Clip]],
 ) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ractd.report", ""), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
-    files = resources.files("ractd.report")
-    return environment.get_template("page.html").render(
+    return render(
+        "page.html",
         title=" · ".join(run.label for run in runs[:4]) + (f" and {len(runs) - 4} more" if len(runs) > 4 else ""),
         runs=runs,
         several=len(runs) > 1,
@@ -90,6 +87,18 @@ def _page(
         ],
         clips=clips,
         tables=tables,
+    )
+
+
+def render(template: str, **what: Any) -> str:
+    """Return a page of a template of this folder, with the style, the script and the date that all have."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("ractd.report", ""), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
+    files = resources.files("ractd.report")
+    return environment.get_template(template).render(
+        **what,
         style=files.joinpath("page.css").read_text(encoding="utf-8"),
         script=files.joinpath("page.js").read_text(encoding="utf-8"),
         version=importlib.metadata.version("ractd"),

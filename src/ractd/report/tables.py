@@ -236,7 +236,7 @@ def command(run: Contents) -> str:
     words = _invocation(run, 0).get("command")
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words) or not words:
         return ""
-    program = "ractd" if Path(words[0]).stem in ("ractd", "cli") else Path(words[0]).name
+    program = "ractd" if Path(words[0]).stem in ("ractd", "cli", "guarded") else Path(words[0]).name
     return shlex.join([program, *words[1:]])
 
 

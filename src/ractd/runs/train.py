@@ -112,12 +112,7 @@ def train(
     if not simulate or any(finding.key == NO_ENVIRONMENT for finding in findings):
         data = replace(named, env_id=None, env_settings=REGISTERED, known_ends=named.ends)
     asked = _asked(chosen, only, teacher, plain)
-    if "rewards" in chosen.needs and not named.has_rewards:
-        raise RactdError(
-            f"dataset {named.name!r} has no rewards, and method {method!r} learns from them; use --method bc"
-        )
-    config = chosen.resolve(config, named, asked)
-    check(config)
+    config = fitted(chosen, config, named, asked)
     findings += check_action_range(data, config.action_range)
     directory = Path(out) if out is not None else Path("runs") / f"{data.name}-s{config.seed}"
     accelerator = Accelerator(
@@ -167,6 +162,17 @@ def train(
                     tracked.scores(result.scores())
                 return result
     return Result(directory, {})
+
+
+def fitted(method: Method, config: Any, data: OfflineDataset, asked: Asked = Asked()) -> Any:  # noqa: B008
+    """Return a method's settings for data; raises `RactdError` where they don't go together, or the data lacks what it needs."""
+    if "rewards" in method.needs and not data.has_rewards:
+        raise RactdError(
+            f"dataset {data.name!r} has no rewards, and method {method.name!r} learns from them; use --method bc"
+        )
+    config = method.resolve(config, data, asked)
+    check(config)
+    return config
 
 
 def prepare(

@@ -27,11 +27,14 @@ class SweepRun:
     """Its short name."""
     setting: Setting
     seed: int
+    title: str = ""
+    """What the setting is called, where it has a name."""
 
     @property
     def name(self) -> str:
         """Name of the trial, and of its run directory."""
-        parts = [self.dataset_name, *(f"{option}={value}" for option, value in self.setting), f"s{self.seed}"]
+        called = [self.title] if self.title else [f"{option}={value}" for option, value in self.setting]
+        parts = [self.dataset_name, *called, f"s{self.seed}"]
         return "-".join(re.sub(r"[^\w.+=-]+", "_", part) for part in parts)
 
     def options(self, train_options: Sequence[str]) -> tuple[str, ...]:
@@ -49,35 +52,46 @@ def runs_of(
     datasets: Sequence[str], vary: Sequence[Sequence[str]], seeds: int, train_options: Sequence[str]
 ) -> list[SweepRun]:
     """Return every combination, seeds last; raises `RactdError` for one that makes no sense."""
-    if not datasets:
-        raise RactdError("a sweep needs a dataset; 'ractd data list' shows those that can be named")
-    if seeds < 1:
-        raise RactdError(f"--seeds is {seeds}, expected 1 or more")
     options = [words[0].removeprefix("--").replace("_", "-") if words else "" for words in vary]
     for option, words in zip(options, vary, strict=True):
         if len(words) < 2:
             raise RactdError(
                 f"--vary {' '.join(words)}: expected an option and its values, e.g. student.reward-weight 0.1 1"
             )
-        _check_option(f"--vary {option}", option)
+        check_option(f"--vary {option}", option)
         if options.count(option) > 1 or len(set(words)) < len(words):
             raise RactdError(f"--vary {option}: an option and each of its values can be given once")
+    settings = itertools.product(
+        *([(option, v) for v in words[1:]] for option, words in zip(options, vary, strict=True))
+    )
+    return runs_with(datasets, [("", setting) for setting in settings], seeds, train_options)
+
+
+def runs_with(
+    datasets: Sequence[str], settings: Sequence[tuple[str, Setting]], seeds: int, train_options: Sequence[str]
+) -> list[SweepRun]:
+    """Return every dataset with every setting, which may have a name, and every seed.
+
+    Raises `RactdError` for what makes no sense, such as two of one name, or an option of all that a setting has too.
+    """
+    if not datasets:
+        raise RactdError("no dataset is named; 'ractd data list' shows those that can be")
+    if seeds < 1:
+        raise RactdError(f"--seeds is {seeds}, expected 1 or more")
+    varied = {option for _, setting in settings for option, _ in setting}
     for word in train_options:
         option = word.partition("=")[0].removeprefix("--").replace("_", "-")
         if word.startswith("--"):
-            _check_option(f"{word} after '--'", option)
-            if option in options:
+            check_option(f"{word} after '--'", option)
+            if option in varied:
                 raise RactdError(f"{word} after '--': this option is varied")
     short = [_short_name(dataset) for dataset in datasets]
     if name := _repeated(short):
         raise RactdError(f"two of the datasets are called {name!r}; name each once, or rename one of the files")
-    settings = list(
-        itertools.product(*([(option, v) for v in words[1:]] for option, words in zip(options, vary, strict=True)))
-    )
     runs = [
-        SweepRun(dataset, name, setting, seed)
+        SweepRun(dataset, name, setting, seed, title)
         for dataset, name in zip(datasets, short, strict=True)
-        for setting in settings
+        for title, setting in settings
         for seed in range(seeds)
     ]
     if name := _repeated([run.name for run in runs]):
@@ -147,7 +161,8 @@ def _options(command: list[str]) -> dict[str, str]:
     return options
 
 
-def _check_option(where: str, option: str) -> None:
+def check_option(where: str, option: str) -> None:
+    """Raise `RactdError` for an option that a sweep sets itself."""
     if option in NOT_VARIED:
         raise RactdError(f"{where}: not for a sweep; {NOT_VARIED[option]}")
 
