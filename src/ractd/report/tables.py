@@ -16,8 +16,7 @@ from ractd.report.contents import DATA, Contents, by_unit, mapping, number
 from ractd.report.figures import SCORES, returns_of, timed_of, unique
 from ractd.runs.latency import busy_sentence
 from ractd.runs.meanings import meaning
-from ractd.runs.rows import Row
-from ractd.runs.tables import protocol_sentence, with_error
+from ractd.runs.tables import measured_columns, protocol_sentence, with_error
 
 NOTHING = "\u2013"
 
@@ -42,45 +41,24 @@ def shown(value: float | None, digits: int = 0, error: float | None = None) -> s
 
 def result_table(runs: Sequence[Contents]) -> Table:
     """Every row of every result: score, return, network evaluations, time; estimates where nothing was simulated."""
-    apart = any(run.rows and run.env_id is None for run in runs)
     lines: list[dict[str, str]] = []
     strong = set()
     for run in runs:
         of = {"run": run.label} if len(runs) > 1 else {}
-        if run.behavior:
-            lines.append({"policy": DATA, **of, **_data_cells(run)})
-        for index, (name, row) in enumerate(run.rows.items()):
-            strong |= {len(lines)} if index == 0 else set()
-            lines.append({"policy": name, **of, **_cells(row, f"ms/{timed_of(runs)}")})
-    names = unique(name for line in lines[::-1] for name in line)
-    columns = [name for name in names if apart or name not in ("estimated return", "distance to data")]
-    rows = [[line.get(name, NOTHING) for name in columns] for line in lines]
-    return Table("Every policy", *_filled(columns, rows), strong, sortable=True)
+        behavior = {name: number(value) for name, value in run.behavior.items()}
+        columns = measured_columns(list(run.rows.values()), behavior, timed_of(runs))
+        for index, name in enumerate([DATA, *run.rows] if run.behavior else run.rows, start=not run.behavior):
+            strong |= {len(lines)} if index == 1 else set()
+            lines.append({"policy": name, **of, **{heading: cells[index] for heading, cells in columns.items()}})
+    names = unique(name for line in lines for name in line)
+    rows = [[line[name] or NOTHING for name in names] for line in lines]
+    return Table("Every policy", *_filled(names, rows), strong, sortable=True)
 
 
 def _filled(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
     """Return a table without the columns that say nothing."""
     kept = [any(row[index] != NOTHING for row in rows) for index in range(len(columns))]
     return [*compress(columns, kept)], [[*compress(row, kept)] for row in rows]
-
-
-def _cells(row: Row, timed: str) -> dict[str, str]:
-    return {
-        "score ± s.e.": shown(row.mean_score, 1, row.score_se),
-        "return ± s.e.": shown(row.mean_return, 0, row.return_se),
-        "estimated return": shown(row.estimated_return, 1),
-        "distance to data": shown(row.offline.get("distance_to_data"), 2),
-        "reached": NOTHING if row.success_rate is None else f"{row.success_rate:.0%}",
-        "NFE": str(row.nfe),
-        timed: shown(row.ms_per_action, 2),
-    }
-
-
-def _data_cells(run: Contents) -> dict[str, str]:
-    if run.env_id is None:
-        return {"estimated return": shown(run.data_value, 1), "distance to data": "0.00"}
-    of = {key: number(run.behavior.get(key)) for key in ("mean_score", "mean_return")}
-    return {"score ± s.e.": shown(of["mean_score"], 1), "return ± s.e.": shown(of["mean_return"])}
 
 
 def comparison_table(runs: Sequence[Contents]) -> Table:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import math
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape as html
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -90,39 +90,47 @@ def with_error(mean: float | None, error: float | None, digits: int = 1) -> str:
     return f"{mean:z,.{digits}f}" + ("" if error is None or math.isnan(error) else f" ± {error:,.{digits}f}")
 
 
+def measured_columns(rows: Sequence[Row], behavior: Mapping[str, Any], timed: str) -> dict[str, list[str]]:
+    """Return what a run's rows say by heading, the data's cell first; a cell is empty where there is nothing to say.
+
+    `behavior` is what the run's result says of its data, and `timed` what milliseconds are for.
+    """
+    simulated = not rows or any(row.protocol for row in rows)
+    offline = [{} if simulated else row.offline for row in rows]
+    of_data = {} if simulated else {"distance_to_data": 0.0}
+    estimates = [each.get("estimated_return_of_data") for each in offline[:1]]
+    estimates += [each.get("estimated_return") for each in offline]
+    returns = [behavior.get("mean_return") if simulated else None, *(row.mean_return for row in rows)]
+    unknown = [None] * (len(rows) + 1)
+    return {
+        "score ± s.e.": _texts(
+            [behavior.get("mean_score"), *(row.mean_score for row in rows)], [None, *(row.score_se for row in rows)], 1
+        ),
+        "return ± s.e.": _texts(returns, [None, *(row.return_se for row in rows)], _digits(returns)),
+        "estimated return": _texts(estimates or unknown, unknown, _digits(estimates)),
+        "distance to data": _texts([each.get("distance_to_data") for each in (of_data, *offline)], unknown, 2),
+        "reached": ["", *("" if row.success_rate is None else f"{row.success_rate:.0%}" for row in rows)],
+        "NFE": ["", *(str(row.nfe) for row in rows)],
+        f"ms/{timed}": _texts([None, *(row.ms_per_action for row in rows)], unknown, 2),
+    }
+
+
+def _texts(means: Sequence[float | None], errors: Sequence[float | None], digits: int) -> list[str]:
+    return [with_error(mean, error, digits) for mean, error in zip(means, errors, strict=True)]
+
+
 def _of_run(result: Result) -> Cells:
     """Return the rows of a run; the variant that the run is about stands out."""
-    rows, behavior = result.rows, result.content["behavior"]
-    simulated = any(row.protocol for row in rows)
-    plans = any(row.plans for row in rows)
-    of_data = rows[0].offline.get("estimated_return_of_data") if rows and not simulated else None
-    # Heading, what the data has, what a row has; of data without rewards nothing is known.
-    columns: list[tuple[str, str, list[str]]] = []
+    rows = result.rows
+    timed = "plan" if any(row.plans for row in rows) else "action"
+    columns = {"policy": ["behaviour data", *(row.variant for row in rows)]}
     if len({row.variant for row in rows}) < len(rows):
-        columns.append(("checkpoint", "", [row.checkpoint for row in rows]))
-    if any(row.mean_score is not None for row in rows):
-        scores = [with_error(row.mean_score, row.score_se) for row in rows]
-        columns.append(("score ± s.e.", with_error(behavior.get("mean_score"), None), scores))
-    if simulated:
-        digits = _digits([behavior.get("mean_return"), *(row.mean_return for row in rows)])
-        returns = [with_error(row.mean_return, row.return_se, digits) for row in rows]
-        columns.append(("return ± s.e.", with_error(behavior.get("mean_return"), None, digits), returns))
-    else:
-        if of_data is not None:
-            digits = _digits([of_data, *(row.estimated_return for row in rows)])
-            estimates = [with_error(row.estimated_return, None, digits) for row in rows]
-            columns.append(("estimated return", with_error(of_data, None, digits), estimates))
-        distances = [with_error(row.offline.get("distance_to_data"), None, 2) for row in rows]
-        columns.append(("distance to data", "0", distances))
-    if plans:
-        columns.append(("reached", "", ["" if row.success_rate is None else f"{row.success_rate:.0%}" for row in rows]))
-    columns.append(("NFE", "", [str(row.nfe) for row in rows]))
-    columns.append(("ms/plan" if plans else "ms/action", "", [with_error(row.ms_per_action, None, 2) for row in rows]))
-    lines = [["behaviour data", *(data for _, data, _ in columns)]]
-    lines += [[row.variant, *(cells[index] for _, _, cells in columns)] for index, row in enumerate(rows)]
+        columns["checkpoint"] = ["", *(row.checkpoint for row in rows)]
+    measured = measured_columns(rows, result.content["behavior"], timed)
+    columns |= {heading: cells for heading, cells in measured.items() if any(cells)}
+    lines = [list(line) for line in zip(*columns.values(), strict=True)]
     strong = tuple(i for i, row in enumerate(rows, 1) if (row.variant, row.policy) == (rows[0].variant, rows[0].policy))
-    headings = ("policy", *(heading for heading, _, _ in columns))
-    return Cells(result.content["dataset"]["name"], lines, headings, _caption(result, simulated), strong)
+    return Cells(result.content["dataset"]["name"], lines, tuple(columns), _caption(result), strong)
 
 
 def _of_evaluation(result: Result) -> Cells:
@@ -188,14 +196,14 @@ def _threads(row: Row) -> str:
     return f"{row.threads} thread{'s' if row.threads != 1 else ''}"
 
 
-def _caption(result: Result, simulated: bool) -> str:
+def _caption(result: Result) -> str:
     if not result.rows:
         return ""
     row = result.rows[0]
     times = f"times: batch 1, {_threads(row)}, medians, policies in turns{_spread_of_times(result.rows)}"
     busy = busy_sentence(result.content.get("load"))
     busy = f" {busy}" if busy else ""
-    if not simulated or row.protocol is None:
+    if row.protocol is None:
         told = "returns are the return model's estimates of the discounted return-to-go"
         if row.estimated_return is None:
             told = "there is no return model either, so nothing says which policy is better"
