@@ -77,27 +77,30 @@ class Contents:
         return "plan" if any(row.plans for row in self.rows.values()) else "action"
 
     @property
-    def unit(self) -> str:
-        """What its policies are measured in: runs of the same unit can share an axis."""
+    def column(self) -> str:
+        """What its policies are measured in, as a row's columns are called."""
         if self.env_id is None:
-            return f"return model's estimate, {self.dataset.get('name', self.label)}"
-        return f"return in {self.env_id}" if reference(self.env_id) is None else "D4RL-normalised score"
+            return "estimated_return"
+        return "mean_return" if reference(self.env_id) is None else "mean_score"
+
+    @property
+    def unit(self) -> str:
+        """The same in words: runs of the same unit can share an axis."""
+        estimate = f"return model's estimate, {self.dataset.get('name', self.label)}"
+        words = {"estimated_return": estimate, "mean_return": f"return in {self.env_id}"}
+        return words.get(self.column, "D4RL-normalised score")
 
     def value(self, row: Row) -> tuple[float | None, float | None]:
         """Return a row's value in the run's unit, and its standard error."""
-        if self.env_id is None:
-            return row.estimated_return, None
-        if reference(self.env_id) is None:
-            return row.mean_return, row.return_se
-        return row.mean_score, row.score_se
+        errors = {"mean_return": row.return_se, "mean_score": row.score_se}
+        return getattr(row, self.column), errors.get(self.column)
 
     @property
     def data_value(self) -> float | None:
         """What the data is worth in the run's unit."""
-        if self.env_id is None:
-            estimates = [row.offline.get("estimated_return_of_data") for row in self.rows.values()]
-            return estimates[0] if estimates else None
-        return number(self.behavior.get("mean_score" if reference(self.env_id) else "mean_return"))
+        if self.env_id is not None:
+            return number(self.behavior.get(self.column))
+        return next((row.offline.get("estimated_return_of_data") for row in self.rows.values()), None)
 
 
 def by_unit(runs: Sequence[Contents]) -> dict[str, list[int]]:

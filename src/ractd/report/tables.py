@@ -6,11 +6,13 @@ import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ractd.report.contents import DATA, Contents, by_unit, mapping, number
 from ractd.report.figures import SCORES, returns_of, timed_of, unique
@@ -164,10 +166,11 @@ def stages_table(runs: Sequence[Contents]) -> Table:
         for stage in [name for name in run.curves if name in stages] + [n for n in stages if n not in run.curves]:
             record = mapping(stages[stage])
             best, collapse = number(mapping(record.get("best")).get("step")), record.get("collapse")
-            times = [_duration(number(record.get(key))) for key in ("seconds", "processor_seconds")]
+            seconds = [number(record.get(key)) for key in ("seconds", "processor_seconds")]
+            times = [NOTHING if value is None else str(timedelta(seconds=round(value))) for value in seconds]
             warning = NOTHING if collapse is None else f"collapsed: {_flat(collapse)}"
             rows.append((run, [stage, shown(number(record.get("steps"))), *times, shown(best), warning]))
-    columns = ["stage", "steps", "time", "processor time", "best checkpoint", "warning"]
+    columns = ["stage", "steps", "time (h:min:s)", "processor time", "best checkpoint", "warning"]
     return _table("Stages", columns, runs, rows)
 
 
@@ -200,7 +203,8 @@ def facts_table(runs: Sequence[Contents]) -> Table:
 
 def settings_table(runs: Sequence[Contents]) -> Table:
     """Every setting of every run, the differing ones marked."""
-    return _beside(runs, [_leaves(run.config) for run in runs], "Configuration", marked=True)
+    settings = [pd.json_normalize(run.config).rename(columns=lambda name: name.replace("_", "-")) for run in runs]
+    return _beside(runs, [each.squeeze(axis=0).to_dict() for each in settings], "Configuration", marked=True)
 
 
 def versions_table(runs: Sequence[Contents]) -> Table:
@@ -230,14 +234,6 @@ def _beside(runs: Sequence[Contents], facts: Sequence[dict[str, Any]], title: st
     return Table(title, ["", *(run.label for run in runs)] if len(runs) > 1 else [], rows, strong)
 
 
-def _leaves(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
-    for key, value in content.items():
-        name = f"{prefix}{key}".replace("_", "-")
-        leaves |= _leaves(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
-    return leaves
-
-
 def _flat(value: Any) -> str:
     match value:
         case None | "":
@@ -253,13 +249,3 @@ def _flat(value: Any) -> str:
         case dict():
             return ", ".join(f"{key} {_flat(item)}" for key, item in value.items())
     return str(value)
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return NOTHING
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02} min"
-    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
