@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,15 +30,20 @@ def test_hdf5_round_trip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(hdf5_module, "BLOCK_ROWS", 7)
     monkeypatch.setattr(hdf5_module, "CHUNK_ROWS", 4)
     data = make([9, 1, 30], name="toy", env_id="Hopper-v5")
+    final = data.observations[data.episode_ends - 1] + 1
+    data = replace(data, final_observations=final)
     path = tmp_path / "deep" / "toy.hdf5"
-    write_hdf5(path, data, next_observations=data.observations + 1, attrs={"ref_min_score": -20.5})
+    write_hdf5(path, data, attrs={"ref_min_score": -20.5})
     again = load_dataset(path)
     assert_same(data, again)
     assert (again.name, again.env_id, again.recipe, again.source) == ("toy", "Hopper-v5", "random numbers", str(path))
     with h5py.File(path) as file:
         assert file.attrs["ref_min_score"] == -20.5
         assert file["observations"].compression == "gzip"
-        np.testing.assert_array_equal(file["next_observations"][:], data.observations + 1)
+        after = np.concatenate([data.observations[1:], final[-1:]])
+        after[data.episode_ends - 1] = final
+        np.testing.assert_array_equal(file["next_observations"][:], after)
+    np.testing.assert_array_equal(again.final_observations, final)  # type: ignore[arg-type]
     assert [p.name for p in path.parent.iterdir()] == ["toy.hdf5"]
     assert oct(path.stat().st_mode & 0o777) == oct(0o666 & ~_umask())
 

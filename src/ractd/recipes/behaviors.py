@@ -82,9 +82,9 @@ RECIPES = {
 def write_transitions(path: Path, data: Episodes, env_id: str, seed: int, recipe: str) -> Path:
     """Write transitions in D4RL's layout, with the attributes `env_id, recipe, seed` and D4RL's references if any."""
     columns = {name: getattr(data, name) for name in FORMS}
-    dataset = OfflineDataset(path.stem, **columns, env_id=env_id, source=str(path), recipe=recipe)
-    attrs = {"seed": seed, **reference_attributes(env_id)}
-    write_hdf5(path, dataset, next_observations=data.next_observations, attrs=attrs)
+    final = data.next_observations[data.episode_ends - 1]
+    dataset = OfflineDataset(path.stem, **columns, env_id=env_id, recipe=recipe, final_observations=final)
+    write_hdf5(path, dataset, attrs={"seed": seed, **reference_attributes(env_id)})
     return path
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ractd.data.dataset import Floats, OfflineDataset
+from ractd.data.dataset import OfflineDataset
 from ractd.data.end_fields import MEANINGS, NESTED, SUCCESSES
 from ractd.data.environment import REGISTERED
 from ractd.data.fields import ALIASES, FORMS, GOALS, METADATA, NEXT, Array, Field, Source, source_of
@@ -20,7 +19,6 @@ from ractd.data.findings import Finding, warning
 from ractd.data.ranges import BLOCK_ROWS
 from ractd.data.returns import observations_after
 from ractd.data.scores import reference
-from ractd.errors import RactdError
 from ractd.files import replacing
 from ractd.settings import to_json
 
@@ -89,32 +87,20 @@ def _blocks(path: Path, key: str) -> Any:
     return blocks
 
 
-def write_hdf5(
-    path: str | Path,
-    dataset: OfflineDataset,
-    next_observations: Floats | None = None,
-    attrs: Mapping[str, str | float | int] | None = None,
-) -> None:
+def write_hdf5(path: str | Path, dataset: OfflineDataset, attrs: Mapping[str, str | float | int] | None = None) -> None:
     """Write a dataset in D4RL's layout, gzip-compressed; the file appears whole or not at all.
 
-    `next_observations` [N, O] are by default those that the dataset knows: the next rows', and what its episodes ended with.
-    `attrs` go beside the file's attributes `env_id` and `recipe`.
+    Where it knows what its episodes ended with, `next_observations` are written: the next rows', and those. `attrs` go beside the
+    file's attributes `env_id` and `recipe`.
     """
-    path = Path(path)
-    if next_observations is not None and next_observations.shape != dataset.observations.shape:
-        raise RactdError(
-            f"{path}: next_observations has shape {next_observations.shape}, expected {dataset.observations.shape}"
-        )
-    if next_observations is None and dataset.final_observations is not None:
-        rows = np.arange(dataset.num_transitions)
-        next_observations = observations_after(dataset, rows, np.ones_like(rows))
-    with create_hdf5(path) as file:
+    with create_hdf5(Path(path)) as file:
         for field in (*FORMS, SUCCESSES):
             values = getattr(dataset, field)
             if values is not None and (field != "rewards" or dataset.has_rewards):
                 _write_field(file, field, values)
-        if next_observations is not None:
-            _write_field(file, NEXT, np.asarray(next_observations, dtype=np.float32))
+        if dataset.final_observations is not None:
+            rows = np.arange(dataset.num_transitions)
+            _write_field(file, NEXT, observations_after(dataset, rows, np.ones_like(rows)))
         if dataset.goals is not None:
             _write_field(file, GOALS, dataset.goals)
         known = {"env_id": dataset.env_id or "", "recipe": dataset.recipe}
@@ -141,6 +127,4 @@ def create_hdf5(path: Path) -> Iterator[h5py.File]:
 
 def _write_field(file: h5py.File, name: str, values: Array) -> None:
     chunks = (min(CHUNK_ROWS, len(values)), *values.shape[1:])
-    # Chunks over 4 GiB are HDF5's limit; one row of anything we read is far below.
-    assert math.prod(chunks) * values.itemsize < 2**32
     file.create_dataset(name, data=values, chunks=chunks, compression="gzip", shuffle=True)
