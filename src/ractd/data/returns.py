@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ractd.data.dataset import Bools, Floats, Ints, OfflineDataset
+from ractd.data.dataset import Bools, Floats, OfflineDataset
 from ractd.data.ranges import BLOCK_ROWS
 from ractd.errors import RactdError
 
@@ -117,18 +117,3 @@ def n_step(dataset: OfflineDataset, n: int, gamma: float, termination_penalty: f
         steps=steps.astype(np.int32),
         known=steps > 0,
     )
-
-
-def observations_after(dataset: OfflineDataset, rows: Ints, steps: NDArray[np.integer]) -> Floats:
-    """Return the observations [B, O] that came `steps` [B] after `rows` [B]: the next rows', and an episode's final one at its end.
-
-    NaN where that is beyond the episode, or was not logged.
-    """
-    episode = np.searchsorted(dataset.episode_ends, rows, side="right")
-    target, end = rows + steps, dataset.episode_ends[episode]
-    out = dataset.observations[np.minimum(target, end - 1)]
-    final = np.full_like(out, np.nan)
-    if dataset.final_observations is not None:
-        at_end = target == end
-        final[at_end] = dataset.final_observations[episode[at_end]]
-    return np.where((target < end)[:, None], out, final)

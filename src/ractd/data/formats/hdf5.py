@@ -17,7 +17,6 @@ from ractd.data.environment import REGISTERED
 from ractd.data.fields import ALIASES, FORMS, GOALS, METADATA, NEXT, Array, Field, Source, source_of
 from ractd.data.findings import Finding, warning
 from ractd.data.ranges import BLOCK_ROWS
-from ractd.data.returns import observations_after
 from ractd.data.scores import reference
 from ractd.files import replacing
 from ractd.settings import to_json
@@ -99,8 +98,9 @@ def write_hdf5(path: str | Path, dataset: OfflineDataset, attrs: Mapping[str, st
             if values is not None and (field != "rewards" or dataset.has_rewards):
                 _write_field(file, field, values)
         if dataset.final_observations is not None:
-            rows = np.arange(dataset.num_transitions)
-            _write_field(file, NEXT, observations_after(dataset, rows, np.ones_like(rows)))
+            after = np.roll(dataset.observations, -1, axis=0)
+            after[dataset.episode_ends - 1] = dataset.final_observations
+            _write_field(file, NEXT, after)
         if dataset.goals is not None:
             _write_field(file, GOALS, dataset.goals)
         known = {"env_id": dataset.env_id or "", "recipe": dataset.recipe}
