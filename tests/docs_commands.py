@@ -79,6 +79,7 @@ PARSED: dict[str, str] = {
     "ractd compare logs.hdf5 --methods ractd bc:preset=best-tenth iql --seeds 3 --jobs 2": (
         "trains nine runs; tests/test_compare.py runs four small ones"
     ),
+    "ractd compare logs.hdf5 --methods ractd bc:preset=best-tenth iql --seeds 3": "the same, one at a time",
     "ractd reproduce table1 --preset paper --jobs 4 --gpus 1": GPU,
     "ractd sweep hopper-mixed --seeds 5 --ray-address auto --cpus 4 --gpus 1": GPU,
 }

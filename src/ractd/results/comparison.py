@@ -119,12 +119,12 @@ class MethodRows:
         """Say what the numbers are, and how they were measured."""
         counts = sorted({*self.lines().seeds})
         if counts[-1] == 1:
-            spread = "of one seed ± standard error over episodes"
+            spread = "of one seed" + (" ± standard error over episodes" if self.unit else "")
         elif counts[-1] < FEWEST_SEEDS or not installed():
             spread = f"mean over {_of(counts)} seeds ± standard error"
         else:
             spread = f"mean over {_of(counts)} seeds ± half of its 95% t interval"
-        what = f"{self.unit.capitalize()}s" if self.unit else "Distances to data"
+        what = f"{self.unit.capitalize()}s" if self.unit else "Distances of actions to the data's"
         lacking = (
             "" if installed() or counts[-1] < FEWEST_SEEDS else '; intervals need SciPy: pip install "ractd[sweeps]"'
         )
