@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ractd.data.dataset import OfflineDataset
-from ractd.data.shares import best_episodes
+from ractd.data.shares import LEAST, best_episodes, better_share
 from ractd.errors import RactdError
 
 
@@ -45,6 +45,40 @@ def test_best_episodes_equal_brute_force(episodes: Any, share: float) -> None:
         if len(rows) >= share * data.num_transitions and len(set(returns)) > 1:
             break
     assert best_episodes(data, share)[0].tolist() == sorted(rows)
+
+
+def test_too_few_for_a_batch_is_refused() -> None:
+    data = paid([10, 20, 30], [3.0, 2.0, 1.0])
+    assert len(best_episodes(data, 0.1, batch=10)[0]) == 10
+    with pytest.raises(RactdError, match=r"the share is 0.1, 10 transitions of 'toy', and a batch has 11"):
+        best_episodes(data, 0.1, batch=11)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 6)), min_size=2, max_size=12))
+def test_the_better_class_is_the_split_of_the_largest_variance(episodes: Any) -> None:
+    """That is the split that leaves the least squared error within, as of a regression tree of one split."""
+    lengths, returns = zip(*episodes, strict=True)
+    data = paid(lengths, returns)
+    if len(set(returns)) == 1:
+        assert better_share(data) == 1
+        return
+    y = np.repeat(np.array(returns, float), lengths)
+    within = {
+        split: sum(part.var() * len(part) for part in (y[y > split], y[y <= split]))
+        for split in {*returns} - {max(returns)}
+    }
+    least = min(within.values())
+    shares = [(y > split).mean() for split, error in within.items() if error <= least + 1e-9]
+    assert any(better_share(data) == pytest.approx(max(share, LEAST)) for share in shares)
+
+
+def test_of_two_behaviours_it_is_the_better_one() -> None:
+    rng = np.random.default_rng(0)
+    worse, better = rng.normal(50, 8, 60), rng.normal(110, 5, 30)
+    data = paid([10] * 60 + [20] * 30, [*worse, *better])
+    assert better_share(data) == pytest.approx(0.5)
+    assert (best_episodes(data, "auto")[0] >= 600).all()
 
 
 def test_equal_returns_have_no_best() -> None:

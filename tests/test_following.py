@@ -93,6 +93,11 @@ def test_returns_to_go_can_not(junction: OfflineDataset, tmp_path: Path) -> None
 def test_eq_7_holds_it_to_the_best_episodes(junction: OfflineDataset, tmp_path: Path) -> None:  # noqa: F811
     """Without a reward, the student of the best third is in the middle where those are that earn 1; that of all isn't."""
     plain = config_of(reward_weight=0.0)
+    with pytest.raises(RactdError, match=r"the share is 0.3, 66 transitions of 'toy', and a batch has 128"):
+        student_of(junction, tmp_path / "few", replace(plain, student=replace(plain.student, share=0.3)))
+    assert not (tmp_path / "few").exists()
+    small = replace(plain.student.optimization, batch_size=64)
+    plain = replace(plain, student=replace(plain.student, optimization=small))
     best = student_of(junction, tmp_path / "best", replace(plain, student=replace(plain.student, share=0.3)))
     everything = student_of(junction, tmp_path / "all", plain)
     assert act(best, MIDDLE)[0] == pytest.approx(0.7, abs=0.15)

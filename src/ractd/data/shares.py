@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from ractd.data.dataset import Ints, OfflineDataset
 from ractd.errors import RactdError
 
+LEAST = 0.1
+"""The smallest share that is chosen by the data: a few episodes are too little to learn from."""
 
-def best_episodes(dataset: OfflineDataset, share: float) -> tuple[Ints, str]:
-    """Choose the best episodes first, until they hold at least `share` of the *transitions*.
+
+def better_share(dataset: OfflineDataset) -> float:
+    """Return the share of the transitions in the better of two classes of episodes, but at least `LEAST`.
+
+    The classes are those whose mean returns, by transition, differ most: the largest variance between them (Otsu, A Threshold
+    Selection Method from Gray-Level Histograms, 1979). Of data of two behaviours it is the share of the better one.
+    """
+    returns, lengths = dataset.episode_returns().astype(np.float64), dataset.episode_lengths
+    if np.ptp(returns) == 0:
+        return 1.0
+    order = np.argsort(-returns, kind="stable")
+    weight = lengths[order] / dataset.num_transitions
+    upper, mean = np.cumsum(weight)[:-1], np.cumsum(weight * returns[order])
+    between = (mean[-1] * upper - mean[:-1]) ** 2 / (upper * (1 - upper))
+    return max(float(upper[between.argmax()]), LEAST)
+
+
+def best_episodes(dataset: OfflineDataset, share: float | Literal["auto"], batch: int = 1) -> tuple[Ints, str]:
+    """Choose the best episodes first, until they hold at least `share` of the *transitions*; `auto` is `better_share`.
 
     A share of the episodes would be another thing: good episodes are often the longest, and a tenth of the episodes a third of
     the rows. Episodes are taken whole, the earlier one first where returns are equal. Where all of them are equal there is
@@ -19,8 +40,10 @@ def best_episodes(dataset: OfflineDataset, share: float) -> tuple[Ints, str]:
         Their rows [R], rising, and which episodes they are, for a log.
 
     Raises:
-        RactdError: unless share is in (0, 1].
+        RactdError: Unless share is in (0, 1], and where the episodes hold fewer transitions than a `batch`.
     """
+    if share == "auto":
+        share = better_share(dataset)
     if not 0 < share <= 1:
         raise RactdError(f"share is {share}, expected a share of the transitions in (0, 1]")
     returns, lengths = dataset.episode_returns(), dataset.episode_lengths
@@ -35,6 +58,11 @@ def best_episodes(dataset: OfflineDataset, share: float) -> tuple[Ints, str]:
     order = np.argsort(-returns, kind="stable")
     held = np.cumsum(lengths[order])
     count = int(np.searchsorted(held, share * dataset.num_transitions * (1 - 1e-12))) + 1
+    if held[count - 1] < batch:
+        raise RactdError(
+            f"the share is {share:g}, {held[count - 1]:,} transitions of {dataset.name!r}, and a batch has {batch:,}; "
+            "expected a larger share or a smaller batch"
+        )
     chosen = np.zeros(len(returns), np.bool_)
     chosen[order[:count]] = True
     return (

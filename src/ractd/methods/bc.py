@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -26,8 +26,9 @@ from ractd.training.selection import train_policy
 class BC:
     """What behaviour cloning clones, and how."""
 
-    share: PositiveShare = 1.0
-    """Share of the *transitions* that is cloned: the episodes of the highest returns first, until they hold as much."""
+    share: PositiveShare | Literal["auto"] = 1.0
+    """Share of the *transitions* that is cloned: the episodes of the highest returns first, until they hold as much. `auto` takes
+    the better of the two classes of episodes that differ most in return."""
     network: Actor = field(default_factory=Actor)
     """What acts."""
     optimization: Optimization = field(default_factory=lambda: Optimization(steps=10_000, learning_rate=1e-3))
@@ -84,7 +85,7 @@ def train(run: Run) -> None:
 
 def resolve(config: BCConfig, data: OfflineDataset, asked: Asked) -> BCConfig:
     """Refuse a share where no episode is better than another."""
-    if config.bc.share < 1 and not data.has_rewards:
+    if config.bc.share != 1 and not data.has_rewards:
         raise RactdError(
             f"--bc.share is {config.bc.share}, expected 1: {data.name!r} has no rewards, so no episode is best"
         )
@@ -93,7 +94,13 @@ def resolve(config: BCConfig, data: OfflineDataset, asked: Asked) -> BCConfig:
 
 def variants(config: BCConfig) -> tuple[Variant, ...]:
     """Return the rows of a result."""
-    return best_and_last("BC" if config.bc.share == 1 else f"BC, best {config.bc.share:.0%}", "bc")
+    return best_and_last(f"BC{_told(config.bc.share)}", "bc")
+
+
+def _told(share: float | Literal["auto"]) -> str:
+    if share == "auto":
+        return ", better episodes"
+    return "" if share == 1 else f", best {share:.0%}"
 
 
 METHOD = Method(

@@ -11,6 +11,7 @@ from ractd.critics import critic_class
 from ractd.data import OfflineDataset
 from ractd.data.returns import resolved_penalty
 from ractd.data.scores import d4rl_name, family
+from ractd.data.shares import best_episodes
 from ractd.diffusion.settings import Diffusion
 from ractd.envs.maze import maze_of
 from ractd.errors import RactdError
@@ -57,6 +58,7 @@ def resolve(config: Config, data: OfflineDataset, asked: Asked) -> Config:
         raise RactdError(f"--only student: {NO_STUDENT}; train one with --teacher.parametrization edm")
     if returns.kind is not None:
         critic_class(returns.kind, "--return-model.kind")
+    best_episodes(data, student.share, student.optimization.batch_size)
     _check_networks(config, data)
     return config
 
@@ -67,6 +69,10 @@ def _without_returns(config: Config, only: str | None) -> Config:
     for stage, weight in weights.items():
         if weight not in (None, "auto", 0):
             raise RactdError(f"--{stage}.reward-weight is {weight}, and there are no rewards to weigh; leave it out")
+    if config.student.share != 1:
+        raise RactdError(
+            f"--student.share is {config.student.share}, expected 1: there are no rewards, so no episode is best"
+        )
     if only == "return":
         raise RactdError("--only return: there are no rewards, so there are no returns to learn")
     return replace(

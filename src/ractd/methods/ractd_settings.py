@@ -85,8 +85,9 @@ class Student:
     scratch, and eq. 5 has no weight."""
     loss: Distance = "pseudo-huber"
     """Distance of eq. 7: the paper's, or `square`, which the mean of the data minimises."""
-    share: PositiveShare = 1.0
-    """Share of the transitions that eq. 7 holds it to: those of the best episodes. The paper's is 1, all of them."""
+    share: PositiveShare | Literal["auto"] = 1.0
+    """Share of the transitions that eq. 7 holds it to: those of the best episodes. The paper's is 1, all of them; `auto` takes the
+    better of the two classes of episodes that differ most in return."""
     ctm_weight: NotNegative = 1.0
     """alpha of eq. 9."""
     dsm_weight: NotNegative = 1.0
