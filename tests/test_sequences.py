@@ -203,7 +203,7 @@ def test_a_kind_whose_part_says_another_is_refused_at_once() -> None:
             "return-to-come",
             r"--return-model.kind: unknown kind of critic 'return-to-come'.*did you mean 'return-to-go'",
         ),
-        ("q", "--return-model.kind is 'q', which is learnt with its policy"),
+        ("q", "--student.reward-weight is 'auto', expected a number where values follow the student"),
     ],
 )
 def test_a_critic_that_can_not_be_is_refused_before_anything_is_written(

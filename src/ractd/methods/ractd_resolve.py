@@ -56,8 +56,12 @@ def resolve(config: Config, data: OfflineDataset, asked: Asked) -> Config:
     )
     if asked.only == "student" and config.teacher.parametrization == "ddpm":
         raise RactdError(f"--only student: {NO_STUDENT}; train one with --teacher.parametrization edm")
-    if returns.kind is not None:
-        critic_class(returns.kind, "--return-model.kind")
+    kind = returns.kind and critic_class(returns.kind, "--return-model.kind")
+    if kind and not config.follows and not kind.fitted_before:
+        raise RactdError(
+            f"--return-model.kind is {returns.kind!r}, which is learnt with its policy; expected 'q' for values that "
+            "follow the student"
+        )
     best_episodes(data, student.share, student.optimization.batch_size)
     _check_networks(config, data)
     return config
