@@ -21,6 +21,7 @@ from scipy.stats import t
 import ractd
 from ractd.commands.compare import setting_of
 from ractd.data import write_hdf5
+from ractd.errors import RactdError
 from ractd.methods import METHODS
 from ractd.results.comparison import MethodRows, MethodRun, read_methods
 from ractd.runs.rows import Result, read_result
@@ -194,6 +195,8 @@ def test_data_that_can_not_be_compared_on(cli: Callable[..., Answer], tmp_path: 
         (line,) = answer.err.splitlines()
         assert message in line
         assert not (tmp_path / "out").exists()
+    with pytest.raises(RactdError, match="dataset is of type OfflineDataset, expected a name or a file"):
+        ractd.compare(data)  # type: ignore[arg-type]
 
 
 def test_methods_are_named_with_settings_as_train_takes_them() -> None:

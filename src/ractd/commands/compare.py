@@ -123,6 +123,12 @@ def compare(
     Raises:
         RactdError: For data or methods that can't be compared, before anything trains, and for a training that failed.
     """
+    for dataset in datasets:
+        if not isinstance(dataset, str | Path):
+            raise RactdError(
+                f"dataset is of type {type(dataset).__name__}, expected a name or a file, since trainings are "
+                "processes of their own; ractd.data.write_hdf5 writes one"
+            )
     words = tuple(map(str, options))
     asked = Compare(tuple(map(str, datasets)), seeds, jobs, out=Path(out), train_options=words, methods=tuple(methods))
     asked = replace(asked, also=tuple(also))

@@ -49,14 +49,16 @@ def write_comparison(found: MethodRows, missing: Sequence[str], path: Path) -> P
             "time",
             f"{unit} against training time",
             "The evaluations during training, a few episodes each, against the processor time until then, on average over "
-            "seeds; the band is from the lowest seed to the highest. A large mark is the last checkpoint, scored on all episodes.",
+            "seeds; the band is from the lowest seed to the highest. A mark is the last checkpoint, scored on all episodes, the "
+            "dashed line the data.",
             [time_plot(found, runs, labels)] if played else [],
         ),
         Section(
             "latency",
             f"{unit} against milliseconds an action",
-            "To the upper left is better. Full marks are last checkpoints, hollow ones the best by playing.",
-            [latency_plot(found, labels)] if played else [],
+            "To the upper left is better. Full marks are last checkpoints, hollow ones the best by playing; the "
+            "dashed line is the data.",
+            [latency_plot(found, runs, labels)] if played else [],
         ),
         Section(
             "returns",
@@ -87,9 +89,8 @@ def write_comparison(found: MethodRows, missing: Sequence[str], path: Path) -> P
 def time_plot(found: MethodRows, runs: Runs, labels: Sequence[str]) -> Plot:
     """Score during training against the processor time until then, a panel for each dataset."""
     lines = found.lines()
-    datasets = list(lines.dataset.unique())
-    plot = _plot("score-time", "Score against training time", found, datasets)
-    for dataset, axes in zip(datasets, plot.axes, strict=True):
+    plot = _plot("score-time", "Score against training time", found, runs)
+    for dataset, axes in zip(lines.dataset.unique(), plot.axes, strict=True):
         for (of, method), contents in runs.items():
             curves = [curve for each in contents if (curve := _curve(each)) is not None] if of == dataset else []
             if not curves:
@@ -111,14 +112,18 @@ def time_plot(found: MethodRows, runs: Runs, labels: Sequence[str]) -> Plot:
     return plot
 
 
-def _plot(key: str, title: str, found: MethodRows, datasets: Sequence[str]) -> Plot:
-    """Return a panel for each dataset, of scores against what is shown on a logarithmic axis."""
+def _plot(key: str, title: str, found: MethodRows, runs: Runs) -> Plot:
+    """Return a panel for each dataset, of scores against what is shown on a logarithmic axis, with the data's own score."""
+    data = {dataset: contents[0].data_value for (dataset, _), contents in reversed(runs.items())}
+    datasets = list(found.rows.dataset.unique())
     plot = new_plot(key, title, len(datasets), inches=3.2)
     for dataset, axes in zip(datasets, plot.axes, strict=True):
         axes.set(title=dataset if len(datasets) > 1 else "", ylabel=found.unit, xscale="log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter("")
+        if (value := data[dataset]) is not None:
+            axes.axhline(value, color=GREY, linestyle="--")
     return plot
 
 
@@ -151,12 +156,11 @@ def _point(plot: Plot, axes: Any, labels: Sequence[str], line: Any, x: float, un
 
 
 @matplotlib.rc_context(STYLE)
-def latency_plot(found: MethodRows, labels: Sequence[str]) -> Plot:
+def latency_plot(found: MethodRows, runs: Runs, labels: Sequence[str]) -> Plot:
     """Final scores against the time that an action takes, a panel for each dataset."""
     lines = found.lines()
-    datasets = list(lines.dataset.unique())
-    plot = _plot("score-latency", "Score against latency", found, datasets)
-    for dataset, axes in zip(datasets, plot.axes, strict=True):
+    plot = _plot("score-latency", "Score against latency", found, runs)
+    for dataset, axes in zip(lines.dataset.unique(), plot.axes, strict=True):
         axes.margins(x=0.2, y=0.1)
         for line in lines[lines.dataset == dataset].itertuples():
             _point(plot, axes, labels, line, line.ms_per_action, "ms")
