@@ -77,14 +77,8 @@ def _dataset(policy: Policy, given: str | Path | None) -> OfflineDataset | None:
 def contract(source: ExportSource) -> dict[str, Any]:
     """Return the contract of a policy, all but what only the written graph knows."""
     policy = source.policy
-    sequence, sampling, provenance, environment = (
-        policy.sequence,
-        policy.sampling,
-        policy.provenance,
-        policy.environment,
-    )
-    low, high = _bounds(policy)
-    shape = [sequence.history, sequence.observation_dim]
+    sequence, sampling, normalizer = policy.sequence, policy.sampling, policy.sequence.normalizer
+    provenance, environment = policy.provenance, policy.environment
     execute = _execute(source.run)
     seen = "the last observations, oldest first"
     if sequence.open_loop:
@@ -95,7 +89,7 @@ def contract(source: ExportSource) -> dict[str, Any]:
         "policy": source.name,
         "inputs": {
             "observation": {
-                "shape": ["batch", *shape],
+                "shape": ["batch", sequence.history, sequence.observation_dim],
                 "dtype": "float32",
                 "meaning": f"{seen}, in the environment's units; normalised inside the graph",
                 **_observation_range(source),
@@ -107,8 +101,8 @@ def contract(source: ExportSource) -> dict[str, Any]:
                 "shape": ["batch", sequence.horizon, sequence.action_dim],
                 "dtype": "float32",
                 "meaning": "the next actions in the order of execution, in the environment's units, clipped to low and high",
-                "low": low,
-                "high": high,
+                "low": normalizer.action_low.tolist(),
+                "high": normalizer.action_high.tolist(),
                 "low_and_high_are": _bounds_are(provenance.get("scaling") or {}),
             },
             **sequence.describe_outputs(),
@@ -147,11 +141,6 @@ def _noise(policy: Policy) -> dict[str, Any]:
             "meaning": "one draw for each sampling step and candidate; the caller owns the seed",
         }
     }
-
-
-def _bounds(policy: Policy) -> tuple[list[float], list[float]]:
-    normalizer = policy.sequence.normalizer
-    return normalizer.action_low.tolist(), normalizer.action_high.tolist()
 
 
 def _bounds_are(scaling: dict[str, Any]) -> str:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -95,11 +94,15 @@ def export_policy(
         if check_episodes and environment is not None:
             execute = content["execution"]["execute"]
             with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
-                task = bars.add_task("scoring PyTorch and the graph", total=2 * check_episodes)
-                counted = _Counter(lambda done: bars.update(task, completed=done))
-                make = environments_of(environment, path)
+                task = bars.add_task("scoring PyTorch, then the graph", total=check_episodes)
                 found["scores"] = verify.evaluate_both(
-                    chosen, sample, environment.env_id, check_episodes, execute, counted, make
+                    chosen,
+                    sample,
+                    environment.env_id,
+                    check_episodes,
+                    execute,
+                    lambda done, total, step: bars.update(task, completed=done),
+                    environments_of(environment, path),
                 )
             names = ("pytorch", "exported")
             report["scores"] = {name: _brief(e) for name, e in zip(names, found["scores"], strict=True)}
@@ -137,13 +140,13 @@ def export_graph(
     refuse_foreign(out, "exported policy", CONTRACT, "-o", FORMAT)
     embedded = json.dumps(content)
     with replacing_directory(out, last=CONTRACT) as partial:
-        with _spinner(console, "tracing and writing the graph"):
+        with console.status("tracing and writing the graph ..."):
             program = trace(graph, examples)
             files = WRITERS[format](program, (list(examples), list(content["outputs"])), embedded, precision, partial)
         hashes = {p.name: {"sha256": _sha256(p), "bytes": p.stat().st_size} for p in files}
         content = content | {"graph": {"format": format, "precision": precision, "files": hashes}}
         write_json(partial / CONTRACT, content)
-        with _spinner(console, "verifying"):
+        with console.status("verifying ..."):
             content["graph"]["verification"] = check(_OPENERS[format](partial), content)
         write_json(partial / CONTRACT, content)
     for name in {"policy.onnx", "policy.xml", "policy.bin", "policy.pt2"} - hashes.keys():
@@ -189,20 +192,3 @@ def _brief(evaluation: EvaluationResult) -> dict[str, Any]:
         name: getattr(evaluation, name) if evaluation.episodes > 1 else None for name in ("return_se", "score_se")
     }
     return {name: getattr(evaluation, name) for name in names} | errors
-
-
-class _Counter:
-    """Adds up the episodes of consecutive evaluations."""
-
-    def __init__(self, show: Callable[[int], None]) -> None:
-        self.show, self.before, self.seen = show, 0, 0
-
-    def __call__(self, done: int, total: int, step: int) -> None:
-        if done < self.seen:
-            self.before += total
-        self.seen = done
-        self.show(self.before + done)
-
-
-def _spinner(console: Console, what: str) -> AbstractContextManager[Any]:
-    return console.status(f"{what} ...")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ractd.envs.evaluate import EvaluationResult
 from ractd.export.exporter import Exported
 from ractd.export.verify import BATCHES
+from ractd.runs.tables import with_error
 
 
 def summary(exported: Exported) -> str:
@@ -22,23 +22,16 @@ def summary(exported: Exported) -> str:
         f"{' and '.join(sorted(difference.compared))} observations at batch {', '.join(map(str, BATCHES))}",
     ]
     if exported.scores is not None:
-        torch, graph_score = exported.scores
-        unit = "return" if torch.scores is None else "score"
-        values = [_value(evaluation) for evaluation in exported.scores]
+        unit = "return" if exported.scores[0].scores is None else "score"
+        torch, graph_score = (
+            (e.mean_return, e.return_se) if e.mean_score is None else (e.mean_score, e.score_se)
+            for e in exported.scores
+        )
         lines.append(
-            f"{unit} in {torch.env_id}, {torch.episodes} episodes: PyTorch {_text(torch)}, graph {_text(graph_score)}, "
-            f"difference {values[1] - values[0]:+.1f}"
+            f"{unit} in {exported.scores[0].env_id}, {exported.scores[0].episodes} episodes: PyTorch {with_error(*torch)}, "
+            f"graph {with_error(*graph_score)}, difference {graph_score[0] - torch[0]:+.1f}"
         )
     elif precision != "fp32" and exported.contract["environment"] is not None:
         lines.append(f"what {precision} does to the score is not measured: --check-episodes 50 does it")
     lines.append(f"contract: {exported.directory / 'policy.json'}")
     return "\n".join(lines)
-
-
-def _value(evaluation: EvaluationResult) -> float:
-    return evaluation.mean_return if evaluation.mean_score is None else evaluation.mean_score
-
-
-def _text(evaluation: EvaluationResult) -> str:
-    error = evaluation.return_se if evaluation.score_se is None else evaluation.score_se
-    return f"{_value(evaluation):.1f} ± {0 if error != error else error:.1f}"
