@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -122,19 +123,13 @@ class Batcher:
         if left <= 0 or len(self.queue) >= self._expected():
             return
         self._enough.clear()
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(left):
                 await self._enough.wait()
-        except TimeoutError:
-            pass
 
     def _sample(self, policy: ServedPolicy, requests: list[_Request]) -> tuple[list[FloatArray | None], float]:
         """Return each request's actions, `None` where the policy failed, and the seconds that took; raises nothing."""
         began = time.monotonic()
-        rows = self._rows_of(policy, requests)
-        return rows, time.monotonic() - began
-
-    def _rows_of(self, policy: ServedPolicy, requests: list[_Request]) -> list[FloatArray | None]:
         observations = np.empty((len(requests), *policy.observation_shape), np.float32)
         noise = np.empty((len(requests), *policy.noise_shape), np.float32)
         for i, request in enumerate(requests):
@@ -143,22 +138,16 @@ class Batcher:
         past = (
             Past.join([request.past for request in requests if request.past is not None]) if policy.past_steps else None
         )
+        rows: list[FloatArray | None] = [None] * len(requests)
         try:
-            return _rows(policy, observations, noise, past)
+            rows = _rows(policy, observations, noise, past)
         except Exception as error:
             self.metrics.logger.error("policy failed on a batch", exc_info=error)
-        if len(requests) == 1:
-            return [None]
-        # One request may have spoilt it for all: alone, the others are answered.
-        return [self._alone(policy, observations[i], noise[i], request.past) for i, request in enumerate(requests)]
-
-    def _alone(
-        self, policy: ServedPolicy, observation: FloatArray, noise: FloatArray, past: Past | None
-    ) -> FloatArray | None:
-        try:
-            return _rows(policy, observation[None], noise[None], past)[0]
-        except Exception:
-            return None
+            # One request may have spoilt it for all: alone, the others are answered.
+            for i, request in enumerate(requests if len(requests) > 1 else []):
+                with suppress(Exception):
+                    (rows[i],) = _rows(policy, observations[i : i + 1], noise[i : i + 1], request.past)
+        return rows, time.monotonic() - began
 
     def _resolve(
         self,

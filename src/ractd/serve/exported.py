@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 
 import numpy as np
 
 from ractd.errors import RactdError
-from ractd.serve.served import FloatArray, ServedPolicy, served_contract
+from ractd.serve.served import FloatArray, ServedPolicy, identity_of, served_contract
 from ractd_runtime import Policy
 from ractd_runtime.past import Past
 
@@ -24,11 +22,7 @@ class ExportedPolicy:
         self.action_shape = (c.horizon, c.action_dim)
         self.noise_shape = c.noise_shape
         self.past_steps = c.past_steps
-        sha = hashlib.sha256(json.dumps(c.content, sort_keys=True).encode())
-        for name, data in sorted(c.graph.items()):
-            sha.update(name.encode())
-            sha.update(data)
-        self.identity = sha.hexdigest()
+        self.identity = identity_of(c.content, c.graph)
         actions = c.content["outputs"]["actions"]
         self.contract = served_contract(self, actions.get("low"), actions.get("high")) | {"policy": c.content}
 

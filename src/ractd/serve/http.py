@@ -7,31 +7,19 @@ import json
 import time
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
-from ractd.serve.batching import Batcher
-from ractd.serve.metrics import ServerMetrics
-from ractd.serve.session import ClientSession
-from ractd.serve.settings import ServerSettings
+if TYPE_CHECKING:
+    from ractd.serve.server import Server
 
 STUCK_SECONDS = 30.0
 """A batch that runs for longer means that the policy hangs, and the server is not healthy."""
 
 
-class Serving(Protocol):
-    """What the answers depend on."""
-
-    settings: ServerSettings
-    metrics: ServerMetrics
-    batcher: Batcher
-    sessions: set[ClientSession]
-    draining: bool
-
-
-def respond(server: Serving, connection: ServerConnection, request: Request) -> Response | None:
+def respond(server: Server, connection: ServerConnection, request: Request) -> Response | None:
     """Return the answer to a plain request or to a client that may not connect; `None` lets a WebSocket open."""
     path = request.path.partition("?")[0]
     if path in OPEN:
@@ -61,7 +49,7 @@ def allowed(authorization: list[str], key: bytes | None) -> bool:
     return hmac.compare_digest(header.encode("utf-8", "surrogateescape"), b"Api-Key " + key)
 
 
-def health(server: Serving, connection: ServerConnection) -> Response:
+def health(server: Server, connection: ServerConnection) -> Response:
     """Answer 200 unless the policy hangs."""
     began = server.batcher.began
     if began is not None and time.monotonic() - began > STUCK_SECONDS:
@@ -71,20 +59,20 @@ def health(server: Serving, connection: ServerConnection) -> Response:
     return connection.respond(HTTPStatus.OK, "OK\n")
 
 
-def readiness(server: Serving, connection: ServerConnection) -> Response:
+def readiness(server: Server, connection: ServerConnection) -> Response:
     """Answer 200 while new clients are welcome."""
     if server.draining:
         return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "draining\n")
     return connection.respond(HTTPStatus.OK, "ready\n")
 
 
-def metrics(server: Serving, connection: ServerConnection) -> Response:
+def metrics(server: Server, connection: ServerConnection) -> Response:
     """Answer with everything that is counted."""
     text = server.metrics.text().decode()
     return _typed(connection.respond(HTTPStatus.OK, text), "text/plain; version=0.0.4; charset=utf-8")
 
 
-def contract(server: Serving, connection: ServerConnection) -> Response:
+def contract(server: Server, connection: ServerConnection) -> Response:
     """Answer with what the policy takes and gives."""
     text = json.dumps(server.batcher.policy.contract, indent=2) + "\n"
     return _typed(connection.respond(HTTPStatus.OK, text), "application/json")
@@ -96,7 +84,7 @@ def _typed(response: Response, content_type: str) -> Response:
     return response
 
 
-Page = Callable[[Serving, ServerConnection], Response]
+Page = Callable[["Server", ServerConnection], Response]
 OPEN: dict[str, Page] = {"/healthz": health, "/readyz": readiness}
 """For whoever watches over the process; they say nothing about the policy."""
 WITH_KEY: dict[str, Page] = {"/metrics": metrics, "/contract": contract}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -68,11 +68,8 @@ class TorchPolicy:
         self.observation_shape = (sequence.history, sequence.observation_dim)
         self.action_shape = (sequence.horizon, sequence.action_dim)
         self.noise_shape: tuple[int, ...] = (sampling.draws, sampling.candidates, *sequence.shape)
-        sha = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
-        for name, tensor in sorted(policy.state_dict().items()):
-            sha.update(name.encode())
-            sha.update(tensor.cpu().contiguous().numpy().data)
-        self.identity = sha.hexdigest()
+        weights = {name: tensor.cpu().contiguous().numpy().data for name, tensor in policy.state_dict().items()}
+        self.identity = identity_of(description, weights)
         low, high = sequence.normalizer.action_low, sequence.normalizer.action_high
         self.contract = served_contract(self, low.tolist(), high.tolist()) | {
             "environment": description["environment"] and description["environment"]["env_id"],
@@ -111,6 +108,15 @@ def torch_policy(path: Path, device: str) -> ServedPolicy:
     except (RuntimeError, AssertionError) as error:
         raise RactdError(f"--device {device} can't be used: {str(error).splitlines()[0]}") from None
     return TorchPolicy(Policy.load(path, device))
+
+
+def identity_of(description: dict[str, Any], parts: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a policy: of what describes it, and of its files or weights by name."""
+    sha = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for name in sorted(parts):
+        sha.update(name.encode())
+        sha.update(parts[name])
+    return sha.hexdigest()
 
 
 def request_shape(policy: ServedPolicy) -> list[int]:
