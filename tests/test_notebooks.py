@@ -10,6 +10,7 @@ import pytest
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "examples").glob("*.ipynb"))
 SHOWN = {
+    "compare_on_your_data": ["behaviour: mean return", "worst_seed", "bc:share=0.1,optimization.steps=1000"],
     "from_logs_to_a_policy": ["RACTD -", "best tenth cloned -", "bc: step 1,000 of 1,000", "<table><caption>cart"],
     "own_method": ["weighted cloning</th>", "own: step 1,000 of 1,000", "did you mean 'beta'?"],
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from report_factory import measured
+from rich.console import Console
 from scipy.stats import ttest_rel
 
 from ractd.data.scores import REFERENCES
@@ -94,6 +96,17 @@ def row(score: float | None, mean_return: float = 1.0, variant: str = "RACTD", *
 
 def write_result(out: Path, run: SweepRun, *rows: Row) -> None:
     Result(out, {"complete": True}, rows).write(out / run.name / "result.json")
+
+
+def test_a_narrow_terminal_breaks_no_word(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    names = [f"{robot}-medium-replay" for robot in ("hopper", "halfcheetah", "walker2d", "ant")]
+    rows = [["bc:share=0.1,optimization.steps=1000", *["108.1 ± 2.7"] * len(names)]]
+    Console(width=80).print(terminal_table(["student.reward-weight", *names], rows))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    shown = {word for line in lines for word in re.split(r"[│┃\s]+", line)}
+    assert {"student.reward-weight", "halfcheetah-", "replay", "bc:share=0.1,", "108.1", "2.7"} <= shown
 
 
 def test_statistics_are_of_the_seeds_that_every_dataset_has(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ from rich.console import Console
 from tyro.conf import arg
 
 from ractd.commands.consoles import out, say
-from ractd.commands.parsing import read, split_training
+from ractd.commands.parsing import read_with_training
 from ractd.commands.sweep import Trainings, end
 from ractd.commands.train import parse as parse_train
 from ractd.commands.train_options import spelt
@@ -196,7 +197,4 @@ def _check(runs: Sequence[SweepRun], train_options: Sequence[str], also: Sequenc
             raise unknown("policy of --also", name, policies)
 
 
-def parse(words: Sequence[str]) -> Compare:
-    """Parse the words after `ractd compare`."""
-    own, train_options = split_training(words)
-    return replace(read(Compare, "compare", own), train_options=train_options)
+parse = partial(read_with_training, Compare, "compare")

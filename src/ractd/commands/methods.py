@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ractd.commands.consoles import out
 from ractd.commands.parsing import read
@@ -29,6 +29,4 @@ class Methods:
         out.print(table, markup=False, highlight=False)
 
 
-def parse(words: Sequence[str]) -> Methods:
-    """Parse the words after `ractd methods`."""
-    return read(Methods, "methods", words)
+parse = partial(read, Methods, "methods")

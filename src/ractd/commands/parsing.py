@@ -21,6 +21,9 @@ HELP = {"-h", "--help", "--help-all"}
 SETTINGS = "config"
 """The field of a command whose own fields are options without a prefix."""
 
+EXAMPLE = "Example: "
+"""What a paragraph begins with that is to be copied, and so stays a line."""
+
 
 def all_of(place: str) -> bool:
     """Show every option."""
@@ -68,9 +71,12 @@ def _help(kind: type[Any], name: str, about: str, shows: Shows, everything: bool
 
 
 def wrapped(text: str) -> str:
-    """Break the lines of paragraphs where the terminal ends."""
+    """Break the lines of paragraphs where the terminal ends, but not those of examples."""
     width = shutil.get_terminal_size().columns
-    return "\n\n".join(textwrap.fill(part, width, break_on_hyphens=False) for part in text.split("\n\n"))
+    return "\n\n".join(
+        part if part.startswith(EXAMPLE) else textwrap.fill(part, width, break_on_hyphens=False)
+        for part in text.split("\n\n")
+    )
 
 
 def of_help(shows: Shows = all_of, hidden: set[str] | None = None) -> ConstructorRegistry:
@@ -114,7 +120,9 @@ def _flowing(field: StructFieldSpec) -> str | None:
     return text and " ".join(text.split())
 
 
-def split_training(words: Sequence[str]) -> tuple[Sequence[str], tuple[str, ...]]:
-    """Split the own words of a command that trains from those after '--', which are options of its trainings."""
+def read_with_training(kind: type[T], name: str, words: Sequence[str]) -> T:
+    """Read a command that trains, whose `train_options` are the words after '--'."""
     at = list(words).index("--") if "--" in words else len(words)
-    return words[:at], tuple(words[at + 1 :])
+    command: Any = read(kind, name, words[:at])
+    trains: T = replace(command, train_options=tuple(words[at + 1 :]))
+    return trains

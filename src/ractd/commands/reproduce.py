@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, Suppress, arg
 
 from ractd.commands.consoles import out, say
-from ractd.commands.parsing import read, split_training
+from ractd.commands.parsing import read_with_training
 from ractd.commands.train import settings_of
 
 
@@ -82,7 +82,4 @@ class Reproduce:
             raise SystemExit(1)
 
 
-def parse(words: Sequence[str]) -> Reproduce:
-    """Parse the words after `ractd reproduce`."""
-    own, train_options = split_training(words)
-    return replace(read(Reproduce, "reproduce", own), train_options=train_options)
+parse = partial(read_with_training, Reproduce, "reproduce")

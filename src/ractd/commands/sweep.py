@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Fixed, Positional, Suppress, UseAppendAction, arg
 
 from ractd.commands.consoles import out, say
-from ractd.commands.parsing import read, split_training
+from ractd.commands.parsing import read_with_training
 from ractd.commands.train import settings_of
 
 if TYPE_CHECKING:
@@ -109,7 +110,4 @@ def _check(runs: Sequence[SweepRun], train_options: Sequence[str]) -> None:
         settings_of(run.options(train_options))
 
 
-def parse(words: Sequence[str]) -> Sweep:
-    """Parse the words after `ractd sweep`."""
-    own, train_options = split_training(words)
-    return replace(read(Sweep, "sweep", own), train_options=train_options)
+parse = partial(read_with_training, Sweep, "sweep")

@@ -64,10 +64,9 @@ def as_text(result: Result) -> str:
     """Return a result as a table of text, as wide as the terminal."""
     if not result.content:
         return cells_of(result).title
-    console = Console(file=io.StringIO(), width=shutil.get_terminal_size((100, 24)).columns)
-    with console.capture() as captured:
-        console.print(table_of(result))
-    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+    text = io.StringIO()
+    Console(file=text, width=shutil.get_terminal_size((100, 24)).columns, force_jupyter=False).print(table_of(result))
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
 def as_html(result: Result) -> str:

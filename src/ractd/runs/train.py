@@ -90,7 +90,7 @@ def train(
         RactdError: For unusable data or options.
         ractd.stopping.Interrupted: After a Ctrl-C, once everything is saved.
     """
-    console = console or Console(quiet=quiet)
+    console = console or Console(quiet=quiet, force_jupyter=False)  # a notebook shows lines; its bars need ipywidgets
     chosen = method_named(method)
     if config is not None and preset is not None:
         raise RactdError(f"preset is {preset!r}, and config is given too: expected one of them")

@@ -46,8 +46,7 @@ class Metrics:
             from torch.utils.tensorboard import SummaryWriter
 
             self.board = SummaryWriter(str(self.directory / "tensorboard" / stage), purge_step=step or None)
-        # In a notebook a bar needs ipywidgets, and stays as it was; lines stay readable.
-        if self.console and self.console.is_terminal and not self.console.is_jupyter and step < steps:
+        if self.console and self.console.is_terminal and step < steps:
             self.progress = Progress(
                 TextColumn("{task.description:>8}"),
                 BarColumn(),
