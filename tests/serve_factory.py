@@ -1,6 +1,6 @@
 """A server as a process of its own, with a policy whose actions are known in closed form.
 
-    python serve_factory.py POLICY.json '{"batch_wait": 0.002}'
+    python serve_factory.py POLICY.json '{"batch_wait_ms": 2}'
 
 actions[b, i, a] = gain * observations[b, -1, 0] + noise[b, 0, 0, i, a], after `delay` seconds a batch; without noise for
 `draws` 0. With `past_steps` there is `told` of it in addition. An observation that
@@ -16,7 +16,7 @@ import ssl
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -169,12 +169,11 @@ def main() -> None:
 
     options = json.loads(sys.argv[2])
     key, tls = options.pop("api_key", None), options.pop("tls", None)
-    settings = ServerSettings(**options)
+    context = None
     if tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*tls)
-        settings = replace(settings, tls=context)
-    run(load, replace(settings, api_key=key.encode() if key else None), json_logger())
+    run(load, ServerSettings(**options), json_logger(), key.encode() if key else None, context)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from ractd.errors import RactdError
 from ractd.serve.batching import QUICK, Batcher
 from ractd.serve.metrics import ServerMetrics
 from ractd.serve.settings import ServerSettings, exposure_warning, read_api_key, tls_context
+from ractd.settings import check
 from ractd_runtime.past import Past
 
 pytest.importorskip("openpi_client")
@@ -139,7 +140,7 @@ K = 3
 @pytest.fixture(scope="module")
 def knowing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A server whose policy needs to know the last K steps and draws nothing."""
-    running = start(tmp_path_factory.mktemp("knowing"), {"past_steps": K, "draws": 0}, batch_wait=0.2, largest_batch=8)
+    running = start(tmp_path_factory.mktemp("knowing"), {"past_steps": K, "draws": 0}, batch_wait_ms=200, max_batch=8)
     yield running
     assert running.end() == 0
 
@@ -241,7 +242,7 @@ def ask(client: WebsocketClientPolicy, x: float, results: list[Any]) -> None:
 
 
 def test_concurrent_clients_share_batches_and_one_bad_request_spoils_none(tmp_path: Path) -> None:
-    server = start(tmp_path, {"delay": 0.05}, batch_wait=0.2, largest_batch=8)
+    server = start(tmp_path, {"delay": 0.05}, batch_wait_ms=200, max_batch=8)
     clients = [connect(server) for _ in range(10)]
     results: list[list[Any]] = [[] for _ in clients]
     inputs = [CRASH, NAN, *range(8)]
@@ -268,7 +269,7 @@ def test_concurrent_clients_share_batches_and_one_bad_request_spoils_none(tmp_pa
 
 
 def test_a_lone_client_does_not_wait_for_others(tmp_path: Path) -> None:
-    server = start(tmp_path, batch_wait=10)
+    server = start(tmp_path, batch_wait_ms=10000)
     client = connect(server)
     queued = [client.infer(observation(0))["server_timing"]["queue_ms"] for _ in range(3)]
     client._ws.close()
@@ -403,19 +404,19 @@ def test_bad_keys_and_certificates_are_named(tmp_path: Path, certificate: tuple[
 def test_only_an_open_door_is_warned_of(certificate: tuple[Path, Path]) -> None:
     tls = tls_context(*certificate)
     for host in ("127.0.0.1", "::1", "localhost", "127.8.8.8"):
-        assert exposure_warning(ServerSettings(host=host)) is None
+        assert exposure_warning(host, None, None) is None
     for host in ("0.0.0.0", "::", "robot.example"):
-        assert "--api-key-file" in str(exposure_warning(ServerSettings(host=host)))
-        assert "--tls-cert" in str(exposure_warning(ServerSettings(host=host, api_key=b"k")))
-        assert exposure_warning(ServerSettings(host=host, api_key=b"k", tls=tls)) is None
+        assert "--api-key-file" in str(exposure_warning(host, None, None))
+        assert "--tls-cert" in str(exposure_warning(host, b"k", None))
+        assert exposure_warning(host, b"k", tls) is None
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("port", 70_000), ("largest_batch", 0), ("batch_wait", -1), ("idle_seconds", 0)]
+    ("name", "value"), [("port", 70_000), ("max_batch", 0), ("batch_wait_ms", -1), ("idle_seconds", 0)]
 )
 def test_settings_out_of_range_are_named(name: str, value: float) -> None:
-    with pytest.raises(RactdError, match=name.replace("_", " ")):
-        ServerSettings(**{name: value})  # type: ignore[arg-type]
+    with pytest.raises(RactdError, match=f"--{name.replace('_', '-')} is {value}, expected a"):
+        check(ServerSettings(**{name: value}))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -425,7 +426,7 @@ def test_settings_out_of_range_are_named(name: str, value: float) -> None:
         (("--torch", "deployed", "--device", "abacus"), "--device abacus can't be used"),
         (("deployed", "--tls-cert", "tls.crt"), "belong together"),
         (("deployed", "--api-key-file", "key"), "--api-key-file key: can't be read"),
-        (("deployed", "--max-batch", "0"), "largest batch is 0"),
+        (("deployed", "--max-batch", "0"), "--max-batch is 0, expected a whole number from 1 to 4,096"),
         (("deployed",), "policy.json: not found"),
         (("--torch", "deployed"), "deployed: no policy here"),
     ],

@@ -78,7 +78,7 @@ def request() -> bytes:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    running = start(tmp_path_factory.mktemp("server"), {"delay": 0.02}, message_bytes=4096)
+    running = start(tmp_path_factory.mktemp("server"), {"delay": 0.02}, max_message_bytes=4096)
     yield running
     serves(running)
     assert running.end() == 0
@@ -88,7 +88,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """Few connections, little patience."""
-    running = start(tmp_path_factory.mktemp("strict"), connections=3, idle_seconds=1, handshake_seconds=1)
+    running = start(tmp_path_factory.mktemp("strict"), max_connections=3, idle_seconds=1, handshake_seconds=1)
     yield running
     serves(running)
     assert running.end() == 0
@@ -210,7 +210,7 @@ def test_a_client_that_does_not_read_is_cut_off_and_holds_up_nobody(tmp_path: Pa
 
 def test_a_client_that_asks_ahead_waits_for_its_turn(tmp_path: Path) -> None:
     """One request a batch: 100 of a flood are on their way when another client asks, and it does not wait for them."""
-    server = start(tmp_path, {"delay": 0.02}, largest_batch=1)
+    server = start(tmp_path, {"delay": 0.02}, max_batch=1)
     with raw(server) as flood, raw(server) as polite:
         for _ in range(100):
             flood.send(request())
@@ -306,7 +306,7 @@ def test_sighup_swaps_the_policy_under_connected_clients(tmp_path: Path) -> None
 
 
 def test_sigterm_answers_every_request_in_flight_and_turns_new_clients_away(tmp_path: Path) -> None:
-    server = start(tmp_path, {"delay": 0.4}, largest_batch=4, batch_wait=0)
+    server = start(tmp_path, {"delay": 0.4}, max_batch=4, batch_wait_ms=0)
     clients = [connect(server) for _ in range(12)]
     quiet = raw(server)
     answers: list[np.ndarray] = []

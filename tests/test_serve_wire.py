@@ -118,7 +118,7 @@ def test_no_message_does_more_than_be_refused(count: int) -> None:
 def test_every_message_to_a_server_is_answered_or_its_connection_closed_with_a_reason(
     tmp_path: Path, count: int
 ) -> None:
-    server = start(tmp_path, message_bytes=4096, idle_seconds=20)
+    server = start(tmp_path, max_message_bytes=4096, idle_seconds=20)
     clients = fuzz.Clients(server.port)
     with clients.stack:
         fuzz.made_up(clients.ask, count)

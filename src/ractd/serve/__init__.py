@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from functools import partial
 from pathlib import Path
 
@@ -9,13 +10,21 @@ from ractd.errors import RactdError
 from ractd.serve.settings import ServerSettings
 
 
-def serve(path: Path, settings: ServerSettings, device: str | None = None) -> None:
+def serve(
+    path: Path,
+    settings: ServerSettings,
+    device: str | None = None,
+    api_key: bytes | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> None:
     """Serve a policy until SIGTERM or Ctrl-C.
 
     Args:
         path: A run's policy where there is a device, an exported policy where there is none.
         settings: Everything else about the server.
         device: Where PyTorch computes.
+        api_key: What clients have to send, None for no key.
+        tls: The server's side of TLS, None for connections in the clear.
 
     Raises:
         RactdError: The policy can't be opened, the address can't be listened on, or the extra 'serve' isn't installed.
@@ -31,4 +40,4 @@ def serve(path: Path, settings: ServerSettings, device: str | None = None) -> No
     from ractd.serve.served import torch_policy
 
     load = partial(exported_policy, path) if device is None else partial(torch_policy, path, device)
-    run(load, settings, json_logger())
+    run(load, settings, json_logger(), api_key, tls)

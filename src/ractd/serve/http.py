@@ -24,7 +24,7 @@ def respond(server: Server, connection: ServerConnection, request: Request) -> R
     path = request.path.partition("?")[0]
     if path in OPEN:
         return OPEN[path](server, connection)
-    if not allowed(request.headers.get_all("Authorization"), server.settings.api_key):
+    if not allowed(request.headers.get_all("Authorization"), server.api_key):
         server.metrics.connections.labels("unauthorized").inc()
         response = connection.respond(HTTPStatus.UNAUTHORIZED, "expected the header 'Authorization: Api-Key KEY'\n")
         response.headers["WWW-Authenticate"] = "Api-Key"
@@ -33,10 +33,10 @@ def respond(server: Server, connection: ServerConnection, request: Request) -> R
         return WITH_KEY[path](server, connection)
     if server.draining:
         return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "the server is shutting down\n")
-    if len(server.sessions) >= server.settings.connections:
+    if len(server.sessions) >= server.settings.max_connections:
         server.metrics.connections.labels("full").inc()
         return connection.respond(
-            HTTPStatus.SERVICE_UNAVAILABLE, f"all {server.settings.connections} connections are taken\n"
+            HTTPStatus.SERVICE_UNAVAILABLE, f"all {server.settings.max_connections} connections are taken\n"
         )
     return None
 

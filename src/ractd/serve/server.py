@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import signal
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -49,21 +50,30 @@ class Server:
     `load` opens the policy, again at each SIGHUP: one that can't be opened, fails, or has other shapes leaves the old one.
     """
 
-    def __init__(self, load: Load, settings: ServerSettings, logger: logging.Logger) -> None:
-        self.load, self.logger = load, logger
-        self.settings = replace(settings, connections=reserve_files(settings.connections))
-        if self.settings.connections < settings.connections:
-            self._warn(f"this process may open files for {self.settings.connections} connections only, see ulimit -n")
+    def __init__(
+        self,
+        load: Load,
+        settings: ServerSettings,
+        logger: logging.Logger,
+        api_key: bytes | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.load, self.logger, self.api_key, self.tls = load, logger, api_key, tls
+        self.settings = replace(settings, max_connections=reserve_files(settings.max_connections))
+        if self.settings.max_connections < settings.max_connections:
+            self._warn(
+                f"this process may open files for {self.settings.max_connections} connections only, see ulimit -n"
+            )
         self.metrics = ServerMetrics(logger)
         self.sessions: set[ClientSession] = set()
         self.draining = False
         self.numbers = count()
-        first = checked(load(), None, settings.largest_batch)
+        first = checked(load(), None, settings.max_batch)
         self.batcher = Batcher(
             first,
             self.metrics,
-            wait=settings.batch_wait,
-            largest=settings.largest_batch,
+            wait=settings.batch_wait_ms / 1e3,
+            largest=settings.max_batch,
             clients=lambda: len(self.sessions),
         )
         self.metrics.policy.info({"identity": first.identity})
@@ -90,16 +100,16 @@ class Server:
                 settings.host,
                 settings.port,
                 process_request=partial(respond, self),
-                create_connection=partial(_connection, settings.connections + HALF_OPEN),  # type: ignore[arg-type]
+                create_connection=partial(_connection, settings.max_connections + HALF_OPEN),  # type: ignore[arg-type]
                 # A browser's page names its origin. Robots don't: no page can reach a server on the machine it is shown on.
                 origins=[None],
                 compression=None,
-                max_size=settings.message_bytes,
+                max_size=settings.max_message_bytes,
                 max_queue=2,
                 open_timeout=settings.handshake_seconds,
                 close_timeout=2,
                 server_header=None,
-                ssl=settings.tls,
+                ssl=self.tls,
                 backlog=BACKLOG,
                 logger=logging.getLogger("ractd.serve.websockets"),
             )
@@ -110,8 +120,8 @@ class Server:
             ) from None
         async with listener:
             port = int(next(iter(listener.sockets)).getsockname()[1])
-            self._info("listening", host=settings.host, port=port, tls=settings.tls is not None)
-            if danger := exposure_warning(settings):
+            self._info("listening", host=settings.host, port=port, tls=self.tls is not None)
+            if danger := exposure_warning(settings.host, self.api_key, self.tls):
                 self._warn(danger)
             if listening is not None:
                 listening(port)
@@ -166,7 +176,7 @@ class Server:
                 session.watch(time.monotonic())
 
     def _opened(self) -> ServedPolicy:
-        return checked(self.load(), self.batcher.policy, self.settings.largest_batch)
+        return checked(self.load(), self.batcher.policy, self.settings.max_batch)
 
     async def _session(self, connection: ServerConnection) -> None:
         session = ClientSession(connection, next(self.numbers), self.batcher, self.metrics, self.settings)
@@ -204,7 +214,13 @@ def _connection(limit: int, protocol: Any, server: Any, **options: Any) -> Serve
     return connection
 
 
-def run(load: Load, settings: ServerSettings, logger: logging.Logger) -> None:
+def run(
+    load: Load,
+    settings: ServerSettings,
+    logger: logging.Logger,
+    api_key: bytes | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT, on uvloop where it is installed; raises `RactdError` before the first client."""
     try:
         from uvloop import new_event_loop
@@ -212,7 +228,7 @@ def run(load: Load, settings: ServerSettings, logger: logging.Logger) -> None:
         new_event_loop = asyncio.new_event_loop
 
     async def main() -> None:
-        server = Server(load, settings, logger)
+        server = Server(load, settings, logger, api_key, tls)
         gc.collect()
         gc.freeze()  # to look through what stays anyway takes 20 ms, with PyTorch 100, in which nobody is answered
         await server.run()

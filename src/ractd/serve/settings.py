@@ -6,48 +6,40 @@ import ipaddress
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
 
 from ractd.errors import RactdError
+from ractd.settings import Positive
 
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Everything about a server that is not its policy; sizes in bytes, times in seconds."""
+    """Everything about a server that is neither its policy nor a secret."""
 
     host: str = "127.0.0.1"
-    port: int = 8000
-    """0 takes a free one."""
-    api_key: bytes | None = None
-    tls: ssl.SSLContext | None = None
-    seed: int = 0
+    """Address to listen on; others than this machine's loopback want a key and TLS."""
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8000
+    """Port to listen on; 0 takes a free one, which the log names."""
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     """With a client's number it seeds that client's noise."""
-    batch_wait: float = 0.001
-    """Longest time that a request waits for others to join its batch."""
-    largest_batch: int = 64
-    message_bytes: int = 2**20
-    connections: int = 512
-    idle_seconds: float = 600.0
-    """A client that completes no request for so long is disconnected."""
-    handshake_seconds: float = 10.0
+    batch_wait_ms: Annotated[float, Meta(ge=0, le=10_000)] = 1.0
+    """Longest time that a request waits for others to join its batch, in milliseconds."""
+    max_batch: Annotated[int, Meta(ge=1, le=4096)] = 64
+    """Most requests of a batch."""
+    max_message_bytes: Annotated[int, Meta(ge=64, le=2**30)] = 2**20
+    """Largest request."""
+    max_connections: Annotated[int, Meta(ge=1, le=100_000)] = 512
+    """Most clients at a time."""
+    idle_seconds: Annotated[float, Meta(ge=0.01, le=1e7)] = 600.0
+    """Time without a request after which a client is disconnected."""
+    handshake_seconds: Positive = 10.0
     """A client that takes so long to ask for a WebSocket or a page is cut off."""
-    send_seconds: float = 10.0
+    send_seconds: Positive = 10.0
     """A client that takes so long to read an answer is cut off."""
-    drain_seconds: float = 10.0
+    drain_seconds: Positive = 10.0
     """Longest time from SIGTERM to the end."""
-
-    def __post_init__(self) -> None:
-        ranges = {
-            "port": (0, 65535),
-            "seed": (0, 2**63 - 1),
-            "batch_wait": (0, 10),
-            "largest_batch": (1, 4096),
-            "message_bytes": (64, 2**30),
-            "connections": (1, 100_000),
-            "idle_seconds": (0.01, 1e7),
-        }
-        for name, (low, high) in ranges.items():
-            if not low <= getattr(self, name) <= high:
-                raise RactdError(f"{name.replace('_', ' ')} is {getattr(self, name)}, expected {low} to {high}")
 
 
 def read_api_key(path: Path) -> bytes:
@@ -77,17 +69,17 @@ def tls_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | 
     return context
 
 
-def exposure_warning(settings: ServerSettings) -> str | None:
+def exposure_warning(host: str, api_key: bytes | None, tls: ssl.SSLContext | None) -> str | None:
     """Return what is wrong with listening beyond this machine like that, `None` if nothing is."""
     try:
-        local = ipaddress.ip_address(settings.host).is_loopback
+        local = ipaddress.ip_address(host).is_loopback
     except ValueError:
-        local = settings.host == "localhost"
+        local = host == "localhost"
     if local:
         return None
-    if settings.api_key is None:
+    if api_key is None:
         return "anyone who reaches this address can use the policy; --api-key-file asks for a key"
-    if settings.tls is None:
+    if tls is None:
         return "the key and the data cross the network in the clear; --tls-cert and --tls-key encrypt them"
     return None
 
