@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 import sys
 import time
@@ -20,12 +21,15 @@ from report_factory import measured
 from scipy.stats import t
 
 import ractd
-from ractd.commands.compare import setting_of
+from ractd.cli import parse
+from ractd.commands.compare import Compare, setting_of
+from ractd.commands.train import settings_of
 from ractd.data import write_hdf5
 from ractd.errors import RactdError
 from ractd.methods import METHODS
 from ractd.results.comparison import MethodRows, MethodRun, read_methods
 from ractd.runs.rows import Result, read_result
+from ractd.sweeps.grid import runs_with
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 NAMED = ("bc:share=0.1,optimization.steps=30", "iql:optimization.steps=30")
@@ -215,6 +219,19 @@ def test_methods_are_named_with_settings_as_train_takes_them() -> None:
         ("teacher.network.kind", "unet"),
         ("teacher.network.embed-dim", "8"),
     )
+
+
+def test_the_demo_is_read_as_a_comparison() -> None:
+    text = (Path(__file__).parent.parent / "Makefile").read_text(encoding="utf-8").replace("\\\n", "")
+    found = re.search(r"ractd (compare .*)", text)
+    assert found is not None
+    words = shlex.split(found[1])
+    asked = parse(words)
+    assert isinstance(asked, Compare)
+    runs = runs_with(asked.datasets, [setting_of(each) for each in asked.methods], asked.seeds, asked.train_options)
+    settings = [settings_of(run.options(asked.train_options)) for run in runs]
+    assert [type(each).__name__ for each in settings] == ["Config", "BCConfig"]
+    assert {each.evaluation.episodes for each in settings} == {50}, "one protocol"
 
 
 def comparison(folder: Path, scores: dict[str, Sequence[float]], env_id: str | None = "Own-v0") -> MethodRows:
