@@ -9,13 +9,12 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.ticker import LogLocator
 
 from ractd.data.scores import normalized_score
 from ractd.files import replacing
 from ractd.report.build import render
 from ractd.report.contents import DATA, Contents, number, read_contents
-from ractd.report.figures import BINS, GREY, STYLE, Plot, file_name, new_plot, run_color
+from ractd.report.figures import BINS, GREY, STYLE, Plot, file_name, histogram, log_axis, new_plot, run_color
 from ractd.report.tables import Table, command
 from ractd.results.comparison import MethodRows
 
@@ -118,10 +117,8 @@ def _plot(key: str, title: str, found: MethodRows, runs: Runs) -> Plot:
     datasets = list(found.rows.dataset.unique())
     plot = new_plot(key, title, len(datasets), inches=3.2)
     for dataset, axes in zip(datasets, plot.axes, strict=True):
-        axes.set(title=dataset if len(datasets) > 1 else "", ylabel=found.unit, xscale="log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter("")
+        axes.set(title=dataset if len(datasets) > 1 else "", ylabel=found.unit)
+        log_axis(axes)
         if (value := data[dataset]) is not None:
             axes.axhline(value, color=GREY, linestyle="--")
     return plot
@@ -180,11 +177,9 @@ def returns_plot(found: MethodRows, runs: Runs, dataset: str, labels: Sequence[s
     plot = new_plot(f"returns-{file_name(dataset)}", f"Episode returns, {dataset}", len(returns))
     for (label, values), axes in zip(returns.items(), plot.axes, strict=True):
         index = labels.index(label) if label in labels else len(labels)
-        weights = np.full(len(values), 100 / len(values))
-        color = GREY if label == DATA else run_color(index)
-        drawn: Any = axes.hist(values, list(edges), weights=weights, color=color, histtype="stepfilled", alpha=0.6)[2]
+        drawn = histogram(axes, values, edges, GREY if label == DATA else run_color(index))
         told = f"{label}: mean {values.mean():,.0f}, {len(values):,} episodes"
         plot.mark(drawn, index, told)
-        axes.set(title=told if len(told) < 70 else f"{label[:30]}…{told.removeprefix(label)}", ylabel="% of episodes")
+        axes.set_title(told if len(told) < 70 else f"{label[:30]}…{told.removeprefix(label)}")
     plot.axes[-1].set_xlabel(f"episode return in {data.env_id}")
     return plot

@@ -111,6 +111,21 @@ def new_plot(key: str, title: str, panels: int, *, inches: float = 1.2, width: f
     return Plot(key, title, figure, list(figure.subplots(panels, squeeze=False, sharex=True).flat))
 
 
+def log_axis(axes: Axes) -> None:
+    """Make the horizontal axis logarithmic, with plain numbers also where it spans less than a decade."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
+
+
+def histogram(axes: Axes, values: Any, edges: Any, color: str) -> Any:
+    """Draw which share of some episodes [E] lies between edges, and return what is drawn."""
+    axes.set_ylabel("% of episodes")
+    shares = np.full(len(values), 100 / len(values))
+    return axes.hist(values, list(edges), weights=shares, color=color, histtype="stepfilled", alpha=0.6)[2]
+
+
 def run_color(index: int) -> str:
     """Return the colour of the report's run of that number."""
     return COLORS[index % len(COLORS)]
@@ -142,11 +157,8 @@ def latency_plot(runs: Sequence[Contents]) -> Plot | None:
     plot = new_plot("score-latency", "Score against latency", len(units), inches=3.2)
     handles: dict[str, Any] = _of_runs(runs, (index for indices in units.values() for index in indices))
     for (unit, indices), axes in zip(units.items(), plot.axes, strict=True):
-        axes.set_xscale("log")
+        log_axis(axes)
         axes.margins(y=0.1)
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter("")
         axes.set_ylabel(unit)
         times = [milliseconds for index in indices for _, _, milliseconds, _, _ in _placed(runs[index])]
         axes.set_xlim(min(times) / 1.5, max(times) * 1.5)
@@ -252,15 +264,12 @@ def returns_plots(runs: Sequence[Contents]) -> list[Plot]:
         plot = new_plot(key, f"Episode returns in {env_id}", len(names))
         for name, axes in zip(names, plot.axes, strict=True):
             axes.set_title(name)
-            axes.set_ylabel("% of episodes")
             for index, returns in group.items():
                 if name not in returns:
                     continue
                 values, run = returns[name], runs[index]
                 color = GREY if name == DATA else color_of(runs, run.rows[name].policy)
-                weights = np.full(len(values), 100 / len(values))
-                look: dict[str, Any] = {"color": run_color(index) if several else color, "histtype": "stepfilled"}
-                drawn: Any = axes.hist(values, list(edges), weights=weights, alpha=0.6, **look)[2]
+                drawn = histogram(axes, values, edges, run_color(index) if several else color)
                 told = f"{name}: mean {values.mean():,.0f}, {len(values):,} episodes"
                 plot.mark(drawn, index, f"{run.label}, {told}" if several else told)
                 if not several:
