@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,10 +29,8 @@ def write_report(
     named in the report. Raises `RactdError` for a directory that is no run, a name that doesn't end in .html, and where
     the extra is not installed.
     """
-    try:
+    with _extra():
         from ractd.report.build import build
-    except ModuleNotFoundError as error:
-        raise RactdError(f'the report needs {error.name}: pip install "ractd[report]"') from None
     if not runs:
         raise RactdError("a report needs at least one run directory")
     directories = [Path(run) for run in runs]
@@ -42,46 +41,42 @@ def write_report(
 
 
 def report_of_run(run: Path, console: Console) -> str:
-    """Write the report of a run that has just ended, and return the line that says so, or why there is none.
-
-    Never raises: no report is worth a training.
-    """
+    """Write the report of a run that has just ended, and return the line that says so, or why there is none."""
     page = run / "report.html"
     if page.exists() and page.stat().st_mtime >= (run / "result.json").stat().st_mtime:
         return f"report: {page}"
-    try:
-        written = write_report([run], console=console)
-    except Exception as error:
-        return f"no report: {error}"
-    return f"report: {written.page}"
+    return _line(lambda: write_report([run], console=console).page)
 
 
 def report_of_runs(runs: Sequence[Path], page: Path, console: Console) -> str:
-    """Write one report, without videos, of those runs that were scored, and return the line that says so, or why there is none.
-
-    Never raises, as `report_of_run`.
-    """
+    """Write one report, without videos, of those runs that were scored, and return the line that says so, or why there is none."""
     scored = [run for run in dict.fromkeys(runs) if (run / "result.json").exists()]
     if not scored:
         return "no report: no run was scored yet"
-    try:
-        page.parent.mkdir(parents=True, exist_ok=True)
-        written = write_report(scored, page, video=False, console=console)
-    except Exception as error:
-        return f"no report: {error}"
-    return f"report: {written.page}"
+    return _line(lambda: write_report(scored, page, video=False, console=console).page)
 
 
 def report_of_methods(found: MethodRows, missing: Sequence[str], page: Path) -> str:
-    """Write the page of a comparison, and return the line that says so, or why there is none.
+    """Write the page of a comparison, and return the line that says so, or why there is none."""
 
-    Never raises, as `report_of_run`.
-    """
+    def write() -> Path:
+        with _extra():
+            from ractd.report.comparison import write_comparison
+        return write_comparison(found, missing, page)
+
+    return _line(write)
+
+
+def _line(write: Callable[[], Path]) -> str:
     try:
-        from ractd.report.comparison import write_comparison
-
-        return f"report: {write_comparison(found, missing, page)}"
-    except ModuleNotFoundError as error:
-        return f'no report: it needs {error.name}, pip install "ractd[report]"'
-    except Exception as error:
+        return f"report: {write()}"
+    except Exception as error:  # no report is worth a training
         return f"no report: {error}"
+
+
+@contextmanager
+def _extra() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise RactdError(f'the report needs {error.name}: pip install "ractd[report]"') from None
