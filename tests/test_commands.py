@@ -66,6 +66,7 @@ def test_help_names_every_command_in_a_line(cli: Callable[..., Answer]) -> None:
     [
         (["trian", "x.hdf5"], "unknown command 'trian', expected one of train, eval", "data; did you mean 'train'?"),
         (["fly"], "unknown command 'fly', expected one of train, eval", "sweep, reproduce, data"),
+        (["--versoin"], "unknown option '--versoin', expected one of --help, --version", "did you mean '--version'?"),
         (["data", "lst"], "unknown command 'lst', expected one of list, inspect", "did you mean 'list'?"),
         (
             ["train", "x.hdf5", "--method", "bc", "--student.optimization.steps", "5"],

@@ -49,9 +49,8 @@ def parse(words: Sequence[str]) -> Command:
         raise SystemExit(0)
     if words and words[0] in COMPLETION:
         importlib.import_module("ractd.commands.completion").write_script(words)
-    name, rest = choose(
-        words, "ractd", "From a logged dataset to a policy that acts in one network evaluation.", COMMANDS
-    )
+    about = "From a logged dataset to a policy that acts in one network evaluation."
+    name, rest = choose(words, "ractd", about, COMMANDS, ("--help", "--version", *COMPLETION))
     command: Command = importlib.import_module(f"ractd.commands.{name}").parse(rest)
     return command
 

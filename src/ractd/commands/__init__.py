@@ -32,8 +32,10 @@ class Command(Protocol):
         """Do what it asks; raises `RactdError` for bad input."""
 
 
-def choose(words: Sequence[str], prog: str, about: str, commands: Mapping[str, str]) -> tuple[str, list[str]]:
-    """Return the command that the first word names, of those that a program has, and the other words.
+def choose(
+    words: Sequence[str], prog: str, about: str, commands: Mapping[str, str], options: Sequence[str] = ("--help",)
+) -> tuple[str, list[str]]:
+    """Return the command that the first word names, of those that a program has beside its options, and the other words.
 
     Raises:
         RactdError: For another word, naming the nearest.
@@ -47,5 +49,5 @@ def choose(words: Sequence[str], prog: str, about: str, commands: Mapping[str, s
         print(f"'{prog} COMMAND --help' shows a command's options.")
         raise SystemExit(0)
     if name not in commands:
-        raise unknown("command", name, commands)
+        raise unknown("option", name, options) if name.startswith("-") else unknown("command", name, commands)
     return name, rest
