@@ -60,14 +60,14 @@ class Compare(Trainings):
         runs = self.runs()
         missing, found = self.compared(runs, out)
         if found is not None:
-            out.print(found.table())
-            for sentence in found.verdicts():
-                say(sentence)
-            say(f"wrote {', '.join(map(str, found.write(self.out, missing)))}")
+            told = [*found.verdicts(), f"wrote {', '.join(map(str, found.write(self.out, missing)))}"]
             if self.report:
                 from ractd.report import report_of_methods
 
-                say(report_of_methods(found, missing, self.out / "report.html"))
+                told.append(report_of_methods(found, missing, self.out / "report.html"))
+            out.print(found.table())
+            for sentence in told:
+                say(sentence)
         end(missing, runs)
 
     def runs(self) -> list[SweepRun]:

@@ -158,7 +158,9 @@ def latency_plot(found: MethodRows, runs: Runs, labels: Sequence[str]) -> Plot:
     lines = found.lines()
     plot = _plot("score-latency", "Score against latency", found, runs)
     for dataset, axes in zip(lines.dataset.unique(), plot.axes, strict=True):
-        axes.margins(x=0.2, y=0.1)
+        axes.set_xlim(
+            lines.ms_per_action.min() / 2, 2 * lines.ms_per_action.max()
+        )  # times that are alike stay together
         for line in lines[lines.dataset == dataset].itertuples():
             _point(plot, axes, labels, line, line.ms_per_action, "ms")
     plot.axes[-1].set_xlabel(f"milliseconds per {'plan' if found.measured[0].plans else 'action'}, batch 1")
