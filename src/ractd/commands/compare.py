@@ -130,11 +130,13 @@ def compare(
                 f"dataset is of type {type(dataset).__name__}, expected a name or a file, since trainings are "
                 "processes of their own; ractd.data.write_hdf5 writes one"
             )
+    from ractd.runs.train import console_for
+
     words = tuple(map(str, options))
     asked = Compare(tuple(map(str, datasets)), seeds, jobs, out=Path(out), train_options=words, methods=tuple(methods))
     asked = replace(asked, also=tuple(also))
     runs = asked.runs()
-    missing, found = asked.compared(runs, Console(quiet=quiet))
+    missing, found = asked.compared(runs, console_for(quiet))
     if missing or found is None:
         raise RactdError(f"{len(missing)} of {len(runs)} trainings failed, the first is {asked.out / missing[0]}")
     return found.rows

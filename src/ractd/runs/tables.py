@@ -65,7 +65,8 @@ def as_text(result: Result) -> str:
     if not result.content:
         return cells_of(result).title
     text = io.StringIO()
-    Console(file=text, width=shutil.get_terminal_size((100, 24)).columns, force_jupyter=False).print(table_of(result))
+    width = shutil.get_terminal_size((100, 24)).columns
+    Console(file=text, width=width, force_jupyter=False, force_terminal=False).print(table_of(result))
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 

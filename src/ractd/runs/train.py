@@ -90,7 +90,7 @@ def train(
         RactdError: For unusable data or options.
         ractd.stopping.Interrupted: After a Ctrl-C, once everything is saved.
     """
-    console = console or Console(quiet=quiet, force_jupyter=False)  # a notebook shows lines; its bars need ipywidgets
+    console = console or console_for(quiet)
     chosen = method_named(method)
     if config is not None and preset is not None:
         raise RactdError(f"preset is {preset!r}, and config is given too: expected one of them")
@@ -173,6 +173,12 @@ def fitted(method: Method, config: Any, data: OfflineDataset, asked: Asked = Ask
     config = method.resolve(config, data, asked)
     check(config)
     return config
+
+
+def console_for(quiet: bool) -> Console:
+    """Return where Python's users see progress: their terminal, or a notebook, as lines: rich's bars need ipywidgets there."""
+    console = Console(quiet=quiet)
+    return Console(quiet=quiet, force_jupyter=False, force_terminal=False) if console.is_jupyter else console
 
 
 def prepare(
