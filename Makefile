@@ -25,7 +25,7 @@ demo: .venv/usable  ## RACTD, its teacher and a simple rival on the embedded dat
 		-- --no-plain --evaluation.episodes 50
 
 test: install  ## what CI runs; a file's tests share what they train, so a file stays with one worker
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: install  ## lint and types
 	$(BIN)/ruff check .

@@ -214,6 +214,7 @@ def test_closed_loop_is_one_option(run: Path, cli: Callable[..., Answer]) -> Non
     assert (run / "evaluations" / "student-e3-x4-n1-consistency-k1-s0.json").exists()
 
 
+@pytest.mark.slow
 def test_a_student_of_another_run_s_teacher(run: Path, tmp_path: Path, cli: Callable[..., Answer]) -> None:
     words = [*OPTIONS, "--teacher", str(run), "--reward-weight", "0.5", "--evaluation.select", "last"]
     answer = cli("train", "mine", "--out", tmp_path / "second", *words)
@@ -221,6 +222,7 @@ def test_a_student_of_another_run_s_teacher(run: Path, tmp_path: Path, cli: Call
     assert (tmp_path / "second" / "policy" / "student").is_dir()
 
 
+@pytest.mark.slow
 def test_stages_one_by_one_end_with_the_same_weights(run: Path, tmp_path: Path, cli: Callable[..., Answer]) -> None:
     for stage in ("return", "dynamics", "teacher", "student"):
         answer = cli("train", "mine", "--out", tmp_path / "run", *OPTIONS, "--only", stage)
@@ -244,7 +246,7 @@ def test_the_paper_s_networks_are_for_mazes_too(cli: Callable[..., Answer], tmp_
     assert (sequence.part.points, sequence.shape) == (0, (8, 4))
 
 
-@pytest.mark.parametrize("candidates", ["1", "4"])
+@pytest.mark.parametrize("candidates", ["1", pytest.param("4", marks=pytest.mark.slow)])
 def test_a_planner_leaves_the_lab(run: Path, tmp_path: Path, candidates: str, cli: Callable[..., Answer]) -> None:
     import ractd_runtime
 

@@ -142,6 +142,7 @@ def test_impossible_schedules(option: str, value: str, pendulum: Path, cli: Cli,
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_reward_aware_teacher_is_trained_after_the_return_model(
     pendulum: Path, trained: Trained, cli: Cli, tmp_path: Path
 ) -> None:

@@ -65,6 +65,7 @@ def few_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
 
+@pytest.mark.slow
 def test_train_from_logs(script: Script, few_checkpoints: None, tmp_path: Path) -> None:
     said = script("examples/train_from_logs.py", "--out", tmp_path / "run", "--share", "0.01")
     for label in ("teacher", "plain student", "RACTD"):
@@ -88,6 +89,7 @@ def test_control_loop(script: Script, trained: Trained, tmp_path: Path) -> None:
     assert "deadlines missed: 0," in script(*words, "--background", "--execute", "2")
 
 
+@pytest.mark.slow
 def test_plan_a_maze(script: Script, few_checkpoints: None, tmp_path: Path) -> None:
     words = ("--out", tmp_path / "run", "--transitions", "2000", "--share", "0.002", "--episodes", "5")
     said = script("examples/plan_a_maze.py", *words)

@@ -64,7 +64,7 @@ def small() -> Config:
     )
 
 
-@pytest.mark.parametrize("healthy", [1, 0])
+@pytest.mark.parametrize("healthy", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_the_checkpoint_before_a_collapse_is_kept(
     healthy: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from accelerate import Accelerator
 from dataset_factory import make
@@ -100,6 +101,7 @@ def relative_error(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor
     return float((a - b).norm() / b.norm())
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_and_resume(tmp_path: Path) -> None:
     launch(tmp_path)
     train(tmp_path / "one" / "gradient", 1)

@@ -121,6 +121,7 @@ def test_default_sizes() -> None:
     assert transitions_of(parse_maze(MAZES["maze2d-medium"].text, "copy")) == 2_600_000
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows(
     umaze: OfflineDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,7 @@ print(cleared() - before)
 """Prints the megabytes that the system clears for ten steps, each of which makes tensors of 16 MB."""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to")
 def test_a_step_finds_the_memory_of_the_last_one() -> None:
     words = [sys.executable, "-c", MEASURE]

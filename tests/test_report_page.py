@@ -169,6 +169,7 @@ def test_axe_finds_nothing_in_one_run(light: Opened) -> None:
     assert light.violations() == ""
 
 
+@pytest.mark.slow
 def test_several_runs_on_a_phone_in_the_dark(chromium: Any, several: Path) -> None:
     opened = Opened(chromium, several, PHONE, "dark")
     opened.unfold()

@@ -271,7 +271,9 @@ def shares(tmp_path: Path, returns: ReturnToGo) -> Callable[..., dict[str, float
     return train
 
 
-@pytest.mark.parametrize(("loss", "gained"), [("pseudo-huber", 0.5), ("square", 0.15)])
+@pytest.mark.parametrize(
+    ("loss", "gained"), [pytest.param("pseudo-huber", 0.5, marks=pytest.mark.slow), ("square", 0.15)]
+)
 def test_mass_moves_to_the_better_mode(
     shares: Callable[..., dict[str, float]], loss: str, gained: float, record_property: Any
 ) -> None:

@@ -70,6 +70,7 @@ def test_weights_and_biases_gets_the_same_offline(tmp_path: Path, pendulum: Path
     assert b"teacher/step" in content
 
 
+@pytest.mark.slow
 def test_a_service_that_refuses_is_an_error_in_a_sentence(tmp_path: Path, pendulum: Path) -> None:
     words: list[str | Path] = [
         "train",

@@ -105,6 +105,7 @@ def test_a_run_without_rewards_goes_on(imitated: tuple[Path, Answer], cli: Cli) 
     assert "is finished" in answer.out
 
 
+@pytest.mark.slow
 def test_a_student_of_another_runs_teacher_needs_its_return_model(
     imitated: tuple[Path, Answer], cli: Cli, tmp_path: Path
 ) -> None:
