@@ -47,8 +47,8 @@ from ractd.networks import NETWORKS
 
 RUN = re.compile(r"\bruns/[\w-]+")
 OWN_MAZE = "#####\n#S.G#\n#####\n"
-FILMED = {"docs/report.md"}
-"""Whose commands play and film: minutes."""
+LONG_PAGES = {f"docs/{name}.md" for name in ("report", "api", "choosing", "evaluation", "data", "mazes")}
+"""Whose commands train, play and film longest; README, the quickstart and the others stay quick."""
 OTHER_OPTIONS = {"--no-deps", "--multi_gpu", "--nproc_per_node", "--help-all", "--tyro-write-completion"}
 """Of other programs, and of no command."""
 
@@ -103,7 +103,9 @@ def folder(tmp_path: Path, datasets: Path, trained: Trained, monkeypatch: pytest
     return tmp_path
 
 
-@pytest.mark.parametrize("page", [pytest.param(page, marks=[pytest.mark.slow] * (page in FILMED)) for page in PAGES])
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[pytest.mark.slow] * (page in LONG_PAGES)) for page in PAGES]
+)
 def test_what_a_page_says_runs_in_its_order(
     page: str, folder: Path, trained: Trained, cli: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch
 ) -> None:

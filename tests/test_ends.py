@@ -421,6 +421,7 @@ def test_equal_returns_stop_until_they_are_accepted(tmp_path: Path) -> None:
         examined(path, accept=["everything"])
 
 
+@pytest.mark.slow
 def test_one_episode_without_an_end_trains_only_if_it_is_accepted(tmp_path: Path, cli: Callable[..., Answer]) -> None:
     fields = arrays([120], obs=2, act=1, terminal=[False])
     fields["timeouts"][:] = False

@@ -141,7 +141,7 @@ def test_a_ddpm_teacher_is_refused(tmp_path: Path) -> None:
     [
         (TINY_MLP, {"steps": 4, "candidates": 8, "history": 2, "return_members": 3}),
         (TINY_MLP, {"steps": 2, "sampler": "jumps"}),
-        (TINY_UNET, {"candidates": 3}),
+        pytest.param(TINY_UNET, {"candidates": 3}, marks=pytest.mark.slow),
         pytest.param(TINY_UNET, {"steps": 4, "candidates": 8}, marks=pytest.mark.slow),
     ],
     ids=["mlp", "mlp-jumps", "unet", "unet-long"],

@@ -22,10 +22,10 @@ CASES: list[tuple[Network, int, str, str]] = [
     (TINY_UNET, 1, "onnx", "fp32"),
     (TINY_MLP, 1, "openvino", "fp32"),
     (TINY_MLP, 2, "openvino", "fp32"),
-    (TINY_UNET, 1, "openvino", "fp32"),
     (TINY_MLP, 1, "onnx", "fp16"),
     (MLP(width=128, blocks=1), 1, "onnx", "int8"),
 ]
+SLOW: tuple[Network, int, str, str] = (TINY_UNET, 1, "openvino", "fp32")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,9 @@ class Export:
 
 
 @pytest.fixture(
-    scope="module", params=CASES, ids=lambda case: f"{type(case[0]).__name__}-{case[1]}-{case[2]}-{case[3]}"
+    scope="module",
+    params=[*CASES, pytest.param(SLOW, marks=pytest.mark.slow)],
+    ids=lambda case: f"{type(case[0]).__name__}-{case[1]}-{case[2]}-{case[3]}",
 )
 def export(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Export:
     network, steps, format, precision = request.param

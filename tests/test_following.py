@@ -30,7 +30,7 @@ from ractd.training.run import Run
 from ractd.training.transitions import Batch
 
 
-def config_of(steps: int = 600, **options: Any) -> Config:
+def config_of(steps: int = 400, **options: Any) -> Config:
     """The preset with small networks, and many of what the target needs to follow in few steps."""
     optimization = Optimization(steps, batch_size=128, learning_rate=3e-3, warmup_steps=50, ema=0.98)
     following = Following(n_step=1, tau=0.05, every=1, distance_penalty=0.0)
@@ -83,6 +83,7 @@ def test_it_joins_what_no_episode_does(junction: OfflineDataset, tmp_path: Path)
     assert at_start == pytest.approx([0.9, 0.3], abs=0.2)
 
 
+@pytest.mark.slow
 def test_returns_to_go_can_not(junction: OfflineDataset, tmp_path: Path) -> None:  # noqa: F811
     config = config_of()
     returns = replace(config.return_model, kind="return-to-go")
@@ -104,15 +105,15 @@ def test_eq_7_holds_it_to_the_best_episodes(junction: OfflineDataset, tmp_path: 
     assert act(everything, MIDDLE)[0] == pytest.approx(0.0, abs=0.25)
 
 
-@pytest.mark.parametrize("distilled", [False, True])
+@pytest.mark.parametrize("distilled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_stopped_and_continued_it_ends_bit_for_bit_as_if_it_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, distilled: bool
 ) -> None:
-    config = config_of(steps=150)
+    config = config_of(steps=100)
     if distilled:
         config = replace(config, student=replace(config.student, distilled=True, ctm_weight=1.0))
     student_of(walks(), tmp_path / "whole", config)
-    monkeypatch.setattr(Run, "train", stopping_at(100))
+    monkeypatch.setattr(Run, "train", stopping_at(50))
     with pytest.raises(Interrupted):
         student_of(walks(), tmp_path / "stopped", config)
     monkeypatch.undo()

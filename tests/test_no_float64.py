@@ -112,7 +112,10 @@ CONFIGS: dict[str, Config] = {
 }
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+LONG = ("ode anchor", "reward-aware teacher", "planner")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in CONFIGS])
 def test_training(name: str, device: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole training; the scores at its end are the processor's."""
     monkeypatch.setattr("ractd.runs.train.evaluate_run", lambda *_: None)

@@ -48,7 +48,7 @@ def commands(trained: Trained, out: Path) -> dict[str, tuple[str | Path, ...]]:
 NAMES = ("train", "export", "report", "make", "collect", "sweep", "reproduce", "reproduce, runs")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "report")) for n in NAMES])
 @pytest.mark.parametrize("place", ["long", "long part", "below a file", "links in a circle"])
 def test_places(
     place: str, name: str, trained: Trained, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -66,6 +66,7 @@ def test_table_holds_every_row_of_the_result(run: Path) -> None:
     assert rows["behaviour data"][1] == "205"
 
 
+@pytest.mark.slow
 def test_page_is_one_file_below_a_megabyte(run: Path) -> None:
     written = write_report([run], video=False)
     page = written.page.read_text()

@@ -424,6 +424,7 @@ def test_curves_are_those_of_the_runs_metrics(runs: Path, pendulum: Path, cli: C
     assert (runs.parent / "results" / "figure4-pendulum.png").exists()
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_trained_and_what_is_there_is_not(runs: Path, pendulum: Path, cli: Command) -> None:
     before = (runs / "pendulum-s0" / "config.json").read_text()
     answer = make(cli, runs, "table4", "--datasets", pendulum)
@@ -450,6 +451,7 @@ def test_an_evaluation_is_read_once_it_is_there(runs: Path, pendulum: Path, cli:
     assert lines["RACTD, 3 jumps"]["note"] == "not run"
 
 
+@pytest.mark.slow
 def test_it_ends_with_a_report_of_the_runs(runs: Path, pendulum: Path, cli: Command) -> None:
     pytest.importorskip("av")
     out = runs.parent / "results"

@@ -163,6 +163,7 @@ def logs(rows: int = 2000) -> OfflineDataset:
     return data
 
 
+@pytest.mark.slow
 def test_a_policy_trained_on_a_constant_and_outliers(tmp_path: Path) -> None:
     data = logs()
     sound = data.statistics()

@@ -125,6 +125,7 @@ def test_without_ray_it_runs_one_after_the_other_and_says_so(
     assert states(again) == {"late": ("was done", 0), "early": ("was done", 0)}
 
 
+@pytest.mark.slow
 def test_ray_runs_the_same_trials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("ray")
     outcomes = run_trials(chain(tmp_path), tmp_path / "logs", jobs=2, console=Console(width=200))
@@ -184,6 +185,7 @@ def test_a_killed_sweep_goes_on_with_what_is_left(tmp_path: Path) -> None:
     assert text_of(log).count("$ ractd data make") == 2
 
 
+@pytest.mark.slow
 def test_ctrl_c_lets_trials_save_and_says_how_to_go_on(tmp_path: Path, pendulum: Path) -> None:
     out, log = tmp_path / "sweep", tmp_path / "log"
     options = quick(**{"--teacher.optimization.steps": "1000000"})
