@@ -73,6 +73,22 @@ def test_openvino_policies_that_are_gone_leave_signals_as_they_were(tmp_path: Pa
     assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
 
 
+SUBNORMAL = """
+import sys
+import numpy as np
+from ractd_runtime import Policy
+Policy.load(sys.argv[1]).act(np.zeros(3))
+print((np.array([5e-324]) * 1.0)[0] > 0)
+"""
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_policy_leaves_the_arithmetic_of_its_process_as_it_was(tmp_path: Path, format: Format) -> None:
+    path = write_graph("without noise", tmp_path / "out", format)
+    done = subprocess.run([sys.executable, "-c", SUBNORMAL, path], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_policy_is_told_the_last_steps_and_sums_over_all(tmp_path: Path, format: Format) -> None:
     policy = Policy.load(write_graph("with past", tmp_path / "out", format))

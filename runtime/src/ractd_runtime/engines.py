@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import Any, NamedTuple, Protocol
 
@@ -72,7 +73,11 @@ class OnnxEngine:
         # Denormal numbers take a hundred times as long as others.
         options.add_session_config_entry("session.set_denormal_as_zero", "1")
         (model,) = graph.values()
-        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        build = partial(onnxruntime.InferenceSession, model, options, providers=["CPUExecutionProvider"])
+        # In a thread of its own: the first session of a process lets the thread that builds it take denormal numbers for 0, in all
+        # that it computes from then on.
+        with ThreadPoolExecutor(1) as thread:
+            self._session = thread.submit(build).result()
         self.embedded: str | None = self._session.get_modelmeta().custom_metadata_map.get("ractd")
 
     def bind(self, inputs: dict[str, Floats], actions: Floats) -> Callable[[], Any]:
