@@ -264,7 +264,7 @@ def test_a_killed_sweep_goes_on_to_the_table_of_one_that_was_not(cli: Callable[.
     whole, out, log = tmp_path / "whole", tmp_path / "killed", tmp_path / "log"
     answer = cli(*words, "--out", whole, "--jobs", "2", "--", *quick())
     assert answer.code == 0, answer.out + answer.err
-    assert "teacher.network.width 32" in answer.out
+    assert "teacher.network.width 32" in (whole / "sweep.md").read_text()
     command: list[str | Path] = [*words, "--out", out, "--", *quick()]
     first, second = (out / f"pendulum-teacher.network.width={width}-s0" for width in (16, 32))
     with started(*command, log=log) as process:
