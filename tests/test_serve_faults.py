@@ -278,6 +278,8 @@ def test_sighup_swaps_the_policy_under_connected_clients(tmp_path: Path) -> None
 
     asking = threading.Thread(target=ask)
     asking.start()
+    while not results and asking.is_alive():
+        time.sleep(0.01)
     server.write(gain=2)
     server.signal(signal.SIGHUP)
     server.wait_for("policy swapped")
