@@ -26,7 +26,8 @@ from training import Contender, contenders
 from ractd.critics import Critic
 from ractd.data import OfflineDataset
 from ractd.envs.environments import environments_of
-from ractd.methods.ractd import METHOD, network_of, student_policy, teacher_policy, train_student, train_teacher
+from ractd.methods.ractd import METHOD, network_of, train_student, train_teacher
+from ractd.methods.ractd_policies import student_policy, teacher_policy
 from ractd.methods.ractd_resolve import resolve
 from ractd.methods.ractd_settings import PRESETS, Config
 from ractd.networks.tensors import load_weights, read_tensors, unprefixed

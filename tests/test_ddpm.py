@@ -17,7 +17,7 @@ from torch import Tensor
 from ractd.diffusion.ddpm import CleanEstimate, noise_levels, noise_loss, sampling_levels, scales
 from ractd.diffusion.samplers import SAMPLERS
 from ractd.diffusion.settings import DDPM
-from ractd.methods.ractd import NoiseObjective
+from ractd.methods.ractd_ddpm import NoiseObjective
 from ractd.methods.ractd_settings import Teacher
 from ractd.networks.mlp import MLP
 from ractd.settings import Optimization

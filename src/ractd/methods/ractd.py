@@ -8,11 +8,9 @@ goal critic this is the paper's planner (section 4.2).
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -21,7 +19,6 @@ from torch import Tensor, nn
 from ractd.critics import Critic, differentiated, pessimistic, without_gradient
 from ractd.data.shares import best_episodes
 from ractd.diffusion import ctm
-from ractd.diffusion.ddpm import noise_levels, noise_loss
 from ractd.diffusion.edm import (
     Denoiser,
     Preconditioned,
@@ -38,19 +35,21 @@ from ractd.diffusion.edm import (
 from ractd.diffusion.samplers import to_clean
 from ractd.diffusion.settings import Diffusion
 from ractd.errors import RactdError
-from ractd.files import replacing_directory
-from ractd.methods import Method, Variant, meanings
+from ractd.methods import Method, meanings
 from ractd.methods.following import FollowingCritic
+from ractd.methods.ractd_ddpm import NoiseObjective
+from ractd.methods.ractd_policies import copy_policies, student_policy, teacher_policy, variants
 from ractd.methods.ractd_resolve import NO_STUDENT, resolve
-from ractd.methods.ractd_settings import PRESETS, Anchor, Config, Distance, Student, Teacher
+from ractd.methods.ractd_settings import PRESETS, Anchor, Distance, Student, Teacher
 from ractd.networks import Network, copy_matching
 from ractd.networks.tensors import load_weights, prefixed, read_tensors, unprefixed
-from ractd.policies import Policy, Sampling
-from ractd.sequences import Samples, Sequence, sequence_class
+from ractd.policies import Policy
+from ractd.sequences import Samples, Sequence
 from ractd.settings import Optimization
 from ractd.training.auto_weight import RewardWeight, gradient_at_logged, mean_gradient
 from ractd.training.collapse import CollapseWatch, watch_for_collapse
 from ractd.training.critic import train_critic
+from ractd.training.decoder import train_decoder
 from ractd.training.loop import averaged_copy
 from ractd.training.run import Run
 from ractd.training.selection import train_policy
@@ -140,30 +139,6 @@ class TeacherObjective(nn.Module):
             "estimated_return": -reward.detach(),
             "out_of_bounds": (entries.detach().abs() > 1).float().mean(),
         }
-
-
-class NoiseObjective(nn.Module):
-    """A DDPM teacher's: the squared error of its noise, all levels alike (Ho et al., 2020, eq. 14)."""
-
-    def __init__(self, network: nn.Module, sequence: Sequence, samples: Samples, config: Teacher) -> None:
-        super().__init__()
-        self.network, self.sequence, self.samples, self.ddpm = network, sequence, samples, config.ddpm
-        self.sigmas: Tensor
-        self.register_buffer("sigmas", noise_levels(config.ddpm).float(), persistent=False)
-
-    def draw(self, generator: torch.Generator, optimization: Optimization) -> dict[str, Tensor]:
-        """Draw the global batch: samples `[B]`, noise `[B, n, D]` and levels 1 to T, `[B]`."""
-        B = optimization.batch_size
-        return {
-            **self.samples.draw(B, generator),
-            "noise": torch.randn(B, *self.sequence.shape, generator=generator),
-            "level": torch.randint(1, self.ddpm.timesteps + 1, (B,), generator=generator),
-        }
-
-    def forward(self, draws: dict[str, Tensor]) -> dict[str, Tensor]:
-        condition, x0 = self.samples.gather(draws)
-        loss = noise_loss(self.network, x0, draws["noise"], self.sigmas[draws["level"]], condition).mean()
-        return {"loss": loss, "noise": loss.detach()}
 
 
 class StudentObjective(nn.Module):
@@ -321,7 +296,7 @@ def train(run: Run) -> None:
             return
         origin = {"selection": "last", "reward_weight": config.teacher.reward_weight}
         run.save_policy("teacher", teacher_policy(run, teacher, critic, origin))
-    elif _fixed_critic(config):
+    elif config.fixed_critic:
         critic = train_critic(run)
     if asked.only not in (None, "student"):
         return
@@ -333,19 +308,10 @@ def train(run: Run) -> None:
     train_student(run, "student", config.student.reward_weight, teacher, critic)
 
 
-def copy_policies(run: Run) -> None:
-    """Copy another run's teacher and plain student, so that this run stands alone."""
-    for name in ("teacher", "plain", "plain-last") if run.accelerator.is_main_process else ():
-        origin, target = Path(run.asked.teacher_from) / "policy" / name, run.directory / "policy" / name
-        if origin.is_dir() and not target.is_dir():
-            with replacing_directory(target) as partial:
-                shutil.copytree(origin, partial, dirs_exist_ok=True)
-
-
 def _critic_and_teacher(run: Run) -> tuple[Critic | None, nn.Module | None]:
     """Train what students need; no teacher comes back where one of the stages is still to be trained."""
     config, only = run.config, run.asked.only
-    steps = {"return": config.return_model.optimization.steps} if _fixed_critic(config) else {}
+    steps = {"return": config.return_model.optimization.steps} if config.fixed_critic else {}
     steps["teacher"] = config.teacher.optimization.steps
     decoder = run.sequence.decoder_stage
     if decoder is not None:
@@ -363,22 +329,6 @@ def _critic_and_teacher(run: Run) -> tuple[Critic | None, nn.Module | None]:
         train_decoder(run)
     teacher = train_teacher(run, critic) if "teacher" in here else None
     return critic, teacher if len(here) == len(steps) else None
-
-
-def _fixed_critic(config: Config) -> bool:
-    """Whether a run has a critic that is trained before its student."""
-    return bool(config.return_model.members) and not config.follows
-
-
-def train_decoder(run: Run) -> None:
-    """Train what the run's sequences need to become actions, a planner's inverse dynamics, where they need anything."""
-    if run.sequence.decoder_stage is None:
-        return
-    run.seed_weights(run.sequence.decoder_stage)
-    learnt = run.sequence.learnt_decoder(run.samples)
-    average = averaged_copy(learnt.network)
-    run.train(run.stage(run.sequence.decoder_stage, learnt.objective, average, learnt.optimization))
-    run.sequence.use_decoder(average)
 
 
 def network_of(run: Run, name: str, settings: Network, jumps: bool) -> nn.Module:
@@ -457,48 +407,6 @@ def train_student(run: Run, name: str, reward_weight: Any, teacher: nn.Module | 
         load_weights(average, tensors, healthy)
         before = {"selection": "before collapse", "step": header["step"]}
         run.save_policy(f"{name}-before-collapse", policy(before))
-
-
-def teacher_policy(run: Run, network: nn.Module, critic: Critic | None, provenance: dict[str, Any]) -> Policy:
-    """Return the teacher as a policy: it samples along all of its noise levels."""
-    config = run.config
-    if config.teacher.parametrization == "ddpm":
-        sampling = Sampling("DDPM teacher", "ddpm", config.teacher.ddpm, config.teacher.ddpm.timesteps)
-    else:
-        sampling = Sampling("teacher", "heun", config.diffusion, config.diffusion.bins)
-    return run.policy(network, config.teacher.network, sampling, critic, provenance)
-
-
-def student_policy(run: Run, network: nn.Module, critic: Critic | None, provenance: dict[str, Any]) -> Policy:
-    """Return a student as a policy of one step."""
-    sampling = Sampling("student", "consistency", run.config.diffusion)
-    return run.policy(network, run.config.student_network, sampling, critic, provenance)
-
-
-def variants(config: Config) -> tuple[Variant, ...]:
-    """Return the variants that a run of these settings has, the one that it is about first."""
-    returns = ("return",) if _fixed_critic(config) else ()
-    aware = returns if config.teacher.reward_weight else ()
-    decoder = sequence_class(config.sequence.kind, "the settings").decoder_stage
-    dynamics = () if decoder is None else (decoder,)
-    teacher = Variant("teacher", "teacher", {}, (*aware, *dynamics, "teacher"))
-
-    before = (*returns, *dynamics, *(("teacher",) if config.student.distilled else ()))
-
-    def ways(label: str, name: str, more: tuple[dict[str, int], ...]) -> list[Variant]:
-        stages = (*before, name)
-        found = [Variant(label, policy, {}, stages) for policy in (name, f"{name}-last")]
-        for sampling in more:
-            ((setting, count),) = sampling.items()
-            found.append(Variant(f"{label}, {count} {setting}", name, sampling, stages))
-        return found
-
-    # Candidates are chosen by a critic: one that follows a student is that student's alone.
-    candidates = ({"candidates": 32},) if returns else ()
-    if not returns and (not config.follows or config.student.reward_weight == 0):
-        return *ways("plain student", "student", ()), teacher
-    student = ways("RACTD", "student", ({"candidates": 32}, {"steps": 2}, {"steps": 4}))
-    return *student, *ways("plain student", "plain", candidates), teacher
 
 
 METHOD = Method(

@@ -139,6 +139,11 @@ class Config(Settings):
         """Whether the critic is learnt with the student."""
         return self.return_model.kind == "q" and self.return_model.members > 0
 
+    @property
+    def fixed_critic(self) -> bool:
+        """Whether a run has a critic that is trained before its student."""
+        return self.return_model.members > 0 and not self.follows
+
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """Yield each field that can't stand beside the others, and what is expected of it."""
         yield from super().contradictions()

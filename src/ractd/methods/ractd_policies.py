@@ -1,0 +1,68 @@
+"""What a run of RACTD leaves: its policies, and the variants of them that are rows of its result."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ractd.critics import Critic
+from ractd.files import replacing_directory
+from ractd.methods import Variant
+from ractd.methods.ractd_settings import Config
+from ractd.policies import Policy, Sampling
+from ractd.sequences import sequence_class
+from ractd.training.run import Run
+
+
+def teacher_policy(run: Run, network: nn.Module, critic: Critic | None, provenance: dict[str, Any]) -> Policy:
+    """Return the teacher as a policy: it samples along all of its noise levels."""
+    config = run.config
+    if config.teacher.parametrization == "ddpm":
+        sampling = Sampling("DDPM teacher", "ddpm", config.teacher.ddpm, config.teacher.ddpm.timesteps)
+    else:
+        sampling = Sampling("teacher", "heun", config.diffusion, config.diffusion.bins)
+    return run.policy(network, config.teacher.network, sampling, critic, provenance)
+
+
+def student_policy(run: Run, network: nn.Module, critic: Critic | None, provenance: dict[str, Any]) -> Policy:
+    """Return a student as a policy of one step."""
+    sampling = Sampling("student", "consistency", run.config.diffusion)
+    return run.policy(network, run.config.student_network, sampling, critic, provenance)
+
+
+def copy_policies(run: Run) -> None:
+    """Copy another run's teacher and plain student, so that this run stands alone."""
+    for name in ("teacher", "plain", "plain-last") if run.accelerator.is_main_process else ():
+        origin, target = Path(run.asked.teacher_from) / "policy" / name, run.directory / "policy" / name
+        if origin.is_dir() and not target.is_dir():
+            with replacing_directory(target) as partial:
+                shutil.copytree(origin, partial, dirs_exist_ok=True)
+
+
+def variants(config: Config) -> tuple[Variant, ...]:
+    """Return the variants that a run of these settings has, the one that it is about first."""
+    returns = ("return",) if config.fixed_critic else ()
+    aware = returns if config.teacher.reward_weight else ()
+    decoder = sequence_class(config.sequence.kind, "the settings").decoder_stage
+    dynamics = () if decoder is None else (decoder,)
+    teacher = Variant("teacher", "teacher", {}, (*aware, *dynamics, "teacher"))
+
+    before = (*returns, *dynamics, *(("teacher",) if config.student.distilled else ()))
+
+    def ways(label: str, name: str, more: tuple[dict[str, int], ...]) -> list[Variant]:
+        stages = (*before, name)
+        found = [Variant(label, policy, {}, stages) for policy in (name, f"{name}-last")]
+        for sampling in more:
+            ((setting, count),) = sampling.items()
+            found.append(Variant(f"{label}, {count} {setting}", name, sampling, stages))
+        return found
+
+    # Candidates are chosen by a critic: one that follows a student is that student's alone.
+    candidates = ({"candidates": 32},) if returns else ()
+    if not returns and (not config.follows or config.student.reward_weight == 0):
+        return *ways("plain student", "student", ()), teacher
+    student = ways("RACTD", "student", ({"candidates": 32}, {"steps": 2}, {"steps": 4}))
+    return *student, *ways("plain student", "plain", candidates), teacher
