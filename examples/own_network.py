@@ -37,7 +37,7 @@ class Gated(Network):
 
 
 class GatedDenoiser(nn.Module):
-    """Two layers, of which the noise levels gate the first: `(x [B, n, D], t [B], condition [B, K], s [B]) -> [B, n, D]`."""
+    """Two layers, of which the noise levels gate the first: `(x [B, n, D], t, condition [B, K], s) -> [B, n, D]`."""
 
     def __init__(self, width: int, entries: int, condition_dim: int) -> None:
         super().__init__()

@@ -175,7 +175,7 @@ class Third(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor, s: Tensor | None = None) -> Tensor:
         times = torch.stack([t.log(), torch.zeros_like(t) if s is None else s], dim=1)
-        return self.layer(torch.cat([x.flatten(1), condition, times], dim=1)).tanh().view_as(x)  # type: ignore[no-any-return]
+        return self.layer(torch.cat([x.flatten(1), condition, times.expand(x.shape[0], -1)], dim=1)).tanh().view_as(x)  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("options", [{}, {"steps": 3, "candidates": 4}], ids=str)

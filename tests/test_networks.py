@@ -53,7 +53,7 @@ class TwoLayersDenoiser(nn.Module):
             nn.init.zeros_(self.target.bias)
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor, s: Tensor | None = None) -> Tensor:
-        h = self.first(torch.cat([x.flatten(1), condition, t.log()[:, None]], 1))
+        h = self.first(torch.cat([x.flatten(1), condition, t.log()[:, None].expand(x.shape[0], -1)], 1))
         if self.target is not None and s is not None:
             h = h + self.target(s.log()[:, None])
         return self.second(h.tanh()).view_as(x)  # type: ignore[no-any-return]

@@ -274,7 +274,7 @@ def test_the_number_of_evaluations_is_the_promised_one(kind: Kind, name: str, st
     def counting(x: Tensor, t: Tensor, *others: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
-        assert t.shape == (8,)
+        assert t.shape == (1,), "one time for all rows"
         exact: Callable[..., Tensor] = EXACT[kind]  # type: ignore[assignment]
         return exact(x, t, *others)
 

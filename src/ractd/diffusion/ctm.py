@@ -104,7 +104,7 @@ def ode_loss(teacher: Denoiser, sample: Tensor, noise: Tensor, condition: Tensor
 
 def one_step(g: StudentNetwork, noise: Tensor, condition: Tensor, diffusion: Diffusion) -> Tensor:
     """Return the one-step sample `G(x_T, T, 0)` from standard normal `noise` (paper, section 2.3)."""
-    T = torch.full((len(noise),), diffusion.sigma_max, device=noise.device, dtype=noise.dtype)
+    T = noise.new_full((1,), diffusion.sigma_max)  # one time for all rows: it is embedded once
     return to_clean(g)(diffusion.sigma_max * noise, T, condition)
 
 

@@ -1,7 +1,8 @@
 """The diffusion teacher's mathematics: schedule, preconditioning, distance and loss (EDM; paper, section 2.2).
 
-Shapes: `x` is `[B, c, D]` (a batch of sequences), times `t` are `[B]` in units of sigma, `condition` is whatever the network
-takes (`[B, h*O]` here). A *denoiser* is any callable `(x, t, condition) -> [B, c, D]` that returns clean sequences.
+Shapes: `x` is `[B, c, D]` (a batch of sequences), times `t` are `[B]`, or `[1]` for all rows, in units of sigma, `condition` is
+whatever the network takes (`[B, h*O]` here). A *denoiser* is any callable `(x, t, condition) -> [B, c, D]` that returns clean
+sequences.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ StudentNetwork = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 def euler(denoiser: Denoiser, x: Tensor, sigmas: Tensor, condition: Tensor) -> Tensor:
     """Follow the PF-ODE down `sigmas` by Euler's method: `n - 1` network evaluations, first order."""
     for t, u in pairwise(sigmas):
-        slope = (x - denoiser(x, t.expand(x.shape[0]), condition)) / t
+        slope = (x - denoiser(x, t[None], condition)) / t
         x = x + (u - t) * slope
     return x
 
@@ -55,7 +55,7 @@ def heun(denoiser: Denoiser, x: Tensor, sigmas: Tensor, condition: Tensor) -> Te
     The last step is Euler's, as in EDM (alg. 1), see `heun_step`; of two levels it is the only one.
     """
     for t, u in pairwise(sigmas[:-1]):
-        x = heun_step(denoiser, x, t.expand(x.shape[0]), u.expand(x.shape[0]), condition)
+        x = heun_step(denoiser, x, t[None], u[None], condition)
     return euler(denoiser, x, sigmas[-2:], condition)
 
 
@@ -65,7 +65,7 @@ def euler_ancestral(denoiser: Denoiser, x: Tensor, sigmas: Tensor, noise: Tensor
     `noise` is `[n - 1, B, c, D]` standard normal (Karras' k-diffusion; DDPM's sampler in EDM's variables).
     """
     for (t, u), z in zip(pairwise(sigmas), noise, strict=True):
-        slope = (x - denoiser(x, t.expand(x.shape[0]), condition)) / t
+        slope = (x - denoiser(x, t[None], condition)) / t
         down, up = u**2 / t, u * (1 - (u / t) ** 2).sqrt()
         x = x + (down - t) * slope + up * z
     return x
@@ -78,7 +78,7 @@ def dpmpp_2m(denoiser: Denoiser, x: Tensor, sigmas: Tensor, condition: Tensor) -
     """
     last: tuple[Tensor, Tensor] | None = None
     for t, u in pairwise(sigmas):
-        x0, h = denoiser(x, t.expand(x.shape[0]), condition), (t / u).log()
+        x0, h = denoiser(x, t[None], condition), (t / u).log()
         estimate = x0
         if last is not None:
             x0_last, h_last = last
@@ -98,7 +98,7 @@ def ddim(denoiser: Denoiser, x: Tensor, sigmas: Tensor, condition: Tensor) -> Te
     """
     signal, noisy = scales(sigmas)
     for i, t in enumerate(sigmas[:-1]):
-        x0 = denoiser(x, t.expand(x.shape[0]), condition)
+        x0 = denoiser(x, t[None], condition)
         epsilon = (x - signal[i] * x0) / noisy[i]
         x = signal[i + 1] * x0 + noisy[i + 1] * epsilon
     return x
@@ -114,7 +114,7 @@ def ddpm(denoiser: Denoiser, noise: Tensor, sigmas: Tensor, condition: Tensor) -
     mean, std = torch.zeros_like(noise[0]), torch.ones_like(signal[0])
     for i, (t, u, z) in enumerate(zip(sigmas[:-1], sigmas[1:], noise, strict=True)):
         x = mean + std * z
-        x0 = denoiser(x, t.expand(x.shape[0]), condition)
+        x0 = denoiser(x, t[None], condition)
         alpha, beta = (
             (signal[i] / signal[i + 1]) ** 2,
             (t**2 - u**2) * signal[i] ** 2,
@@ -147,7 +147,7 @@ def jumps(g: StudentNetwork, x: Tensor, sigmas: Tensor, condition: Tensor) -> Te
     `sigmas` may end at 0; from T to 0 at once this is the one-step sample.
     """
     for t, s in pairwise(sigmas):
-        x = jump(g, x, t.expand(x.shape[0]), s.expand(x.shape[0]), condition)
+        x = jump(g, x, t[None], s[None], condition)
     return x
 
 
@@ -159,7 +159,7 @@ def few_step(denoiser: Denoiser, noise: Tensor, sigmas: Tensor, condition: Tenso
     """
     x0 = noise.new_zeros(())
     for sigma, z in zip(sigmas, noise, strict=True):
-        x0 = denoiser(x0 + sigma * z, sigma.expand(z.shape[0]), condition)
+        x0 = denoiser(x0 + sigma * z, sigma[None], condition)
     return x0
 
 

@@ -39,8 +39,9 @@ class Network(Registered):
     def build(self, shape: tuple[int, int], condition_dim: int, jumps: bool) -> nn.Module:
         """Return a network for sequences of a `shape`, c steps of D entries.
 
-        One that denoises is called as `(x [B, c, D], t [B], condition [B, K]) -> [B, c, D]`, with K = `condition_dim`. With
-        `jumps`, as a student's, it takes a target time `s [B]` at the end, and starts as the network without. It may have
+        One that denoises is called as `(x [B, c, D], t, condition [B, K]) -> [B, c, D]`, with K = `condition_dim` and times t
+        `[B]`, or `[1]` where all rows have the same. With `jumps`, as a student's, it takes a target time `s` at the end, of t's
+        shape, and starts as the network without. It may have
         `at_time`, see `ractd.networks.fixed_time.FoldsTime`. One that doesn't denoise takes the condition alone.
 
         Raises:

@@ -57,8 +57,8 @@ class AtTime(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         a, b, c = self.scales
-        targets = () if self.s is None else (self.s.expand(x.shape[0]),)
-        out: Tensor = self.network(c * x, self.t.expand(x.shape[0]), condition, *targets)
+        targets = () if self.s is None else (self.s,)
+        out: Tensor = self.network(c * x, self.t, condition, *targets)
         return a * x + b * out
 
 

@@ -62,7 +62,7 @@ class Block(nn.Module):
 
 
 class MLPDenoiser(nn.Module):
-    """Denoise `x [B, c, D]` at times `t [B]` given `condition [B, K]` (and target times `s [B]`, for a student)."""
+    """Denoise `x [B, c, D]` at times `t`, `[B]` or `[1]`, given `condition [B, K]` (and target times `s`, for a student)."""
 
     def __init__(self, settings: MLP, shape: tuple[int, int], condition_dim: int, jumps: bool) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class MLPDenoiser(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor, s: Tensor | None = None) -> Tensor:
         embedding = self.embedding(t, s)
-        h = self.input(torch.cat([x.flatten(1), condition, embedding], dim=1))
+        h = self.input(torch.cat([x.flatten(1), condition, embedding.expand(x.shape[0], -1)], dim=1))
         for block in self.blocks:
             h = block(h, embedding)
         return self.output(nn.functional.silu(self.norm(h))).view_as(x)  # type: ignore[no-any-return]

@@ -106,7 +106,7 @@ class ResidualBlock(nn.Module):
 
 
 class UNetDenoiser(nn.Module):
-    """Denoise `x [B, c, D]` at times `t [B]` given `condition [B, K]` (and target times `s [B]`, for a student).
+    """Denoise `x [B, c, D]` at times `t`, `[B]` or `[1]`, given `condition [B, K]` (and target times `s`, for a student).
 
     Every level but the last halves the horizon; raises `RactdError` for a horizon that doesn't divide.
     """
@@ -147,7 +147,8 @@ class UNetDenoiser(nn.Module):
         self.output = nn.Sequential(ConvBlock(widths[0], widths[0], settings), Conv(widths[0], dim, 1))
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor, s: Tensor | None = None) -> Tensor:
-        return self.modulated(x, torch.cat([self.embedding(t, s), condition], dim=1))
+        embedding = self.embedding(t, s).expand(x.shape[0], -1)
+        return self.modulated(x, torch.cat([embedding, condition], dim=1))
 
     def modulated(self, x: Tensor, condition: Tensor) -> Tensor:
         """Denoise `x [B, c, D]` with what the FiLM layers take, `[B, E + K]`: the times' embedding, then the condition."""
