@@ -54,9 +54,12 @@ def work() -> None:
 @pytest.fixture
 def load() -> Iterator[None]:
     """Two processes a core that do nothing but compute."""
-    burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * cores())]
+    code = "print(flush=True)\nwhile True: pass"
+    burners = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(2 * cores())]
     try:
-        time.sleep(0.3)
+        for burner in burners:
+            assert burner.stdout is not None
+            assert burner.stdout.readline() == b"\n"
         yield
     finally:
         for burner in burners:

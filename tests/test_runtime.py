@@ -418,7 +418,13 @@ def test_the_first_action_waits_for_the_model() -> None:
     model = Gated()
     policy = Policy(contract(), model)
     model.gate.clear()
-    threading.Timer(0.05, model.gate.set).start()
+
+    def open_late() -> None:
+        until(lambda: model.calls == [3])
+        time.sleep(0.02)
+        model.gate.set()
+
+    threading.Thread(target=open_late).start()
     assert play(policy, range(3, 4), deadline_ms=1) == [30]
     assert policy.late == 1
 
