@@ -1,4 +1,4 @@
-"""Comparisons: one of two methods and two seeds, killed and gone on with, as its users see it; its numbers against the runs'."""
+"""Comparisons: one of two methods and two seeds, stopped and gone on with, as its users see it; its numbers against the runs'."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas
 import pytest
-from conftest import Answer, Shared, pendulum_data, run_command, started
+from conftest import Answer, Shared, call_command, pendulum_data, run_command, started
 from report_factory import measured
 from scipy.stats import t
 
@@ -29,7 +29,7 @@ from ractd.errors import RactdError
 from ractd.methods import METHODS
 from ractd.results.comparison import MethodRows, MethodRun, read_methods
 from ractd.runs.rows import Result, read_result
-from ractd.sweeps.grid import runs_with
+from ractd.sweeps.grid import note_commands, runs_with, trial
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 NAMED = ("bc:share=0.1,optimization.steps=30", "iql:optimization.steps=30")
@@ -39,7 +39,7 @@ RUNS = [f"pendulum-{method}_optimization.steps=30-s{seed}" for method in ("bc_sh
 
 @dataclass(frozen=True)
 class Compared:
-    """A comparison that was killed and went on."""
+    """A comparison that went on with what was there."""
 
     out: Path
     words: list[str]
@@ -47,36 +47,58 @@ class Compared:
     """Of the command that went on, two at a time."""
 
 
+def begun(out: Path, pendulum: Path, *done: int) -> list[str]:
+    """Train some of the four runs as a comparison would, in this process, and return the comparison's words."""
+    words = ["compare", str(pendulum), "--methods", *NAMED, "--seeds", "2", "--out", str(out)]
+    asked = parse(words)
+    assert isinstance(asked, Compare)
+    trials = [trial(run, out, OPTIONS) for run in asked.runs()]
+    assert [each.name for each in trials] == RUNS
+    note_commands(trials, out)
+    for index in done:
+        answer = call_command(*trials[index].command)
+        assert answer.code == 0, answer.out + answer.err
+    return words
+
+
 @pytest.fixture(scope="module")
 def compared(shared: Shared, pendulum: Path) -> Compared:
-    """Killed once the first of four runs was there."""
+    """Begun, then gone on with two at a time."""
     pytest.importorskip("ray")
 
-    def words(folder: Path) -> list[str]:
-        return ["compare", str(pendulum), "--methods", *NAMED, "--seeds", "2", "--out", str(folder / "out")]
-
     def make(folder: Path) -> None:
-        with started(*words(folder), "--", *OPTIONS, log=folder / "log") as process:
-            deadline = time.monotonic() + 300
-            while not (folder / "out" / RUNS[1] / "config.json").exists():
-                assert process.poll() is None, (folder / "log").read_text()
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
-            process.send_signal(signal.SIGKILL)
-        assert not (folder / "out" / "comparison.csv").exists()
-        answer = run_command(*words(folder), "--jobs", "2", "--", *OPTIONS, env={"COLUMNS": "80"})
-        (folder / "answer.json").write_text(json.dumps(vars(answer)))
+        words = begun(folder / "out", pendulum, 0, 2)
+        answer = run_command(*words, "--jobs", "2", "--", *OPTIONS, env={"COLUMNS": "80"})
+        (folder / "made.json").write_text(json.dumps([[*words, "--", *OPTIONS], vars(answer)]))
 
     folder = shared.get("compared", make)
-    answer = Answer(**json.loads((folder / "answer.json").read_text()))
-    return Compared(folder / "out", [*words(folder), "--", *OPTIONS], answer)
+    words, answer = json.loads((folder / "made.json").read_text())
+    return Compared(folder / "out", words, Answer(**answer))
 
 
-def test_a_killed_comparison_goes_on_to_its_table(compared: Compared) -> None:
+def test_a_comparison_goes_on_to_its_table(compared: Compared) -> None:
     assert compared.answer.code == 0, compared.answer.out + compared.answer.err
-    assert "1 of 4 trials are done already" in compared.answer.out
+    assert "2 of 4 trials are done already" in compared.answer.out
     assert sorted(path.parent.name for path in compared.out.glob("*/result.json")) == sorted(RUNS)
     assert f"report: {compared.out / 'report.html'}" in compared.answer.out
+
+
+@pytest.mark.slow
+def test_a_killed_comparison_goes_on_to_its_table(tmp_path: Path, pendulum: Path, cli: Callable[..., Answer]) -> None:
+    out, log = tmp_path / "out", tmp_path / "log"
+    words = [*begun(out, pendulum, 2, 3), "--", *OPTIONS]
+    with started(*words, log=log) as process:
+        deadline = time.monotonic() + 300
+        while not (out / RUNS[1] / "config.json").exists():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    assert not (out / "comparison.csv").exists()
+    answer = cli(*words)
+    assert answer.code == 0, answer.out + answer.err
+    assert "3 of 4 trials are done already" in answer.out
+    assert sorted(path.parent.name for path in out.glob("*/result.json")) == sorted(RUNS)
 
 
 def test_the_table_says_what_the_runs_measured(compared: Compared) -> None:

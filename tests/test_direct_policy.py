@@ -40,7 +40,7 @@ def test_the_seed_changes_nothing_and_a_file_keeps_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino", "pt2"])
-@pytest.mark.parametrize("history", [1, 2])
+@pytest.mark.parametrize("history", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_its_graph_takes_no_noise_and_is_the_policy(tmp_path: Path, format: Format, history: int) -> None:
     policy = direct(history)
     exported = export_policy(policy.save(tmp_path / "policy"), tmp_path / "out", format=format)

@@ -43,7 +43,9 @@ from ractd.critics.critic import CRITICS
 from ractd.data import load_dataset
 from ractd.data.formats import FILES
 from ractd.methods import METHODS
+from ractd.methods.ractd_settings import PRESETS
 from ractd.networks import NETWORKS
+from ractd.report.figures import training_plots
 
 RUN = re.compile(r"\bruns/[\w-]+")
 OWN_MAZE = "#####\n#S.G#\n#####\n"
@@ -99,6 +101,9 @@ def folder(tmp_path: Path, datasets: Path, trained: Trained, monkeypatch: pytest
     tiny = parse(["train", "x", *words])
     assert isinstance(tiny, Train)
     monkeypatch.setattr("ractd.runs.train.preset_named", lambda *_: tiny.config)
+    monkeypatch.setitem(PRESETS, "cpu", tiny.config)  # type: ignore[arg-type]
+    # tests/test_report.py draws all of them.
+    monkeypatch.setattr("ractd.report.build.training_plots", lambda runs: dict([*training_plots(runs).items()][:1]))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

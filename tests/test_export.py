@@ -140,7 +140,7 @@ def test_a_ddpm_teacher_is_refused(tmp_path: Path) -> None:
     ("network", "options"),
     [
         (TINY_MLP, {"steps": 4, "candidates": 8, "history": 2, "return_members": 3}),
-        (TINY_MLP, {"steps": 2, "sampler": "jumps"}),
+        pytest.param(TINY_MLP, {"steps": 2, "sampler": "jumps"}, marks=pytest.mark.slow),
         pytest.param(TINY_UNET, {"candidates": 3}, marks=pytest.mark.slow),
         pytest.param(TINY_UNET, {"steps": 4, "candidates": 8}, marks=pytest.mark.slow),
     ],
@@ -235,7 +235,7 @@ def test_reduced_precision_is_close_and_smaller(tmp_path: Path, precision: Any) 
     ("network", "options", "precision"),
     [
         (TINY_MLP, {"steps": 2, "candidates": 3}, "fp32"),
-        (TINY_MLP, {}, "fp16"),
+        pytest.param(TINY_MLP, {}, "fp16", marks=pytest.mark.slow),
         pytest.param(TINY_UNET, {"steps": 2, "candidates": 3}, "fp16", marks=pytest.mark.slow),
     ],
     ids=["mlp", "mlp-fp16", "unet-fp16"],
@@ -416,8 +416,8 @@ def test_export_of_a_run_with_scores(trained: Trained, tmp_path: Path) -> None:
     assert unscored["score"] is None, "nobody measured 7 candidates"
 
 
-def test_the_command(trained: Trained, tmp_path: Path, command: Any) -> None:
-    answer = command("export", trained.directory, "-o", tmp_path / "out", "--policy", "plain", "--steps", "2")
+def test_the_command(trained: Trained, tmp_path: Path, cli: Any) -> None:
+    answer = cli("export", trained.directory, "-o", tmp_path / "out", "--policy", "plain", "--steps", "2")
     assert answer.code == 0, answer.err
     assert "onnx, fp32" in answer.out
     assert "2 network evaluations" in answer.out

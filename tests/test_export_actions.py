@@ -18,14 +18,16 @@ from ractd_runtime import Policy as Deployed
 CONSTANT = np.float32(0.04)
 CASES: list[tuple[Network, int, str, str]] = [
     (TINY_MLP, 1, "onnx", "fp32"),
-    (TINY_MLP, 2, "onnx", "fp32"),
     (TINY_UNET, 1, "onnx", "fp32"),
     (TINY_MLP, 1, "openvino", "fp32"),
-    (TINY_MLP, 2, "openvino", "fp32"),
     (TINY_MLP, 1, "onnx", "fp16"),
     (MLP(width=128, blocks=1), 1, "onnx", "int8"),
 ]
-SLOW: tuple[Network, int, str, str] = (TINY_UNET, 1, "openvino", "fp32")
+SLOW: list[tuple[Network, int, str, str]] = [
+    (TINY_MLP, 2, "onnx", "fp32"),
+    (TINY_MLP, 2, "openvino", "fp32"),
+    (TINY_UNET, 1, "openvino", "fp32"),
+]
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Export:
 
 @pytest.fixture(
     scope="module",
-    params=[*CASES, pytest.param(SLOW, marks=pytest.mark.slow)],
+    params=[*CASES, *(pytest.param(case, marks=pytest.mark.slow) for case in SLOW)],
     ids=lambda case: f"{type(case[0]).__name__}-{case[1]}-{case[2]}-{case[3]}",
 )
 def export(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Export:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -33,7 +34,7 @@ SECTIONS: dict[str, Any] = {"bc": bc.BC, "td3_bc": td3_bc.TD3BC, "iql": iql.IQL}
 TD = {"critic_layers": (64, 64), "tau": 0.05}
 
 
-def config_of(name: str, steps: int = 800, **options: Any) -> Any:
+def config_of(name: str, steps: int = 300, **options: Any) -> Any:
     """Small networks, and many of what the target needs to follow in few steps."""
     head = "gaussian" if name == "iql" else "deterministic"
     own = {
@@ -151,7 +152,7 @@ def chain() -> OfflineDataset:
 @pytest.mark.parametrize("name", ["td3_bc", "iql"])
 def test_a_chain_is_walked_to_its_end(chain: OfflineDataset, tmp_path: Path, name: str) -> None:
     options = {"expectile": 0.9} if name == "iql" else {}
-    policy = trained(chain, tmp_path, name, steps=1200, gamma=GAMMA, **options)
+    policy = trained(chain, tmp_path, name, steps=600, gamma=GAMMA, **options)
     assert (act(policy, *map(float, range(LENGTH))) > 0.2).all()
     places = np.arange(LENGTH, dtype=np.float32)[:, None]
     values = policy.estimate_return(places, np.full_like(places, 0.7))
@@ -214,6 +215,8 @@ def short(out: Path, name: str) -> None:
 
 def kill_each(out: Path) -> None:
     """Let a process train each method and die at a line of the log, as a killed one does."""
+    importlib.import_module("torch._dynamo")  # as optimisers do: once for all, it takes longer than the training
+
     log = Metrics.log
 
     def die(self: Metrics, stage: str, step: int, values: dict[str, float]) -> None:
@@ -240,15 +243,23 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of each method that nothing interrupted; read only."""
+    out = tmp_path_factory.mktemp("whole")
+    for name in METHODS:
+        short(out, name)
+    return out
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize("name", METHODS)
-def test_killed_and_continued_it_ends_bit_for_bit_as_if_it_was_not(killed: Path, tmp_path: Path, name: str) -> None:
+def test_killed_and_continued_it_ends_bit_for_bit_as_if_it_was_not(killed: Path, whole: Path, name: str) -> None:
     assert not (killed / name / "policy").exists()
     assert read_header(killed / name / "checkpoints" / name / "last.safetensors")["step"] == 100
     short(killed, name)
-    short(tmp_path, name)
     for file in (f"policy/{name}/policy.safetensors", f"checkpoints/{name}/last.safetensors"):
-        assert_same_tensors(killed / name / file, tmp_path / name / file)
+        assert_same_tensors(killed / name / file, whole / name / file)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -295,19 +306,17 @@ def test_data_without_rewards_can_be_cloned_whole(chain: OfflineDataset, tmp_pat
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_its_policy_is_exported_as_it_acts(tmp_path: Path, name: str) -> None:
-    short(tmp_path, name)
-    exported = export_policy(tmp_path / name, tmp_path / "deployed")
+def test_its_policy_is_exported_as_it_acts(whole: Path, tmp_path: Path, name: str) -> None:
+    exported = export_policy(whole / name, tmp_path / "deployed")
     assert exported.contract["sampling"]["network_evaluations"] == 1
     places = np.random.default_rng(0).uniform(0, LENGTH, (20, 1)).astype(np.float32)
-    expected = Policy.load(tmp_path / name).act(places)
+    expected = Policy.load(whole / name).act(places)
     assert Deployed.load(tmp_path / "deployed").act(places) == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_run_of_one_method_is_not_continued_by_another(tmp_path: Path) -> None:
-    short(tmp_path, "bc")
+def test_a_run_of_one_method_is_not_continued_by_another(whole: Path) -> None:
     with pytest.raises(RactdError, match="method is 'bc' there and 'iql' now"):
-        train(walks(), method="iql", config=config_of("iql", steps=220), out=tmp_path / "bc")
+        train(walks(), method="iql", config=config_of("iql", steps=220), out=whole / "bc")
 
 
 def test_every_method_says_where_it_is_from() -> None:

@@ -12,12 +12,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import STEPS, Answer, Trained, assert_same_tensors, environment, options, rows_of, run_command, started
+from conftest import STEPS, Answer, Trained, assert_same_tensors, call_command, options, rows_of, run_command, started
 
 from ractd.errors import RactdError
 from ractd.networks.tensors import read_header
+from ractd.training import loop
 from ractd.training.metrics import Metrics
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits of POSIX")
@@ -118,14 +120,25 @@ def test_a_second_process_is_refused_and_ctrl_c_saves(
     assert_same_run(out, trained)
 
 
+class Crash(BaseException):
+    """Ends a training that nothing expects to end."""
+
+
 @pytest.fixture(scope="module")
 def early(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run killed right after the first checkpoint of its first stage."""
-    folder = tmp_path_factory.mktemp("early")
-    log = folder / "output.txt"
-    with started(*arguments(trained, folder / "run"), "--only", "return", log=log) as process:
-        wait_until(checkpoint(folder / "run", "return").exists, process, log)
-    return folder / "run"
+    """A run that ended right after the first checkpoint of its first stage."""
+    out = tmp_path_factory.mktemp("early") / "run"
+    save = loop.save_checkpoint
+
+    def save_and_crash(*of: Any) -> None:
+        save(*of)
+        raise Crash
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "save_checkpoint", save_and_crash)
+        with pytest.raises(Crash):
+            call_command(*arguments(trained, out), "--only", "return")
+    return out
 
 
 @pytest.fixture
@@ -148,19 +161,14 @@ def test_a_full_disk_is_said_and_loses_nothing(stopped: Path, trained: Trained, 
     before, limit = checkpoint(stopped, "return").read_bytes(), 100_000
     assert len(before) > limit
 
-    def small_files() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    done = subprocess.run(
-        [sys.executable, "-m", "ractd.cli", *map(str, arguments(trained, stopped)), "--only", "return"],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        preexec_fn=small_files,
-        check=False,
-    )
-    assert done.returncode == 2, done.stdout + done.stderr
-    (line,) = done.stderr.splitlines()
+    largest = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, largest[1]))
+    try:
+        done = cli(*arguments(trained, stopped), "--only", "return")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, largest)
+    assert done.code == 2, done.out + done.err
+    (line,) = done.err.splitlines()
     assert line.startswith(f"error: {checkpoint(stopped, 'return').parent}")
     assert "could not be written" in line
     assert checkpoint(stopped, "return").read_bytes() == before

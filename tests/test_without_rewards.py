@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import Answer, options, pendulum_data, rows_of, run_command
+from conftest import Answer, call_command, options, pendulum_data, rows_of
 from test_bad_input import assert_refused
 
 from ractd import Policy, RactdError
@@ -25,7 +25,7 @@ def imitated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Answer]:
     write_hdf5(folder / "logs.hdf5", pendulum_data(500, env_id=None))
     with h5py.File(folder / "logs.hdf5", "r+") as file:
         del file["rewards"]
-    return folder, run_command("train", folder / "logs.hdf5", "--out", folder / "run", *options())
+    return folder, call_command("train", folder / "logs.hdf5", "--out", folder / "run", *options())
 
 
 def test_a_run_without_rewards_has_a_plain_student_and_no_returns(imitated: tuple[Path, Answer]) -> None:

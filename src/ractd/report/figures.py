@@ -91,8 +91,10 @@ class Plot:
         """Return it as an element of the page, in the page's colours."""
         text = io.StringIO()
         with matplotlib.rc_context(STYLE):
+            if (engine := self.figure.get_layout_engine()) is not None:
+                engine.execute(self.figure)
+                self.figure.set_layout_engine(None)  # where there is one, whatever is written is drawn twice
             self.figure.savefig(text, format="svg", facecolor="none", metadata={"Date": None})
-        self.figure.set_layout_engine("none")  # everything has its place, and finding it takes most of the time
         drawn = text.getvalue()
         drawn = re.sub(
             r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r' height="[^"]*"', "", drawn[drawn.index("<svg") :], count=1)

@@ -63,9 +63,9 @@ def performance_profiles(scores: Mapping[str, Array], thresholds: Array) -> dict
 
 def t_interval(values: Array) -> tuple[float, float]:
     """Return the bounds of Student's t interval of the mean of values [n], n at least 2."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    half = t.ppf((1 + LEVEL) / 2, len(values) - 1) * standard_error(values)
+    half = stdtrit(len(values) - 1, (1 + LEVEL) / 2) * standard_error(values)
     return float(values.mean() - half), float(values.mean() + half)
 
 
