@@ -20,7 +20,7 @@ from torch import nn
 
 from ractd.diffusion.settings import Diffusion
 from ractd.methods.ractd import StudentObjective, TeacherObjective
-from ractd.methods.ractd_settings import Anchor, Student, Teacher
+from ractd.methods.ractd_settings import Student, Teacher
 from ractd.networks import copy_matching
 from ractd.networks.mlp import MLP
 from ractd.networks.tensors import read_tensors
@@ -50,12 +50,11 @@ def stage_of(name: str, directory: Path, accelerator: Accelerator, steps: int) -
         average = averaged_copy(teacher)
         objective: nn.Module = TeacherObjective(teacher, sequence, samples, diffusion, Teacher())
     else:
-        anchor: Anchor = name  # type: ignore[assignment]
         network = NETWORK.build((2, 2), 3, True)
         copy_matching(teacher, network)
         average = averaged_copy(network)
         critic = return_model(layers=(8, 8))
-        config = Student(reward_weight="auto", anchor=anchor)
+        config = Student(reward_weight="auto", anchor="ode" if name == "ode" else "dsm")
 
         def mean(x: torch.Tensor) -> torch.Tensor:
             return accelerator.reduce(x, "mean")  # type: ignore[no-any-return]

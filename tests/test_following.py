@@ -146,7 +146,7 @@ def stopping_at(step: int) -> Any:
     ("student", "said"),
     [
         ({"ctm_weight": 1.0}, r"--student.ctm-weight is 1.0, expected 0 for a student that is not distilled"),
-        ({"anchor": "ode"}, r"--student.anchor is 'ode', expected 'dsm' or 'ctm'"),
+        ({"anchor": "ode"}, r"--student.anchor is 'ode', expected 'dsm'"),
         ({"reward_weight": "auto"}, r"--student.reward-weight is 'auto', expected a number"),
         ({"share": 0.0}, r"--student.share is 0.0, expected a number above 0 to 1"),
         ({"share": 1.5}, r"--student.share is 1.5, expected a number above 0 to 1"),

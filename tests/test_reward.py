@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from ractd.critics import critic as critics
 from ractd.critics import differentiated, pessimistic, without_gradient
 from ractd.critics.return_to_go import ReturnToGo
-from ractd.diffusion.ctm import one_step
+from ractd.diffusion.ctm import one_step, student_sigma
 from ractd.diffusion.edm import Preconditioned
 from ractd.diffusion.settings import Diffusion
 from ractd.methods.ractd import StudentObjective
-from ractd.methods.ractd_settings import Student
+from ractd.methods.ractd_settings import Distance, Student
 from ractd.networks.mlp import MLP
 from ractd.settings import Optimization
 from ractd.training.auto_weight import LOGGED, WEIGHT_MEMORY, RewardWeight, gradient_at_logged
@@ -130,3 +130,34 @@ def test_the_student_s_reward_is_the_pessimistic_one(weight: float | Literal["au
             (1 - WEIGHT_MEMORY) * gradient_at_logged(R, differentiated(pessimistic(R, 2.0)), sequence, samples).item(),
             rel=1e-4,
         )
+
+
+@pytest.mark.parametrize("loss", ["pseudo-huber", "square"])
+def test_the_data_term_is_the_one_step_sample_s_at_T_and_half_of_the_batch_s_below(loss: Distance) -> None:
+    """Against eq. 7 at the levels that were drawn, one after the other, by the network without its sharing of work."""
+    data, diffusion = make((40, 60, 50)), Diffusion()
+    sequence = actions_of(data)
+    samples = sequence.samples(data)
+    student = MLP(16, 1, 8).build((4, 2), 3, True)
+    nn.init.normal_(student.output.weight, std=0.2)  # type: ignore[arg-type]
+    config = Student(loss=loss, distilled=False, ctm_weight=0.0, bound_weight=0.0)
+    objective = StudentObjective(student, averaged_copy(student), None, None, sequence, samples, diffusion, config)
+    draws = objective.draw(torch.Generator().manual_seed(0), Optimization(steps=1, batch_size=10))
+    condition, x0 = samples.gather(draws)
+    g, (_, noise, noise_T) = Preconditioned(student, diffusion), draws["noise"].unbind(1)
+
+    def term(x: torch.Tensor, t: torch.Tensor, row: int) -> torch.Tensor:
+        one = slice(row, row + 1)
+        clean = g(x[one], t[one], condition[one], torch.zeros(1))
+        difference = (clean - x0[one]).flatten()
+        if loss == "square":
+            return (t[row] ** 2 + 0.25) / (0.5 * t[row]) ** 2 * difference.square().mean()  # type: ignore[no-any-return]
+        k = 0.00054 * 8**0.5
+        return (t[row] ** 2 + 0.25).sqrt() / (0.5 * t[row]) * ((difference.square().sum() + k**2).sqrt() - k)  # type: ignore[no-any-return]
+
+    T = torch.full((10,), 80.0)
+    at_T = torch.stack([term(80 * noise_T, T, row) for row in range(10)])
+    t = student_sigma(draws["normal"], draws["uniform"][:, 3], diffusion)
+    below = torch.stack([term(x0 + t[:, None, None] * noise, t, row) for row in range(5)])
+    expected = 0.3 * at_T.mean() + 0.7 * below.mean()
+    assert objective(draws)["loss"].item() == pytest.approx(expected.item(), rel=1e-5)

@@ -201,15 +201,6 @@ def test_the_dsm_anchor_goes_to_the_median(distil: Distil, record_property: Any)
     assert measured["on_worse"] > 0.95, measured
 
 
-@pytest.mark.slow
-def test_the_ctm_anchor_is_measured(distil: Distil, record_property: Any) -> None:
-    """CTM's own form leaves the jumps to the CTM loss, which needs many more steps than this to reach T from below."""
-    measured = measure(distil(400, anchor="ctm", reward_weight=0.0)[0])
-    record_property("ctm", measured)
-    print("ctm:", measured)
-    assert measured["out_of_bounds"] < 0.01, measured
-
-
 # --- the reward-aware student ------------------------------------------------------------------------------------
 
 

@@ -15,8 +15,8 @@ from ractd.diffusion.settings import Diffusion
 
 ODE_ANCHOR_BINS = 12
 """Bins of the teacher's few-step sample that anchors the one-step sample."""
-UPPER_RANGE = 0.7
-"""The student's data term draws from the first 70% of the warped schedule (design: what holds the one-step sample)."""
+UPPER_SHARE, UPPER_RANGE = 2 / 7, 0.7
+"""Of the noise levels below T of the student's data term, two in seven come from the first 70% of the warped schedule."""
 
 
 def draw_times(uniform: Tensor, ode_steps: int, diffusion: Diffusion) -> tuple[Tensor, Tensor, Tensor]:
@@ -74,20 +74,13 @@ def ctm_loss(
     return distance(jump(g_target, x_k, sigma_k, zero, condition), clean_target)
 
 
-def student_sigma(normal: Tensor, uniform: Tensor, share_at_T: float, diffusion: Diffusion) -> Tensor:
-    """Map draws `[B]` to the noise levels of the student's data term: half the teacher's ln-normal, half high noise.
+def student_sigma(normal: Tensor, uniform: Tensor, diffusion: Diffusion) -> Tensor:
+    """Map draws `[B]` to noise levels of the student's data term: the teacher's ln-normal, and high noise in `UPPER_SHARE`.
 
-    The upper half is uniform in the warped index over its first 70%, with `share_at_T` of it exactly at T: what holds
-    the one-step sample in the data.
+    High noise is uniform in the warped index over its first part: a teacher hardly sees it, a student starts there.
     """
-    upper = (2 * uniform - 1).clamp(min=0)
-    ramp = UPPER_RANGE * ((upper - share_at_T) / (1 - share_at_T)).clamp(min=0)
-    return torch.where(uniform < 0.5, draw_sigma(normal, diffusion), warp(diffusion, ramp))
-
-
-def as_denoiser(g: StudentNetwork) -> Denoiser:
-    """Return `g(x, t, t)`, of which CTM's own form of eq. 7 is: it leaves the jumps free, where `to_clean` is the paper's."""
-    return lambda x, t, condition: g(x, t, condition, t)
+    upper = warp(diffusion, UPPER_RANGE * uniform / UPPER_SHARE)
+    return torch.where(uniform < UPPER_SHARE, upper, draw_sigma(normal, diffusion))
 
 
 def ode_loss(teacher: Denoiser, sample: Tensor, noise: Tensor, condition: Tensor, diffusion: Diffusion) -> Tensor:

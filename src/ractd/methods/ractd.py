@@ -20,7 +20,6 @@ from ractd.critics import Critic, differentiated, pessimistic, without_gradient
 from ractd.data.shares import best_episodes
 from ractd.diffusion import ctm
 from ractd.diffusion.edm import (
-    Denoiser,
     Preconditioned,
     WeightedDistance,
     distance,
@@ -40,9 +39,9 @@ from ractd.methods.following import FollowingCritic
 from ractd.methods.ractd_ddpm import NoiseObjective
 from ractd.methods.ractd_policies import copy_policies, student_policy, teacher_policy, variants
 from ractd.methods.ractd_resolve import NO_STUDENT, resolve
-from ractd.methods.ractd_settings import PRESETS, Anchor, Distance, Student, Teacher
+from ractd.methods.ractd_settings import PRESETS, Distance, Student, Teacher
 from ractd.networks import Network, copy_matching
-from ractd.networks.tensors import load_weights, prefixed, read_tensors, unprefixed
+from ractd.networks.tensors import load_weights, read_tensors
 from ractd.policies import Policy
 from ractd.sequences import Samples, Sequence
 from ractd.settings import Optimization
@@ -57,24 +56,8 @@ from ractd.training.selection import train_policy
 Losses = tuple[Tensor, dict[str, Tensor]]
 """A loss, and what the logger shows of it."""
 DISTANCES: dict[Distance, WeightedDistance] = {"pseudo-huber": weighted_pseudo_huber, "square": weighted_square}
-SHARE_AT_T = 0.6
-"""Of the data term's high-noise half, the share exactly at T."""
-
-
-def _no_target(objective: StudentObjective, sample: Tensor, noise: Tensor, condition: Tensor) -> Tensor:
-    return sample.new_zeros(())
-
-
-def _teachers_sample(objective: StudentObjective, sample: Tensor, noise: Tensor, condition: Tensor) -> Tensor:
-    return ctm.ode_loss(objective.D, sample, noise, condition, objective.diffusion)
-
-
-ANCHORS: dict[Anchor, tuple[Callable[..., Denoiser], Callable[..., Tensor]]] = {
-    "dsm": (to_clean, _no_target),
-    "ctm": (ctm.as_denoiser, _no_target),
-    "ode": (ctm.as_denoiser, _teachers_sample),
-}
-"""What holds the student: its form of eq. 7 on noised data, and what its one-step sample is compared with."""
+SHARE_AT_T = 0.3
+"""How much the one-step sample counts in the data term, beside all lower noise levels."""
 
 
 class TeacherObjective(nn.Module):
@@ -157,7 +140,7 @@ class StudentObjective(nn.Module):
         mean_over_processes: Callable[[Tensor], Tensor] = lambda x: x,
         rows: Tensor | None = None,
     ) -> None:
-        """Put a student's losses together; `rows` int64 `[R]` are the transitions that eq. 7 holds it to, by default all."""
+        """Put a student's losses together; `rows` int64 `[R]` are the transitions that it sees, by default all."""
         super().__init__()
         self.network, self.average, self.teacher, self.critic = network, average, teacher, critic
         self.rows = rows
@@ -190,11 +173,8 @@ class StudentObjective(nn.Module):
     def draw(self, generator: torch.Generator, optimization: Optimization) -> dict[str, Tensor]:
         """Draw the global batch: samples, noises and times of the three losses."""
         B = optimization.batch_size
-        samples = self.samples.draw(B, generator, self.rows)
-        states = {} if self.rows is None else prefixed("state", self.samples.draw(B, generator))
         return {
-            **samples,
-            **states,
+            **self.samples.draw(B, generator, self.rows),
             "noise": torch.randn(B, 3, *self.sequence.shape, generator=generator),
             "normal": torch.randn(B, generator=generator),
             "uniform": torch.rand(B, 4, generator=generator),
@@ -204,20 +184,21 @@ class StudentObjective(nn.Module):
         """Return eq. 9: `alpha CTM + beta DSM + sigma Reward`, and the penalty on what leaves the bounds."""
         config = self.config
         condition, x0 = self.samples.gather(draws)
-        # Where eq. 7 sees a part of the data, what the student does is valued in all of its states.
-        states = condition if self.rows is None else self.samples.gather(unprefixed("state", draws))[0]
         noise_ctm, noise_dsm, noise_T = draws["noise"].unbind(1)
+        uniform_ctm, uniform_dsm = draws["uniform"].tensor_split([3], dim=1)
 
         loss, terms = x0.new_zeros(()), dict[str, Tensor]()
         if config.ctm_weight:
-            loss, terms = self.ctm_loss(x0, noise_ctm, draws["uniform"][:, :3], condition)
-        sample = ctm.one_step(self.g, noise_T, states, self.diffusion)
-        dsm, dsm_terms = self.dsm_loss(x0, noise_dsm, draws, sample, noise_T, condition, states)
-        loss, terms = config.ctm_weight * loss + config.dsm_weight * dsm, terms | dsm_terms
+            loss, terms = self.ctm_loss(x0, noise_ctm, uniform_ctm, condition)
+        sample = ctm.one_step(self.g, noise_T, condition, self.diffusion)
+        dsm = self.dsm_loss(x0, sample, noise_dsm, draws["normal"], uniform_dsm[:, 0], condition)
+        if config.anchor == "ode":
+            dsm = dsm + ctm.ode_loss(self.D, sample, noise_T, condition, self.diffusion)
+        loss, terms = config.ctm_weight * loss + config.dsm_weight * dsm, {**terms, "dsm": dsm.detach()}
 
-        entries = self.sequence.decode(sample, states)
+        entries = self.sequence.decode(sample, condition)
         if self.critic is not None:
-            reward, reward_terms = self.reward_loss(self.critic, states, x0, sample, entries)
+            reward, reward_terms = self.reward_loss(self.critic, condition, x0, sample, entries)
             loss, terms = loss + reward, terms | reward_terms
         bound = ctm.bound_excess(entries, self.sequence.rewarded).mean()
         return {
@@ -238,22 +219,15 @@ class StudentObjective(nn.Module):
         return loss, {"ctm": loss.detach()}
 
     def dsm_loss(
-        self,
-        x0: Tensor,
-        noise: Tensor,
-        draws: dict[str, Tensor],
-        sample: Tensor,
-        noise_T: Tensor,
-        condition: Tensor,
-        states: Tensor,
-    ) -> Losses:
-        """Return the student's data term (eq. 7) over all noise levels, and what its one-step sample is compared with."""
-        diffusion = self.diffusion
-        denoiser, target_loss = ANCHORS[self.config.anchor]
-        t = ctm.student_sigma(draws["normal"], draws["uniform"][:, 3], SHARE_AT_T, diffusion)
-        loss = dsm_loss(denoiser(self.g), x0, noise, t, condition, diffusion, DISTANCES[self.config.loss]).mean()
-        loss = loss + target_loss(self, sample, noise_T, states)
-        return loss, {"dsm": loss.detach()}
+        self, x0: Tensor, sample: Tensor, noise: Tensor, normal: Tensor, uniform: Tensor, condition: Tensor
+    ) -> Tensor:
+        """Return the student's data term (eq. 7): at T that of the one-step sample, below T of half of the batch."""
+        diffusion, weighted_distance = self.diffusion, DISTANCES[self.config.loss]
+        half = slice(0, math.ceil(len(x0) / 2))
+        t = ctm.student_sigma(normal[half], uniform[half], diffusion)
+        below = dsm_loss(to_clean(self.g), x0[half], noise[half], t, condition[half], diffusion, weighted_distance)
+        at_T = weighted_distance(x0, sample, x0.new_full((1,), diffusion.sigma_max), diffusion)
+        return SHARE_AT_T * at_T.mean() + (1 - SHARE_AT_T) * below.mean()
 
     def reward_loss(self, critic: Critic, condition: Tensor, x0: Tensor, sample: Tensor, entries: Tensor) -> Losses:
         """Return the reward of one-step samples (eq. 8), weighted as configured or in proportion to the data's gradient."""

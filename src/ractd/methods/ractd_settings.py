@@ -57,7 +57,7 @@ class Teacher:
             yield "reward_weight", "0 for a DDPM teacher: only an EDM teacher can be made reward-aware"
 
 
-Anchor = Literal["dsm", "ctm", "ode"]
+Anchor = Literal["dsm", "ode"]
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,8 @@ class Student:
     ode_steps: Count = 1
     """The teacher's solver goes at most so many bins from t to u (eq. 6)."""
     anchor: Anchor = "dsm"
-    """What holds the one-step sample: `dsm` (eq. 7 over all noise levels), `ctm` (eq. 7 on g(x, t, t)), `ode` (the
-    teacher's few-step sample from the same noise)."""
+    """What holds the one-step sample: `dsm` (eq. 7 over all noise levels), or `ode` (the teacher's few-step sample from the same
+    noise, too)."""
     following: Following = field(default_factory=Following)
     """How action values follow it."""
     optimization: Optimization = field(default_factory=lambda: Optimization(steps=6_000, batch_size=128))
@@ -151,7 +151,7 @@ class Config(Settings):
             if self.student.ctm_weight:
                 yield "student.ctm_weight", "0 for a student that is not distilled: eq. 5 needs a teacher"
             if self.student.anchor == "ode":
-                yield "student.anchor", "'dsm' or 'ctm' for a student that is not distilled: 'ode' needs a teacher"
+                yield "student.anchor", "'dsm' for a student that is not distilled: 'ode' needs a teacher"
         if self.follows:
             if self.teacher.reward_weight != 0:
                 yield "teacher.reward_weight", "0 where values follow the student: a teacher is trained before them"
