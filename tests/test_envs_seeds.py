@@ -60,7 +60,9 @@ def test_hopper_mixed_has_no_start_of_an_evaluation(seed: int, tmp_path: Path, m
             env.close()
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(
+    "seed", [pytest.param(seed, marks=[pytest.mark.slow] * (seed not in (0, 100_000, 2**31 - 1))) for seed in SEEDS]
+)
 def test_a_recipe_takes_its_environments_from_the_seeds_of_data(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, int]] = []
 

@@ -40,10 +40,10 @@ def quick(**changes: str) -> list[str]:
     return [word for pair in {**QUICK, **changes}.items() for word in pair]
 
 
-def data_trial(name: str, directory: Path, steps: int = 200, needs: tuple[str, ...] = ()) -> Trial:
+def data_trial(name: str, directory: Path, steps: int = 600, needs: tuple[str, ...] = ()) -> Trial:
     """A short command that makes a file."""
-    words = ("data", "make", "hopper-mixed", "--steps", str(steps), "--directory", str(directory / name))
-    return Trial(name, words, (directory / name / "hopper-mixed.hdf5").exists, needs)
+    words = ("data", "make", "maze2d-umaze", "--steps", str(steps), "--directory", str(directory / name))
+    return Trial(name, words, (directory / name / "maze2d-umaze.hdf5").exists, needs)
 
 
 def failing_trial(name: str, directory: Path) -> Trial:
@@ -108,7 +108,7 @@ def assert_chain(outcomes: list[Outcome], directory: Path) -> None:
     assert reasons["after-that"] == "it needs after-bad, which was not run"
     assert text_of(directory / "logs" / "bad.log").count("$ ractd data validate") == 2
     assert not (directory / "logs" / "after-bad.log").exists()
-    files = [directory / name / "hopper-mixed.hdf5" for name in ("early", "late")]
+    files = [directory / name / "maze2d-umaze.hdf5" for name in ("early", "late")]
     assert files[0].stat().st_mtime_ns < files[1].stat().st_mtime_ns
 
 
@@ -161,13 +161,18 @@ def test_a_terminal_shows_what_runs_and_for_how_long() -> None:
     assert "2 of 4 are over, 1 running, about 3 min left" in screen.getvalue()
 
 
+def short_long_short(directory: Path) -> list[Trial]:
+    """Three trials, of which the second is still at work when it is killed."""
+    return [data_trial(name, directory, steps) for name, steps in (("a", 600), ("b", 300_000), ("c", 600))]
+
+
 DRIVER = """
 import sys
 from pathlib import Path
-from test_sweeps import data_trial
+from test_sweeps import short_long_short
 from ractd.sweeps import run_trials
 directory = Path(sys.argv[1])
-run_trials([data_trial(name, directory) for name in ("a", "b", "c")], directory / "logs")
+run_trials(short_long_short(directory), directory / "logs")
 """
 
 
@@ -178,7 +183,7 @@ def test_a_killed_sweep_goes_on_with_what_is_left(tmp_path: Path) -> None:
     wait_until(lambda: log.exists() or driver.poll() is not None, "the second trial begins")
     driver.kill()
     assert driver.wait() == -signal.SIGKILL
-    trials = [data_trial(name, tmp_path) for name in ("a", "b", "c")]
+    trials = short_long_short(tmp_path)
     assert [trial.done() for trial in trials] == [True, False, False]
     outcomes = run_trials(trials, tmp_path / "logs")
     assert states(outcomes) == {"a": ("was done", 0), "b": ("done", 1), "c": ("done", 1)}
