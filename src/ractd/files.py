@@ -79,10 +79,15 @@ def _format_of(path: Path) -> Any:
     return content.get("format") if isinstance(content, dict) else None
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8, its line ends as they are, by atomic rename."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="")
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write JSON by atomic rename."""
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(content, indent=2) + "\n")
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -15,7 +15,7 @@ import jinja2
 from rich.console import Console
 
 from ractd.errors import RactdError
-from ractd.files import replacing
+from ractd.files import write_text
 from ractd.report import tables
 from ractd.report.contents import Contents, by_unit, read_runs
 from ractd.report.figures import Plot, latency_plot, progress_plot, returns_plots, training_plots, unique
@@ -48,8 +48,7 @@ def build(directories: Sequence[Path], path: Path, video: bool, console: Console
     page = _page(runs, plots, training, clips)
     every = [plot for group in (*plots.values(), *training.values()) for plot in group]
     pictures = [plot.write(path.with_suffix("")) for plot in every if not plot.folded]
-    with replacing(path) as partial:
-        partial.write_text(page, encoding="utf-8")
+    write_text(path, page)
     several = len(runs) > 1
     missing = [f"{run.label}: {what}" if several else what for run in runs for what in run.missing]
     return Written(path, pictures, missing)

@@ -11,12 +11,13 @@ import matplotlib
 import numpy as np
 
 from ractd.data.scores import normalized_score
-from ractd.files import replacing
+from ractd.files import write_text
 from ractd.report.build import render
 from ractd.report.contents import DATA, Contents, number, read_contents
 from ractd.report.figures import BINS, GREY, STYLE, Plot, file_name, histogram, log_axis, new_plot, run_color
-from ractd.report.tables import Table, command
+from ractd.report.tables import command
 from ractd.results.comparison import MethodRows
+from ractd.runs.tables import Cells
 
 Runs = dict[tuple[str, str], list[Contents]]
 """The runs of each dataset and method, a seed each."""
@@ -72,15 +73,14 @@ def write_comparison(found: MethodRows, missing: Sequence[str], path: Path) -> P
         labels=labels,
         colors=[run_color(index) for index in range(len(labels))],
         found=found,
-        result=Table(f"{unit}s", headings, rows, sortable=True),
+        result=Cells(f"{unit}s", headings, rows, sortable=True),
         missing=missing,
         sections=sections,
         commands={
             method: command(contents[0]) for (dataset, method), contents in runs.items() if dataset == datasets[0]
         },
     )
-    with replacing(path) as partial:
-        partial.write_text(page, encoding="utf-8")
+    write_text(path, page)
     return path
 
 

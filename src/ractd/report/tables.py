@@ -1,11 +1,10 @@
-"""The report's tables and sentences, as text: a column of a sortable table sorts by the numbers that its cells begin with."""
+"""The report's tables and sentences, as text."""
 
 from __future__ import annotations
 
 import math
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import compress
 from pathlib import Path
@@ -18,22 +17,9 @@ from ractd.report.contents import DATA, Contents, by_unit, mapping, number
 from ractd.report.figures import SCORES, returns_of, timed_of, unique
 from ractd.runs.latency import busy_sentence
 from ractd.runs.meanings import meaning
-from ractd.runs.tables import measured_columns, protocol_sentence, with_error
+from ractd.runs.tables import Cells, measured_columns, protocol_sentence, with_error
 
 NOTHING = "\u2013"
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of text under the names of their columns; the first cell names the row."""
-
-    title: str
-    columns: list[str]
-    """Empty for a table that needs no headings."""
-    rows: list[list[str]]
-    strong: set[int] = field(default_factory=set)
-    """Numbers of the rows that stand out."""
-    sortable: bool = False
 
 
 def shown(value: float | None, digits: int = 0, error: float | None = None) -> str:
@@ -41,7 +27,7 @@ def shown(value: float | None, digits: int = 0, error: float | None = None) -> s
     return NOTHING if value is None or math.isnan(value) else with_error(value, error, digits)
 
 
-def result_table(runs: Sequence[Contents]) -> Table:
+def result_table(runs: Sequence[Contents]) -> Cells:
     """Every row of every result: score, return, network evaluations, time; estimates where nothing was simulated."""
     lines: list[dict[str, str]] = []
     strong = set()
@@ -54,7 +40,7 @@ def result_table(runs: Sequence[Contents]) -> Table:
             lines.append({"policy": name, **of, **{heading: cells[index] for heading, cells in columns.items()}})
     names = unique(name for line in lines for name in line)
     rows = [[line[name] or NOTHING for name in names] for line in lines]
-    return Table("Every policy", *_filled(names, rows), strong, sortable=True)
+    return Cells("Every policy", *_filled(names, rows), strong, sortable=True)
 
 
 def _filled(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
@@ -63,7 +49,7 @@ def _filled(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list
     return [*compress(columns, kept)], [[*compress(row, kept)] for row in rows]
 
 
-def comparison_table(runs: Sequence[Contents]) -> Table:
+def comparison_table(runs: Sequence[Contents]) -> Cells:
     """The same policies of several runs side by side, each in its run's own unit."""
     rows = [[DATA, *(shown(run.data_value, 1) for run in runs)]] if any(run.behavior for run in runs) else []
     names = unique(name for run in runs for name in run.rows)
@@ -75,7 +61,7 @@ def comparison_table(runs: Sequence[Contents]) -> Table:
     }
     units = list(by_unit(runs))
     columns = ["policy", *(run.label if len(units) == 1 else f"{run.label} ({run.unit})" for run in runs)]
-    return Table(f"Side by side{f': {units[0]}' if len(units) == 1 else ''}", columns, rows, strong, sortable=True)
+    return Cells(f"Side by side{f': {units[0]}' if len(units) == 1 else ''}", columns, rows, strong, sortable=True)
 
 
 def scores(run: Contents) -> list[tuple[str, str, str]]:
@@ -112,14 +98,14 @@ def protocol(run: Contents) -> str:
 
 def _table(
     title: str, columns: Sequence[str], runs: Sequence[Contents], rows: Sequence[tuple[Contents, list[str]]]
-) -> Table:
+) -> Cells:
     """A table with a column for the run where there are several."""
     several = len(runs) > 1
     named = [[run.label, *cells] if several else cells for run, cells in rows]
-    return Table(title, *_filled([*(["run"] if several else []), *columns], named))
+    return Cells(title, *_filled([*(["run"] if several else []), *columns], named))
 
 
-def returns_table(runs: Sequence[Contents]) -> Table:
+def returns_table(runs: Sequence[Contents]) -> Cells:
     """The returns that the histograms show, in numbers."""
     rows = []
     for run in runs:
@@ -130,7 +116,7 @@ def returns_table(runs: Sequence[Contents]) -> Table:
     return _table("The histograms in numbers", columns, runs, rows)
 
 
-def curves_table(runs: Sequence[Contents]) -> Table:
+def curves_table(runs: Sequence[Contents]) -> Cells:
     """First and last value of everything that is drawn without being asked for, and its range."""
     rows = []
     for run in runs:
@@ -144,7 +130,7 @@ def curves_table(runs: Sequence[Contents]) -> Table:
     return _table("The curves in numbers", columns, runs, rows)
 
 
-def progress_table(runs: Sequence[Contents]) -> Table:
+def progress_table(runs: Sequence[Contents]) -> Cells:
     """Return at every checkpoint that was evaluated during training."""
     rows = []
     for run in runs:
@@ -158,7 +144,7 @@ def progress_table(runs: Sequence[Contents]) -> Table:
     return _table("The evaluations during training in numbers", ["stage", "step", "return", "s.e."], runs, rows)
 
 
-def stages_table(runs: Sequence[Contents]) -> Table:
+def stages_table(runs: Sequence[Contents]) -> Cells:
     """How long each stage took, its best checkpoint, and whether it collapsed."""
     rows = []
     for run in runs:
@@ -190,7 +176,7 @@ FACTS = {
 }
 
 
-def facts_table(runs: Sequence[Contents]) -> Table:
+def facts_table(runs: Sequence[Contents]) -> Cells:
     """What each run was trained on, a column for each run."""
     facts = []
     for run in runs:
@@ -201,13 +187,13 @@ def facts_table(runs: Sequence[Contents]) -> Table:
     return _beside(runs, facts, "Dataset")
 
 
-def settings_table(runs: Sequence[Contents]) -> Table:
+def settings_table(runs: Sequence[Contents]) -> Cells:
     """Every setting of every run, the differing ones marked."""
     settings = [pd.json_normalize(run.config).rename(columns=lambda name: name.replace("_", "-")) for run in runs]
     return _beside(runs, [each.squeeze(axis=0).to_dict() for each in settings], "Configuration", marked=True)
 
 
-def versions_table(runs: Sequence[Contents]) -> Table:
+def versions_table(runs: Sequence[Contents]) -> Cells:
     """Versions of what computed the result, or of what began the run where there is none yet."""
     found = [mapping(run.result.get("versions")) or mapping(_invocation(run, -1).get("versions")) for run in runs]
     return _beside(runs, found, "Versions")
@@ -227,11 +213,11 @@ def _invocation(run: Contents, index: int) -> dict[str, Any]:
     return mapping(invocations[index]) if isinstance(invocations, list) and invocations else {}
 
 
-def _beside(runs: Sequence[Contents], facts: Sequence[dict[str, Any]], title: str, marked: bool = False) -> Table:
+def _beside(runs: Sequence[Contents], facts: Sequence[dict[str, Any]], title: str, marked: bool = False) -> Cells:
     """A row a key, a column a run; where `marked`, a row whose values differ stands out."""
     rows = [[key, *(_flat(one.get(key)) for one in facts)] for key in unique(name for one in facts for name in one)]
     strong = {index for index, (_, *texts) in enumerate(rows) if marked and len(set(texts)) > 1}
-    return Table(title, ["", *(run.label for run in runs)] if len(runs) > 1 else [], rows, strong)
+    return Cells(title, ["", *(run.label for run in runs)] if len(runs) > 1 else [], rows, strong)
 
 
 def _flat(value: Any) -> str:

@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from ractd.files import replacing, write_json
+from ractd.files import replacing, write_json, write_text
 from ractd.reproduce.catalog import Experiment
 from ractd.reproduce.claims import Comparison
 from ractd.reproduce.lines import QUANTITIES, Line, TableSource, summary
 from ractd.results.statistics import FEWEST_SEEDS, interquartile_means
 from ractd.results.tables import markdown_table, terminal_table
 from ractd.runs.directory import versions
-from ractd.runs.tables import with_error
+from ractd.runs.tables import with_error, with_interval
 
 FORMAT_VERSION = 1
 COMPARISONS = (
@@ -193,8 +193,7 @@ def write_table(table: PaperTable, out: Path) -> list[Path]:
         columns = ["dataset", "method", "seed", "step", "score", "score_se"]
         texts[f"{table.name}-curves.csv"] = pd.concat(curves).to_csv(columns=columns, index=False)
     for name, text in texts.items():
-        with replacing(out / name) as partial:
-            partial.write_text(text, encoding="utf-8")
+        write_text(out / name, text)
     write_json(out / f"{table.name}.json", _content(table))
     return [*(out / name for name in texts), out / f"{table.name}.json", *pictures]
 
@@ -228,7 +227,7 @@ def _markdown(parts: Sequence[tuple[str, pd.DataFrame]]) -> list[str]:
 def _aggregate_text(table: PaperTable) -> pd.DataFrame:
     frame = table.aggregates()
     heading = f"IQM of {table.unit} [95% bootstrap interval]"
-    frame[heading] = [f"{row.iqm:.1f} [{row.low:.1f}, {row.high:.1f}]" for row in frame.itertuples()]
+    frame[heading] = [with_interval(row.iqm, row.low, row.high) for row in frame.itertuples()]
     return frame[["method", heading, "seeds", "datasets"]].astype(str)
 
 

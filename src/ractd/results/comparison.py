@@ -13,7 +13,7 @@ import torch
 from rich import box
 from rich.table import Table
 
-from ractd.files import read_json, replacing, write_json
+from ractd.files import read_json, write_json, write_text
 from ractd.results.statistics import FEWEST_SEEDS, installed, t_interval
 from ractd.results.tables import markdown_table, terminal_table
 from ractd.runs.latency import busy_sentence, time_policies
@@ -169,10 +169,8 @@ class MethodRows:
         """Write `comparison.md` and `comparison.csv`; `missing` is a sentence for each run that is not in them."""
         paths = [out / "comparison.md", out / "comparison.csv"]
         parts = ["# Comparison\n", markdown_table(*self.cells()), self.caption() + "\n", *self.verdicts()]
-        with replacing(paths[0]) as partial:
-            partial.write_text("\n".join([*parts, *(f"\nmissing: {sentence}" for sentence in missing)]) + "\n")
-        with replacing(paths[1]) as partial:
-            self.rows.drop(columns=EPISODES).to_csv(partial, index=False)
+        write_text(paths[0], "\n".join([*parts, *(f"\nmissing: {sentence}" for sentence in missing)]) + "\n")
+        write_text(paths[1], self.rows.drop(columns=EPISODES).to_csv(index=False))
         return paths
 
 

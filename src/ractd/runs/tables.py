@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape as html
 from typing import TYPE_CHECKING, Any
@@ -22,21 +22,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cells:
-    """The text of a table."""
+    """The text of a table; the first cell names the row."""
 
     title: str
-    lines: list[list[str]]
-    headings: tuple[str, ...] = ()
-    """Empty where the first cell of each line is its heading."""
+    columns: list[str]
+    """Empty for a table that needs no headings."""
+    rows: list[list[str]]
+    strong: Collection[int] = ()
+    """Numbers of the rows that stand out."""
+    sortable: bool = False
+    """Whether a page lets people sort it by the numbers that its cells begin with."""
     caption: str = ""
-    strong: tuple[int, ...] = ()
-    """Lines that stand out."""
 
 
 def cells_of(result: Result) -> Cells:
     """Return what there is to show of a result."""
     if not result.content:
-        return Cells(f"{result.directory}: no result yet", [])
+        return Cells(f"{result.directory}: no result yet", [], [])
     return _of_run(result) if "behavior" in result.content else _of_evaluation(result)
 
 
@@ -48,14 +50,14 @@ def table_of(result: Result) -> Table:
         title_justify="left",
         caption=escape(cells.caption) or None,
         caption_justify="left",
-        show_header=bool(cells.headings),
+        show_header=bool(cells.columns),
     )
-    for index, heading in enumerate(cells.headings):
+    for index, heading in enumerate(cells.columns):
         table.add_column(escape(heading), justify="left" if index == 0 or heading == "checkpoint" else "right")
-    if not cells.headings:
+    if not cells.columns:
         table.add_column(style="bold")
         table.add_column()
-    for index, line in enumerate(cells.lines):
+    for index, line in enumerate(cells.rows):
         table.add_row(*map(escape, line), style="bold" if index in cells.strong else None)
     return table
 
@@ -73,9 +75,9 @@ def as_text(result: Result) -> str:
 def as_html(result: Result) -> str:
     """Return a result as an HTML table."""
     cells = cells_of(result)
-    head = "".join(f"<th>{html(heading)}</th>" for heading in cells.headings)
+    head = "".join(f"<th>{html(heading)}</th>" for heading in cells.columns)
     parts = [f"<table><caption>{html(cells.title)}</caption>", f"<thead><tr>{head}</tr></thead><tbody>"]
-    for index, (first, *others) in enumerate(cells.lines):
+    for index, (first, *others) in enumerate(cells.rows):
         style = ' style="font-weight: bold"' if index in cells.strong else ""
         line = "".join(f"<td>{html(cell)}</td>" for cell in others)
         parts.append(f"<tr{style}><th>{html(first)}</th>{line}</tr>")
@@ -88,6 +90,11 @@ def with_error(mean: float | None, error: float | None, digits: int = 1) -> str:
         return ""
     # z: what rounds to zero is not shown as -0.
     return f"{mean:z,.{digits}f}" + ("" if error is None or math.isnan(error) else f" ± {error:,.{digits}f}")
+
+
+def with_interval(mean: float, low: float, high: float) -> str:
+    """Return mean [low, high], the mean alone where the bounds are NaN, and nothing where the mean is."""
+    return with_error(mean, None) + ("" if math.isnan(low) else f" [{low:,.1f}, {high:,.1f}]")
 
 
 def measured_columns(rows: Sequence[Row], behavior: Mapping[str, Any], timed: str) -> dict[str, list[str]]:
@@ -130,7 +137,7 @@ def _of_run(result: Result) -> Cells:
     columns |= {heading: cells for heading, cells in measured.items() if any(cells)}
     lines = [list(line) for line in zip(*columns.values(), strict=True)]
     strong = tuple(i for i, row in enumerate(rows, 1) if (row.variant, row.policy) == (rows[0].variant, rows[0].policy))
-    return Cells(result.content["dataset"]["name"], lines, tuple(columns), _caption(result), strong)
+    return Cells(result.content["dataset"]["name"], list(columns), lines, strong, caption=_caption(result))
 
 
 def _of_evaluation(result: Result) -> Cells:
@@ -169,7 +176,7 @@ def _of_evaluation(result: Result) -> Cells:
     if busy := busy_sentence(result.content.get("load")):
         lines.append(["", busy])
     lines.append(["checkpoint", row.selection + (f" (step {row.step:,})" if row.step else "")])
-    return Cells(f"{row.variant} in {e.env_id}", lines)
+    return Cells(f"{row.variant} in {e.env_id}", [], lines)
 
 
 def _milliseconds(row: Row) -> str:

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from rich.table import Table
 
-from ractd.files import replacing, write_json
+from ractd.files import replacing, write_json, write_text
 from ractd.results.statistics import FEWEST_SEEDS, installed, interquartile_means, performance_profiles, t_interval
 from ractd.results.tables import markdown_table, terminal_table
 from ractd.runs.rows import frame, read_result
-from ractd.runs.tables import with_error
+from ractd.runs.tables import with_error, with_interval
 from ractd.sweeps.grid import SweepRun, label
 
 FORMAT_VERSION = 2
@@ -147,7 +147,8 @@ def _cells(summary: Summary, policy: str) -> pd.DataFrame:
     }
     for name, heading in INTERVALS.items():
         if name in lines:
-            texts[heading] = lines.apply(_interval, axis=1, args=(name,))
+            bounds = lines[[name, f"{name}_low", f"{name}_high"]]
+            texts[heading] = bounds.apply(lambda line: with_interval(*line), axis=1)
     cells = pd.DataFrame({"setting": lines.setting.unique()}).set_index("setting")
     checkpoints = lines.checkpoint.unique()
     for heading, text in texts.items():
@@ -161,12 +162,6 @@ def _cells(summary: Summary, policy: str) -> pd.DataFrame:
     if whole.processor_seconds.notna().any():
         cells["processor s"] = whole.processor_seconds.map("{:,.0f}".format, na_action="ignore")
     return cells.fillna("").replace("", "-").reset_index()
-
-
-def _interval(line: Any, name: str) -> str:
-    middle, low, high = line[[name, f"{name}_low", f"{name}_high"]]
-    bounds = "" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]"
-    return "" if np.isnan(middle) else f"{middle:.1f}{bounds}"
 
 
 def _caption(summary: Summary) -> str:
@@ -192,10 +187,8 @@ def write_summary(summary: Summary, out: Path, missing: Sequence[str]) -> list[P
     `missing` is a sentence for each run that is not in the tables.
     """
     paths = [out / "sweep.md", out / "sweep.csv", out / "sweep.json"]
-    with replacing(paths[0]) as partial:
-        partial.write_text(_markdown(summary, missing), encoding="utf-8")
-    with replacing(paths[1]) as partial:
-        summary.lines.assign(unit=summary.unit).to_csv(partial, index=False)
+    write_text(paths[0], _markdown(summary, missing))
+    write_text(paths[1], summary.lines.assign(unit=summary.unit).to_csv(index=False))
     content = {
         "format": "ractd-sweep",
         "format_version": FORMAT_VERSION,
