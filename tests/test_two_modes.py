@@ -86,7 +86,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
     network = NETWORK.build((1, 2), 1, False)
     average = averaged_copy(network)
     objective = TeacherObjective(network, SEQUENCE, SAMPLES_OF_DATA, DIFFUSION, Teacher(loss="square"))
-    run(tmp_path_factory.mktemp("teacher"), "teacher", objective, average, 2000, 2e-3)
+    run(tmp_path_factory.mktemp("teacher"), "teacher", objective, average, 1200, 2e-3)
     return average
 
 
@@ -103,7 +103,7 @@ def train_return_model(directory: Path, scale: float = 1.0) -> ReturnToGo:
         "return",
         ReturnObjective(network, SEQUENCE, SAMPLES_OF_DATA.windows, targets, torch.arange(len(targets))),
         average,
-        800,
+        500,
         3e-3,
     )
     return average  # type: ignore[return-value]
@@ -216,7 +216,7 @@ def test_the_reward_aware_student_moves_to_the_better_mode_and_stays_on_it(
     distil: Distil, record_property: Any
 ) -> None:
     """The anchor pulls with 0.7 against 0.3 towards the worse mode: the share that wins here is above the default."""
-    sample, objective = distil(reward_weight="auto", reward_share=0.15)
+    sample, objective = distil(400, reward_weight="auto", reward_share=0.15)
     measured = measure(sample)
     record_property("auto", measured)
     print("auto, share 0.15:", measured, "gradients", objective.reward_weight.gradients.tolist())
