@@ -79,6 +79,8 @@ def test_of_two_behaviours_it_is_the_better_one() -> None:
     data = paid([10] * 60 + [20] * 30, [*worse, *better])
     assert better_share(data) == pytest.approx(0.5)
     assert (best_episodes(data, "auto")[0] >= 600).all()
+    assert len(best_episodes(data, "auto", batch=700)[0]) == 700, "at least a batch, whatever it takes"
+    assert len(best_episodes(data, "auto", batch=5000)[0]) == 1200
 
 
 def test_equal_returns_have_no_best() -> None:

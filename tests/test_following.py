@@ -45,7 +45,7 @@ def config_of(steps: int = 400, **options: Any) -> Config:
 
 
 def student_of(data: OfflineDataset, out: Path, config: Config) -> Policy:
-    return train(data, config=config, out=out, plain=False).policy()
+    return train(data, config=config, out=out).policy()
 
 
 def test_without_a_penalty_its_loss_is_that_of_td3(batch: Batch) -> None:  # noqa: F811
@@ -118,6 +118,7 @@ def test_stopped_and_continued_it_ends_bit_for_bit_as_if_it_was_not(
         student_of(walks(), tmp_path / "stopped", config)
     monkeypatch.undo()
     student_of(walks(), tmp_path / "stopped", config)
+    assert not (tmp_path / "whole" / "policy" / "plain").exists(), "nothing to compare with: no critic was before it"
     for file in ("policy/student/policy.safetensors", "checkpoints/student/last.safetensors"):
         assert_same_tensors(tmp_path / "whole" / file, tmp_path / "stopped" / file)
     assert (tmp_path / "whole" / "policy" / "teacher").exists() == distilled

@@ -30,7 +30,9 @@ def better_share(dataset: OfflineDataset) -> float:
 
 
 def best_episodes(dataset: OfflineDataset, share: float | Literal["auto"], batch: int = 1) -> tuple[Ints, str]:
-    """Choose the best episodes first, until they hold at least `share` of the *transitions*; `auto` is `better_share`.
+    """Choose the best episodes first, until they hold at least `share` of the *transitions*.
+
+    `auto` is `better_share`, or what fills a batch.
 
     A share of the episodes would be another thing: good episodes are often the longest, and a tenth of the episodes a third of
     the rows. Episodes are taken whole, the earlier one first where returns are equal. Where all of them are equal there is
@@ -43,7 +45,8 @@ def best_episodes(dataset: OfflineDataset, share: float | Literal["auto"], batch
         RactdError: Unless share is in (0, 1], and where the episodes hold fewer transitions than a `batch`.
     """
     if share == "auto":
-        share = better_share(dataset)
+        better: float = max(better_share(dataset), min(batch / dataset.num_transitions, 1.0))
+        share = better
     if not 0 < share <= 1:
         raise RactdError(f"share is {share}, expected a share of the transitions in (0, 1]")
     returns, lengths = dataset.episode_returns(), dataset.episode_lengths

@@ -277,7 +277,7 @@ def train(run: Run) -> None:
     if config.teacher.parametrization == "ddpm":
         run.log.say(f"the run ends with its teacher: {NO_STUDENT}")
         return
-    if asked.plain and asked.teacher is None and config.student.reward_weight != 0:
+    if asked.plain and asked.teacher is None and not config.follows and config.student.reward_weight != 0:
         train_student(run, "plain", 0.0, teacher, critic)
     train_student(run, "student", config.student.reward_weight, teacher, critic)
 

@@ -60,9 +60,9 @@ def variants(config: Config) -> tuple[Variant, ...]:
             found.append(Variant(f"{label}, {count} {setting}", name, sampling, stages))
         return found
 
-    # Candidates are chosen by a critic: one that follows a student is that student's alone.
-    candidates = ({"candidates": 32},) if returns else ()
-    if not returns and (not config.follows or config.student.reward_weight == 0):
-        return *ways("plain student", "student", ()), teacher
     student = ways("RACTD", "student", ({"candidates": 32}, {"steps": 2}, {"steps": 4}))
-    return *student, *ways("plain student", "plain", candidates), teacher
+    if config.follows and config.student.reward_weight != 0:
+        return *student, *((teacher,) if config.student.distilled else ())
+    if not returns:
+        return *ways("plain student", "student", ()), teacher
+    return *student, *ways("plain student", "plain", ({"candidates": 32},)), teacher

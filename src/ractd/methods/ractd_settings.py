@@ -96,7 +96,7 @@ class Student:
     """sigma of eq. 9, for returns in units of their standard deviation; `auto` holds the reward gradient on the one-step
     sample at `reward_share` of the data gradient there; 0 is plain distillation. None, as in the paper's presets, is the paper's
     (Table 9) where the data is one of D4RL's sets or says that it rebuilds one, else `auto`. Of values that follow the student it
-    is the weight of Q over the mean of |Q|, by default 5."""
+    is the weight of Q over the mean of |Q|, by default 10."""
     reward_share: NotNegative = 0.05
     """What `auto` aims at: one value for all datasets (benchmarks/README.md says how it was chosen)."""
     pessimism: NotNegative = 0.0
@@ -225,7 +225,7 @@ _FOLLOWING = Student(
     distilled=False,
     loss="square",
     ctm_weight=0.0,
-    optimization=Optimization(steps=12_000, weight_decay=1e-5),
+    optimization=Optimization(steps=12_000, learning_rate=1e-3, weight_decay=1e-5),
 )
 """From scratch, with values that follow it."""
 
@@ -246,7 +246,7 @@ PRESETS: dict[str, Config] = {
             layers=(256, 256),
             members=2,
             gamma=0.997,
-            optimization=Optimization(steps=12_000, learning_rate=3e-4, weight_decay=0.0),
+            optimization=Optimization(steps=12_000, learning_rate=1e-3, weight_decay=0.0),
         ),
         student=_FOLLOWING,
         evaluation=Evaluation(select="last"),
@@ -294,7 +294,7 @@ TABLE_9: dict[str, float] = {
     "halfcheetah-medium-expert": 0.0,
 }
 
-FOLLOWING_WEIGHT = 5.0
+FOLLOWING_WEIGHT = 10.0
 """How much the mean of Q over the mean of |Q| counts beside the data term, where nothing else is said."""
 
 # Appendix B.2: the discount of each environment.

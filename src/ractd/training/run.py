@@ -45,7 +45,7 @@ class Asked:
     teacher_from: str = ""
     """That run."""
     plain: bool = True
-    """Whether a student without reward is distilled as well, to compare."""
+    """Whether a student without reward is distilled as well, to compare; not beside one that its critic follows."""
 
 
 @dataclass
