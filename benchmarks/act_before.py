@@ -94,7 +94,7 @@ class Graph:
 def main() -> None:
     """Train and export with both, time both in turns, and write the ratios."""
     commit = tyro.cli(Options, description=__doc__).commit
-    training = Training(commit, steps=4, options=("--evaluation.select", "last"))
+    training = Training(commit, steps=4)
     times: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as name, checked_out(commit, Path(name)) as before:
         folder = Path(name)

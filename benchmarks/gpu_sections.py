@@ -108,7 +108,7 @@ def configuration(data: OfflineDataset, tiny: bool) -> Config:
             evaluation=replace(config.evaluation, episodes=2),
         )
     checkpoints, episodes = (1, 2) if tiny else (3, 20)
-    evaluation = replace(config.evaluation, checkpoints=checkpoints, checkpoint_episodes=episodes)
+    evaluation = replace(config.evaluation, select="online", checkpoints=checkpoints, checkpoint_episodes=episodes)
     return resolve(replace(config, evaluation=evaluation), data, Asked())
 
 

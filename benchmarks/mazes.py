@@ -89,7 +89,7 @@ def make(maze: str, options: Options) -> None:
     log = out.with_suffix(".log")
     if maze not in built_names():
         run(log, "data", "make", maze)
-    run(log, "train", maze, "--out", str(out))
+    run(log, "train", maze, "--out", str(out), "--evaluation.select", "online")
     for name in POLICIES:
         if not played(out, name, 100, options.replan).exists():
             run(log, "eval", str(out), "--policy", name, "--replan", str(options.replan))

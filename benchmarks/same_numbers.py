@@ -105,7 +105,8 @@ def words(tree: Path, name: str, options: Options) -> list[str]:
     if name == "maze":  # the options of a planner's sequences were once named after plans
         stages.append("sequence" if (tree / "src/ractd/sequences").is_dir() else "plan")
     short = [word for stage in stages for word in (f"--{stage}.optimization.steps", str(options.steps))]
-    played = ["--evaluation.episodes", "3", "--evaluation.checkpoints", "2", "--evaluation.checkpoint-episodes", "2"]
+    played = ["--evaluation.select", "online", "--evaluation.episodes", "3"]
+    played += ["--evaluation.checkpoints", "2", "--evaluation.checkpoint-episodes", "2"]
     return [
         "--preset",
         "maze2d-umaze-cpu" if name == "maze" else "cpu",

@@ -48,6 +48,8 @@ WEIGHTS = (0.1, 0.3, 1.0, 3.0)
 """Hand-picked, for normalised returns; Table 9's is 1."""
 PESSIMISM = {0: 0.05, 2: 0.1, 3: 0.15}
 """Standard deviations between the return model's members, with the `reward_share` they bear, set beside the preset's."""
+ALL = ("--evaluation.select", "online", "--no-report")
+"""Options of every training: the best checkpoint has a row beside the last one's."""
 
 
 @dataclass
@@ -73,10 +75,10 @@ def commands(options: Options) -> list[list[str]]:
         path = str(options.data / f"{name}.hdf5")
         for seed in seeds:
             out = options.runs / f"{name}-s{seed}"
-            first.append(["train", path, "--out", str(out), "--seed", str(seed), "--no-report"])
+            first.append(["train", path, "--out", str(out), "--seed", str(seed), *ALL])
         for seed, out, changed in others(options.runs, name) if options.others else ():
             words = ["--teacher", str(options.runs / f"{name}-s{seed}"), "--only", "student", "--no-plain"]
-            second.append(["train", path, "--out", str(out), "--seed", str(seed), *words, "--no-report", *changed])
+            second.append(["train", path, "--out", str(out), "--seed", str(seed), *ALL, *words, *changed])
             if not evaluation(out, seed).exists():
                 third.append(["eval", str(out), "--seed", str(seed)])
     return first + second + third

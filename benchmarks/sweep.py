@@ -51,6 +51,7 @@ class Options:
             "--teacher.optimization.steps": str(self.steps),
             "--student.optimization.steps": str(self.steps // 2),
             "--evaluation.episodes": "8",
+            "--evaluation.select": "online",
             "--evaluation.checkpoints": "2",
             "--evaluation.checkpoint-episodes": "4",
         }

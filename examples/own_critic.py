@@ -80,7 +80,7 @@ if __name__ == "__main__":
         few = {name: replace(stage.optimization, steps=arguments.steps) for name, stage in stages.items()}
         stages = {name: replace(stage, optimization=few[name]) for name, stage in stages.items()}
     stages["return_model"] = replace(stages["return_model"], kind="survival")
-    config = replace(config, **stages, evaluation=replace(config.evaluation, select="last", episodes=10))
+    config = replace(config, **stages, evaluation=replace(config.evaluation, episodes=10))
     result = ractd.train(arguments.log, config=config, out=arguments.out)
     observation, action = (
         np.zeros((1, result.policy().sequence.observation_dim)),

@@ -50,7 +50,7 @@ def weighted_error(actor: torch.nn.Module, batch: tuple[Tensor, Tensor, Tensor])
 
 
 def train(run: Run) -> None:
-    """Train the one stage, and save the policies of its best and its last checkpoint."""
+    """Train the one stage, and save the policy of its last checkpoint, and of its best where that is asked for."""
     config: WeightedCloning = run.config
     z = torch.from_numpy(return_to_go(run.dataset, config.gamma))
     weights = (config.beta * (z - z.mean()) / z.std().clamp(min=1e-6)).clamp(max=5).exp()
@@ -92,7 +92,7 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=10_000)
     arguments = parser.parse_args()
     config = WeightedCloning(optimization=Optimization(steps=arguments.steps))
-    config = replace(config, evaluation=replace(config.evaluation, select="last", episodes=10))
+    config = replace(config, evaluation=replace(config.evaluation, episodes=10))
     result = ractd.train(arguments.log, method="own", config=config, out=arguments.out)
     for row in result.rows:
         print(row.variant, row.checkpoint, row.mean_return)

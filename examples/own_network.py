@@ -67,6 +67,6 @@ if __name__ == "__main__":
         few = {name: replace(stage.optimization, steps=arguments.steps) for name, stage in stages.items()}
         stages = {name: replace(stage, optimization=few[name]) for name, stage in stages.items()}
     stages["teacher"] = replace(stages["teacher"], network=Gated())
-    config = replace(config, **stages, evaluation=replace(config.evaluation, select="last", episodes=10))
+    config = replace(config, **stages, evaluation=replace(config.evaluation, episodes=10))
     result = ractd.train(arguments.log, config=config, out=arguments.out)
     print(result.policy().network_settings)

@@ -33,11 +33,15 @@ TINY = {
     "--teacher.optimization.batch-size": "32",
     "--student.optimization.batch-size": "32",
     "--evaluation.episodes": "4",
-    "--evaluation.checkpoints": "3",
-    "--evaluation.checkpoint-episodes": "2",
     "--diffusion.bins": "10",
 }
 """Trains all stages in seconds on one core."""
+PLAYED = {
+    "--evaluation.select": "online",
+    "--evaluation.checkpoints": "3",
+    "--evaluation.checkpoint-episodes": "2",
+}
+"""Keeps the best checkpoints beside the last ones."""
 ENV_ID = "InvertedPendulum-v5"
 FIELDS = ("observations", "actions", "rewards", "terminals", "timeouts")
 WIDTH = "120"
@@ -71,9 +75,10 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def options(**changes: str) -> list[str]:
+def options(played: bool = True, /, **changes: str) -> list[str]:
     """The tiny run's options, with others in place of some, named as they are typed: `**{"--horizon": "8"}`."""
-    return ["--no-report", *(word for pair in {**TINY, **changes}.items() for word in pair)]
+    chosen = {**TINY, **(PLAYED if played else {}), **changes}
+    return ["--no-report", *(word for pair in chosen.items() for word in pair)]
 
 
 def environment() -> dict[str, str]:

@@ -18,13 +18,13 @@ PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "d
 STAGES = ("return-model", "teacher", "student")
 TINY = {
     "--evaluation.episodes": "2",
-    "--evaluation.checkpoints": "1",
-    "--evaluation.checkpoint-episodes": "1",
     "--diffusion.bins": "5",
     "--teacher.network.width": "16",
     **{f"--{stage}.optimization.steps": "10" for stage in STAGES},
     **{f"--{stage}.optimization.batch-size": "16" for stage in STAGES},
 }
+PLAYED = {"--evaluation.checkpoints": "1", "--evaluation.checkpoint-episodes": "1"}
+"""For trainings that choose their checkpoint by playing, as those of `ractd reproduce` do."""
 TINY_PLANNER = {
     **TINY,
     "--horizon": "32",

@@ -201,6 +201,14 @@ def test_a_negative_reward_weight_by_its_short_name(pendulum: Path, cli: Cli, tm
     assert_train_refused(cli, tmp_path, [pendulum, "--reward-weight", "-1"], "reward-weight", "-1")
 
 
+@pytest.mark.parametrize("option", ["--evaluation.checkpoints", "--evaluation.checkpoint_episodes=2"])
+@pytest.mark.parametrize("method", ["ractd", "bc"])
+def test_checkpoints_that_nobody_plays(option: str, method: str, pendulum: Path, cli: Cli, tmp_path: Path) -> None:
+    words: list[str | Path] = [pendulum, "--method", method, *(option.split("=") if "=" in option else [option, "2"])]
+    said = (option.partition("=")[0].replace("_", "-"), "with --evaluation.select last; add --evaluation.select online")
+    assert_train_refused(cli, tmp_path, words, *said)
+
+
 def test_an_even_kernel(pendulum: Path, cli: Cli, tmp_path: Path) -> None:
     words: list[str | Path] = [pendulum, "--preset", "mujoco", "--teacher.network.kernel-size", "4"]
     assert_train_refused(cli, tmp_path, words, "--teacher.network.kernel-size", "4", "odd")

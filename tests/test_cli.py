@@ -196,10 +196,8 @@ def test_a_student_from_a_run_that_has_a_teacher_alone(pendulum: Path, cli: Comm
 
 def test_a_new_student_from_the_teacher_of_another_run(trained: Trained, cli: Command, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    changed = options(**{"--evaluation.select": "last"})
-    answer = cli(
-        "train", trained.dataset, "--teacher", trained.directory, "--reward-weight", "0.5", "--out", out, *changed
-    )
+    words = ("--teacher", trained.directory, "--reward-weight", "0.5", "--out", out, *options(False))
+    answer = cli("train", trained.dataset, *words)
     assert answer.code == 0, answer.err
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["student"], "nothing else is trained"
     for name in ("teacher", "plain"):
@@ -207,6 +205,7 @@ def test_a_new_student_from_the_teacher_of_another_run(trained: Trained, cli: Co
     rows = rows_of(out)
     assert Policy.load(out).provenance["reward_weight"] == 0.5
     assert (rows["RACTD"].selection, rows["RACTD"].checkpoint) == ("last", "last")
+    assert "episode_return" not in (out / "metrics.jsonl").read_text(), "by default nothing is played on the way"
     assert rows["teacher"].returns == rows_of(trained.directory)["teacher"].returns
     assert rows["RACTD"].processor_seconds is None, "its teacher was trained elsewhere"
 

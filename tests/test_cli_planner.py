@@ -32,6 +32,7 @@ TINY = {
     "--teacher.network.width": "32",
     "--diffusion.bins": "10",
     "--evaluation.episodes": "4",
+    "--evaluation.select": "online",
     "--evaluation.checkpoints": "2",
     "--evaluation.checkpoint-episodes": "2",
     **{f"--{stage}.optimization.steps": str(STEPS) for stage in ("return-model", "sequence", "teacher", "student")},
@@ -216,7 +217,7 @@ def test_closed_loop_is_one_option(run: Path, cli: Callable[..., Answer]) -> Non
 
 @pytest.mark.slow
 def test_a_student_of_another_run_s_teacher(run: Path, tmp_path: Path, cli: Callable[..., Answer]) -> None:
-    words = [*OPTIONS, "--teacher", str(run), "--reward-weight", "0.5", "--evaluation.select", "last"]
+    words = [*OPTIONS, "--teacher", str(run), "--reward-weight", "0.5"]
     answer = cli("train", "mine", "--out", tmp_path / "second", *words)
     assert answer.code == 0, answer.out + answer.err
     assert (tmp_path / "second" / "policy" / "student").is_dir()

@@ -56,17 +56,14 @@ def script(short_scoring: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 
 
 @pytest.fixture
-def few_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Presets that evaluate twice on the way, two episodes each, and sample with ten noise levels."""
+def few_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Presets that sample with ten noise levels."""
     for name, preset in PRESETS.items():
-        few = replace(preset.evaluation, checkpoints=2, checkpoint_episodes=2)
-        monkeypatch.setitem(
-            PRESETS, name, replace(preset, evaluation=few, diffusion=replace(preset.diffusion, bins=10))
-        )
+        monkeypatch.setitem(PRESETS, name, replace(preset, diffusion=replace(preset.diffusion, bins=10)))
 
 
 @pytest.mark.slow
-def test_train_from_logs(script: Script, few_checkpoints: None, tmp_path: Path) -> None:
+def test_train_from_logs(script: Script, few_levels: None, tmp_path: Path) -> None:
     said = script("examples/train_from_logs.py", "--out", tmp_path / "run", "--share", "0.01")
     for label in ("teacher", "plain student", "RACTD"):
         assert re.search(rf"^{label}: estimated return-to-go -?\d", said, re.MULTILINE)
@@ -90,7 +87,7 @@ def test_control_loop(script: Script, trained: Trained, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_plan_a_maze(script: Script, few_checkpoints: None, tmp_path: Path) -> None:
+def test_plan_a_maze(script: Script, few_levels: None, tmp_path: Path) -> None:
     words = ("--out", tmp_path / "run", "--transitions", "2000", "--share", "0.002", "--episodes", "5")
     said = script("examples/plan_a_maze.py", *words)
     for label in ("teacher", "plain student", "RACTD"):

@@ -33,7 +33,13 @@ from ractd.sweeps.grid import note_commands, runs_with, trial
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 NAMED = ("bc:share=0.1,optimization.steps=30", "iql:optimization.steps=30")
-OPTIONS = ("--evaluation.episodes", "3", "--evaluation.checkpoints", "2", "--evaluation.checkpoint-episodes", "2")
+PLAYED = {
+    "--evaluation.select": "online",
+    "--evaluation.episodes": "3",
+    "--evaluation.checkpoints": "2",
+    "--evaluation.checkpoint-episodes": "2",
+}
+OPTIONS = tuple(word for pair in PLAYED.items() for word in pair)
 RUNS = [f"pendulum-{method}_optimization.steps=30-s{seed}" for method in ("bc_share=0.1", "iql") for seed in (0, 1)]
 
 

@@ -10,6 +10,7 @@ from dataset_factory import make
 from ractd.data import OfflineDataset
 from ractd.data.scores import published_recipe, rebuilt_recipe
 from ractd.errors import RactdError
+from ractd.methods import METHODS, method_named
 from ractd.methods.ractd_resolve import resolve
 from ractd.methods.ractd_settings import DEFAULT_GAMMA, PRESETS, Config
 from ractd.settings import check
@@ -19,6 +20,11 @@ from ractd.training.run import Asked
 def test_each_preset_is_within_the_ranges() -> None:
     for preset in PRESETS.values():
         check(resolve(preset, data("ractd/maze2d-umaze" if preset.sequence.kind == "states" else None), Asked()))
+
+
+def test_no_preset_plays_checkpoints() -> None:
+    presets = {(name, preset): its for name in METHODS for preset, its in method_named(name).presets.items()}
+    assert {key for key, its in presets.items() if its.evaluation.select != "last"} == set()
 
 
 def data(env_id: str | None = None, recipe: str = "", name: str = "logs") -> OfflineDataset:

@@ -23,7 +23,7 @@ from ractd.methods.ractd_settings import PRESETS, Config, Following, Student
 from ractd.networks.mlp import MLP
 from ractd.policies import Policy
 from ractd.runs.train import train
-from ractd.settings import Evaluation, Optimization, check
+from ractd.settings import Optimization, check
 from ractd.stopping import Interrupted
 from ractd.training.loop import Stage
 from ractd.training.run import Run
@@ -40,7 +40,6 @@ def config_of(steps: int = 400, **options: Any) -> Config:
         return_model=ReturnModel(kind="q", layers=(32, 32), members=2, gamma=0.9, optimization=optimization),
         teacher=replace(PRESETS["following"].teacher, network=MLP(width=32, blocks=1), optimization=optimization),
         student=student,
-        evaluation=Evaluation(select="last"),
     )
 
 

@@ -46,7 +46,7 @@ def config_of(name: str, steps: int = 300, **options: Any) -> Any:
         **options,
     }
     section = SECTIONS[name](**own)
-    return method_named(name).settings(evaluation=Evaluation(select="last"), horizon=1, **{name: section})
+    return method_named(name).settings(horizon=1, **{name: section})
 
 
 def trained(data: OfflineDataset, out: Path, name: str, **options: Any) -> Policy:

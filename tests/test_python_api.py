@@ -112,6 +112,10 @@ def test_settings_by_their_places(tmp_path: Path, capsys: pytest.CaptureFixture[
         ({"method": "bc", "preset": "demo"}, "unknown preset of bc 'demo', .*; it is one of ractd"),
         ({"preset": "demo", "config": PRESETS["cpu"]}, "preset is 'demo', and config is given too"),
         ({"method": "bc", "config": PRESETS["cpu"]}, "config is a Config, .*as ractd.settings_of\\('bc'\\) returns it"),
+        (
+            {"evaluation.checkpoints": 2},
+            "'evaluation.checkpoints': no checkpoint is played with 'evaluation.select' last; ",
+        ),
         ({"sequence.points": 3}, "the preset 'cpu' has no such option; .* as maze2d-umaze"),
         ({"teacher.network.kind": "unett"}, "teacher.network.kind: unknown network 'unett'.*; did you mean 'unet'?"),
     ],

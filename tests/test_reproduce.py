@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, Answer, Trained, pendulum_data, rows_of
+from conftest import PLAYED, TINY, Answer, Trained, pendulum_data, rows_of
 from report_factory import hopper_data
 from scipy.stats import ttest_rel
 
@@ -28,7 +28,9 @@ from ractd.results.statistics import t_interval
 from ractd.runs.rows import read_result
 
 Command = Callable[..., Answer]
-EXTRA = ["--", *(word for pair in TINY.items() for word in pair)]
+SAID = {**TINY, **{name: value for name, value in PLAYED.items() if name != "--evaluation.select"}}
+EXTRA = ["--", *(word for pair in SAID.items() for word in pair)]
+"""What the shared run was trained with, but for what the command says by itself."""
 
 
 @pytest.fixture
@@ -420,7 +422,7 @@ def test_curves_are_those_of_the_runs_metrics(runs: Path, pendulum: Path, cli: C
         if entry["stage"] == "student" and "episode_return" in entry
     ]
     assert [(int(row["step"]), float(row["score"])) for row in rows] == expected
-    assert len(expected) == int(TINY["--evaluation.checkpoints"])
+    assert len(expected) == int(PLAYED["--evaluation.checkpoints"])
     assert (runs.parent / "results" / "figure4-pendulum.png").exists()
 
 
@@ -469,6 +471,27 @@ def test_a_run_with_other_settings_is_not_passed_off(runs: Path, pendulum: Path,
     assert cli("reproduce", "table4", *arguments, "--", *EXTRA[1:], "--student.ctm-share", "0.5").code == 0
     note = by_method(content(runs, "table4"))[paper.REWARD_IN_STUDENT]["note"]
     assert "pendulum-s0 is another run, with config.student.ctm_share 0.25 instead of 0.5" in note
+
+
+def test_checkpoints_are_chosen_as_the_papers_unless_an_option_says_otherwise(
+    runs: Path, pendulum: Path, cli: Command
+) -> None:
+    path = runs / "pendulum-s0" / "config.json"
+    config = json.loads(path.read_text())
+    for name in ("checkpoints", "checkpoint_episodes"):
+        del config["config"]["evaluation"][name]
+    path.write_text(json.dumps(config))
+    words = [word for pair in TINY.items() for word in pair]
+    arguments = ["--no-train", "--datasets", pendulum, "--runs", runs, "--out", runs.parent / "results", "--no-report"]
+    for more, said in (
+        ([], ""),
+        (["--evaluation.select", "last"], "pendulum-s0 is another run, with config.evaluation.select 'online' instead"),
+    ):
+        answer = cli("reproduce", "table4", *arguments, "--", *words, *more)
+        assert answer.code == 0, answer.err
+        line = by_method(content(runs, "table4"))[paper.REWARD_IN_STUDENT]
+        assert said in line.get("note", "")
+        assert ("score" in line) is not bool(more)
 
 
 def test_seeds_that_are_missing_are_named(runs: Path, pendulum: Path, cli: Command) -> None:

@@ -26,7 +26,7 @@ def cloned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "cloned"
     config = BCConfig(
         bc=BC(network=Actor(layers=(16,)), optimization=Optimization(60, batch_size=32)),
-        evaluation=Evaluation(episodes=3, checkpoints=3, checkpoint_episodes=2),
+        evaluation=Evaluation(episodes=3, select="online", checkpoints=3, checkpoint_episodes=2),
     )
     train(pendulum_data(800), method="bc", config=config, out=out)
     return out

@@ -64,9 +64,10 @@ class Evaluation:
     execute: Count | None = None
     """Actions of each sequence that are executed before the next is sampled; 1 is closed loop. By default 1 for action
     sequences (paper, 4.1), and all of them for plans: open loop (paper, 4.2)."""
-    select: Literal["online", "last"] = "online"
-    """`online` keeps the student's best checkpoint by evaluations during training (the paper's protocol), `last` the last.
-    One that is better than the best so far is scored again, on other `episodes`, and counts by those."""
+    select: Literal["last", "online"] = "last"
+    """`last` keeps the last checkpoint and plays nothing during training. `online` keeps the best by evaluations during training
+    as well (the paper's protocol). One that is better than the best so far is scored again, on other `episodes`, and counts by
+    those."""
     checkpoints: Count = 16
     """Evaluations during the student's training for `online`."""
     checkpoint_episodes: Count = 20

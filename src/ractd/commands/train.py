@@ -16,6 +16,7 @@ from ractd.commands.train_options import (
     check_options,
     dataset_in,
     method_in,
+    places_in,
     preset_in,
     spelt,
     value_in,
@@ -23,7 +24,7 @@ from ractd.commands.train_options import (
 )
 from ractd.errors import RactdError
 from ractd.methods import METHODS, Method
-from ractd.methods.places import KIND, has, places
+from ractd.methods.places import KIND, check_played, has, places
 from ractd.registry import unknown
 from ractd.settings import TerminalsMean, check
 
@@ -173,6 +174,7 @@ def _parse(words: Sequence[str], dataset: str | None) -> AnyTrain:
         about += f"\n\nAnother kind of a part, which brings its own options: {kinds}."
     kind, default = of_method(method, settings, value_in(words, "--preset"))
     command: AnyTrain = read(kind, "train", left, default=default, about=about, shows=_shows(method))
+    check_played(places_in(left), command.config, spelt)
     return command
 
 

@@ -76,14 +76,18 @@ def check_options(
     `own` are the options that are no settings.
     """
     default_of = dataset if dataset is not None and value_in(words, "--preset") is None else ""
-    for word in words:
-        place = _place(word.partition("=")[0])
-        if not word.startswith("--") or place in own or has(settings, place):
+    for place in places_in(words):
+        if place in own or has(settings, place):
             continue
         if default_of and any(has(its, place) for its in method.presets.values()):
             find_source(default_of, download=False)  # what is wrong with the data, which chose the preset, comes first
         if told := why_not(method, preset, settings, place, default_of, spelt):
             raise RactdError(told)
+
+
+def places_in(words: Sequence[str]) -> list[str]:
+    """Return the places that the options among words are of."""
+    return [_place(word.partition("=")[0]) for word in words if word.startswith("--")]
 
 
 def _place(option: str) -> str:

@@ -52,7 +52,23 @@ def changed(
             told = why_not(method, preset, settings, place)
             known = [*places(settings), *others]
             raise RactdError(told or f"{place!r} is no option of method {method.name!r}{meant(place, known)}")
-    return check(settings)
+    settings = check(settings)
+    check_played(changes, settings)
+    return settings
+
+
+PLAYED = ("evaluation.checkpoints", "evaluation.checkpoint_episodes")
+"""Places that say how checkpoints are played."""
+
+
+def check_played(named: Collection[str], settings: Any, spell: Callable[[str], str] = repr) -> None:
+    """Raise `RactdError` where places that are named say how checkpoints are played, and settings play none."""
+    for place in PLAYED:
+        if place in named and settings.evaluation.select == "last":
+            select = spell("evaluation.select")
+            raise RactdError(
+                f"{spell(place)}: no checkpoint is played with {select} last; add {select} online, or leave it out"
+            )
 
 
 def with_other_kind(settings: Any, place: str, kind: str, option: str) -> Any:

@@ -249,7 +249,6 @@ PRESETS: dict[str, Config] = {
             optimization=Optimization(steps=12_000, learning_rate=1e-3, weight_decay=0.0),
         ),
         student=_FOLLOWING,
-        evaluation=Evaluation(select="last"),
     ),
     "mujoco": _unet_preset(16, UNet(down_dims=(512, 1024, 2048), embed_dim=128)),  # Table 7
     "maze2d-umaze": _planner(

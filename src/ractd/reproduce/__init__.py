@@ -23,7 +23,7 @@ from ractd.reproduce.catalog import EXPERIMENTS, Experiment
 from ractd.reproduce.claims import Comparison, compare
 from ractd.reproduce.lines import Line, Measured, TableSource
 from ractd.reproduce.paper import dataset_key, published
-from ractd.reproduce.runs import DATA, DatasetRuns, Preset, TableRun
+from ractd.reproduce.runs import DATA, PROTOCOL, DatasetRuns, Preset, TableRun
 from ractd.reproduce.tables import PaperTable, write_table
 from ractd.sweeps.trials import Outcome, check_resources, run_trials
 
@@ -178,7 +178,7 @@ def _check_options(runs: Sequence[TableRun], options: Sequence[str]) -> None:
     """Raise `RactdError` for an option after '--' that a training has already, or that is out of its range."""
     names = [word.partition("=")[0].replace("_", "-") for word in options if word.startswith("--")]
     for run in dict.fromkeys(runs):
-        own = run.command[: len(run.command) - len(options)]
+        own = run.command[: len(run.command) - len(PROTOCOL) - len(options)]
         for name in names:
             if SHORT.get(name, name) in own:
                 raise RactdError(f"{name} after '--': 'ractd reproduce' sets it itself, for {run.name}; leave it out")

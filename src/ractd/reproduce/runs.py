@@ -45,6 +45,8 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     },
 }
 """What is behind a run's name, and its own options of `ractd train`."""
+PROTOCOL = ("--evaluation.select", "online")
+"""How the paper chooses checkpoints, in every `ractd train`; further options of the user's win."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class TableRun:
             # Ours balances itself; the paper's preset takes Table 9's where it knows the dataset.
             options = ("--reward-weight", "auto", *options)
         where = ("--out", str(self.directory), "--seed", str(self.seed), "--preset", self.of.preset_name())
-        return ("train", self.of.spec, *where, "--no-report", *options, *self.of.options)
+        return ("train", self.of.spec, *where, "--no-report", *options, *PROTOCOL, *self.of.options)
 
     @property
     def needs(self) -> tuple[str, ...]:

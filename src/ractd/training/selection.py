@@ -19,10 +19,10 @@ from ractd.training.run import Run
 def train_policy(
     run: Run, name: str, stage: Stage, network: nn.Module, policy: Callable[[dict[str, Any]], Policy]
 ) -> None:
-    """Train a stage and save the policy of its `network`: the best checkpoint by playing as `name`, and the last beside it.
+    """Train a stage and save the policy of its `network`: its last checkpoint, as `name`.
 
-    Where nothing is played, as settings or data without an environment have it, the last is `name`. `policy(provenance)` makes the
-    policy of what the weights of `network` are at that moment.
+    Where settings ask for it and the data has an environment, the best checkpoint by playing is `name`, and the last is beside it.
+    `policy(provenance)` makes the policy of what the weights of `network` are at that moment.
     """
     evaluation, dataset = run.config.evaluation, run.dataset
     steps = stage.steps
