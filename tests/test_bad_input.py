@@ -303,6 +303,19 @@ def test_a_stage_that_another_run_is_to_give(stage: str, trained: Trained, cli: 
     assert_train_refused(cli, tmp_path, words, f"--only {stage}", f"--teacher {trained.directory}")
 
 
+def test_a_return_model_of_another_discount(trained: Trained, cli: Cli, tmp_path: Path) -> None:
+    words: list[str | Path] = [
+        trained.dataset,
+        "--teacher",
+        trained.directory,
+        "--return-model.gamma",
+        "0.5",
+        *options(),
+    ]
+    said = f"--return-model.gamma is 0.5, and the return model of {trained.directory} has learnt returns"
+    assert_train_refused(cli, tmp_path, words, said, "expected the same: --return-model.gamma 0.9")
+
+
 def test_a_teacher_of_other_dimensions(trained: Trained, cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "data.hdf5"
     write_hdf5(path, make(lengths=(30, 30), obs=5, act=2))

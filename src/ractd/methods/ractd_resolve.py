@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from ractd.critics import critic_class
+from ractd.critics import Critic, critic_class
+from ractd.critics.settings import ReturnModel
 from ractd.data import OfflineDataset
 from ractd.data.returns import resolved_penalty
 from ractd.data.scores import d4rl_name, family
@@ -37,7 +38,8 @@ def resolve(config: Config, data: OfflineDataset, asked: Asked) -> Config:
     _check_plan(config, data, asked.only)
     if asked.teacher is not None:
         config = _with_teacher(config, asked.teacher, data, asked.teacher_from)
-    learns_returns = data.has_rewards if asked.teacher is None else asked.teacher.critic is not None
+    theirs = None if config.follows else asked.teacher
+    learns_returns = data.has_rewards if theirs is None else theirs.critic is not None
     if not config.sequence.open_loop and not learns_returns:
         config = _without_returns(config, asked.only)
     returns, student, evaluation = config.return_model, config.student, config.evaluation
@@ -133,9 +135,9 @@ def _with_teacher(config: Config, teacher: Policy, data: OfflineDataset, where: 
             f"--action-range can't be given with --teacher {where}: the range is the teacher's; leave it out"
         )
     theirs = {f.name: getattr(sequence.part, f.name) for f in fields(config.sequence) if hasattr(sequence.part, f.name)}  # type: ignore[arg-type]
-    returns = replace(config.return_model, members=0 if critic is None else critic.part.members)
-    if critic is not None:
-        returns = replace(returns, layers=critic.part.layers)
+    returns = config.return_model
+    if not config.follows:  # else the teacher's critic is of no use
+        returns = _with_critic(returns, critic, where)
     return replace(
         config,
         action_range=action_range,
@@ -146,3 +148,16 @@ def _with_teacher(config: Config, teacher: Policy, data: OfflineDataset, where: 
         teacher=replace(config.teacher, network=teacher.network_settings, parametrization="edm"),
         return_model=returns,
     )
+
+
+def _with_critic(returns: ReturnModel, critic: Critic | None, where: str) -> ReturnModel:
+    """Return a return model's settings with what a trained one decides: members, layers, discount."""
+    if critic is None:
+        return replace(returns, members=0)
+    part = critic.part
+    if returns.gamma not in (None, part.gamma):
+        raise RactdError(
+            f"--return-model.gamma is {returns.gamma:g}, and the return model of {where} has learnt returns with a discount of "
+            f"{part.gamma:g}; expected the same: --return-model.gamma {part.gamma:g}"
+        )
+    return replace(returns, members=part.members, layers=part.layers, gamma=part.gamma)
