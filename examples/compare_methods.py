@@ -41,15 +41,7 @@ def main() -> None:
     parser.add_argument("--out", default="runs/compared")
     asked = parser.parse_args()
 
-    rows = ractd.compare(
-        asked.dataset,
-        methods=asked.methods,
-        seeds=asked.seeds,
-        jobs=asked.jobs,
-        out=asked.out,
-        # By default nothing is played while a method trains.
-        options=("--evaluation.select", "online"),
-    )
+    rows = ractd.compare(asked.dataset, methods=asked.methods, seeds=asked.seeds, jobs=asked.jobs, out=asked.out)
     print(summary(rows).round(2).to_string())
 
 

@@ -22,7 +22,7 @@ from scipy.stats import t
 
 import ractd
 from ractd.cli import parse
-from ractd.commands.compare import Compare, setting_of
+from ractd.commands.compare import PLAYED, Compare, setting_of
 from ractd.commands.train import settings_of
 from ractd.data import write_hdf5
 from ractd.errors import RactdError
@@ -33,13 +33,7 @@ from ractd.sweeps.grid import note_commands, runs_with, trial
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 NAMED = ("bc:share=0.1,optimization.steps=30", "iql:optimization.steps=30")
-PLAYED = {
-    "--evaluation.select": "online",
-    "--evaluation.episodes": "3",
-    "--evaluation.checkpoints": "2",
-    "--evaluation.checkpoint-episodes": "2",
-}
-OPTIONS = tuple(word for pair in PLAYED.items() for word in pair)
+OPTIONS = ("--evaluation.episodes", "3", "--evaluation.checkpoints", "2", "--evaluation.checkpoint-episodes", "2")
 RUNS = [f"pendulum-{method}_optimization.steps=30-s{seed}" for method in ("bc_share=0.1", "iql") for seed in (0, 1)]
 
 
@@ -58,7 +52,7 @@ def begun(out: Path, pendulum: Path, *done: int) -> list[str]:
     words = ["compare", str(pendulum), "--methods", *NAMED, "--seeds", "2", "--out", str(out)]
     asked = parse(words)
     assert isinstance(asked, Compare)
-    trials = [trial(run, out, OPTIONS) for run in asked.runs()]
+    trials = [trial(run, out, (*PLAYED, *OPTIONS)) for run in asked.runs()]
     assert [each.name for each in trials] == RUNS
     note_commands(trials, out)
     for index in done:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 METHODS = ("ractd", "bc:preset=best-tenth")
 """What is compared where nothing is named: RACTD, and what anyone would try first."""
+PLAYED = ("--evaluation.select", "online")
+"""Each training plays checkpoints, so that the table has the best one beside the last; options of the user's win."""
 SWITCH = {"true": "", "false": "no_"}
 """What an option of a switch begins with, for its values."""
 
@@ -55,6 +57,11 @@ class Compare(Trainings):
     """Directory of runs, logs, table and report."""
     report: bool = True
     """Write OUT/report.html at the end, where the extra 'report' is installed."""
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Options of every training."""
+        return *PLAYED, *self.train_options
 
     def run(self) -> None:
         runs = self.runs()
@@ -84,7 +91,7 @@ class Compare(Trainings):
             if title in titles[:index]:
                 raise RactdError(f"--methods: {title} is named twice")
         runs = runs_with(self.datasets, settings, self.seeds, self.train_options)
-        _check([run for run in runs if run.seed == 0], self.train_options, self.also)
+        _check([run for run in runs if run.seed == 0], self.options, self.also)
         return runs
 
     def compared(self, runs: Sequence[SweepRun], console: Console) -> tuple[list[str], MethodRows | None]:

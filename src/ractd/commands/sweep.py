@@ -41,12 +41,17 @@ class Trainings:
     train_options: Suppress[Fixed[tuple[str, ...]]] = ()
     """What comes after '--'."""
 
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Options of every training."""
+        return self.train_options
+
     def train(self, runs: Sequence[SweepRun], console: Console) -> list[str]:
         """Train what is missing of runs that were checked; return a sentence for each that failed."""
         from ractd.sweeps.grid import note_commands, trial
         from ractd.sweeps.trials import run_trials
 
-        trials = [trial(run, self.out, self.train_options) for run in runs]
+        trials = [trial(run, self.out, self.options) for run in runs]
         note_commands(trials, self.out)
         outcomes = run_trials(
             trials,
