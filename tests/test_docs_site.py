@@ -56,7 +56,7 @@ def test_equations_are_mathml_and_commands_are_the_programs_own(site: Path) -> N
     api = (site / "api.html").read_text(encoding="utf-8")
     for name in ("load_dataset", "act_chunk", "estimate_return", "termination_penalty"):
         assert name in api
-    assert "RACTD, 32 candidates" in (site / "index.html").read_text(encoding="utf-8")
+    assert "RACTD, a critic follows it" in (site / "index.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
