@@ -99,6 +99,20 @@ class Settings:
             yield "evaluation.execute", f"at most the horizon, {self.horizon}"
 
 
+@dataclass(frozen=True)
+class OneActionSettings(Settings):
+    """One run of a method whose critic values single actions."""
+
+    horizon: Count = 1
+    """Actions predicted at once: one."""
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Yield each field that can't stand beside the others, and what is expected of it."""
+        yield from super().contradictions()
+        if self.horizon != 1:
+            yield "horizon", "1: Q values single actions"
+
+
 @runtime_checkable
 class Constrained(Protocol):
     """Settings with rules between their fields, which a range on one field can't say."""

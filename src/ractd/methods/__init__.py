@@ -84,6 +84,11 @@ class Method:
         return type(next(iter(self.presets.values())))
 
 
+def main_optimization(section: str) -> tuple[str, ...]:
+    """Return what people change of the optimisation of a method's section, for `main_settings`."""
+    return tuple(f"{section}.optimization.{name}" for name in ("steps", "batch_size", "learning_rate"))
+
+
 def best_and_last(label: str, name: str) -> tuple[Variant, ...]:
     """Return the rows of a method of one stage and one policy, both called `name`: as `train_policy` saves its checkpoints."""
     return Variant(label, name, stages=(name,)), Variant(label, f"{name}-last", stages=(name,))

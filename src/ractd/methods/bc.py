@@ -13,7 +13,7 @@ from torch import Tensor
 from ractd.data import OfflineDataset
 from ractd.data.shares import best_episodes
 from ractd.errors import RactdError
-from ractd.methods import Method, Variant, best_and_last, meanings
+from ractd.methods import Method, Variant, best_and_last, main_optimization, meanings
 from ractd.networks.actor import Actor, DeterministicActor, GaussianActor
 from ractd.policies import Sampling
 from ractd.settings import Optimization, PositiveShare, Settings
@@ -115,9 +115,7 @@ METHOD = Method(
         "bc.share",
         "bc.network.layers",
         "bc.network.head",
-        "bc.optimization.steps",
-        "bc.optimization.batch_size",
-        "bc.optimization.learning_rate",
+        *main_optimization("bc"),
     ),
     networks=lambda config: (config.bc.network,),
     termination_penalty=lambda config: 0.0,

@@ -13,11 +13,11 @@ from msgspec import Meta
 from torch import nn
 
 from ractd.critics.q import QFunction, QPart
-from ractd.methods import Method, best_and_last, meanings
+from ractd.methods import Method, best_and_last, main_optimization, meanings
 from ractd.networks.actor import Actor, GaussianActor, mlp
 from ractd.networks.ensemble import Ensemble
 from ractd.policies import Sampling
-from ractd.settings import Count, NotNegative, Optimization, PositiveShare, Settings
+from ractd.settings import Count, NotNegative, OneActionSettings, Optimization, PositiveShare
 from ractd.training.loop import Follower, Terms, Update, averaged_copy
 from ractd.training.run import Run
 from ractd.training.selection import train_policy
@@ -54,19 +54,15 @@ class IQL:
 
 
 @dataclass(frozen=True)
-class IQLConfig(Settings):
+class IQLConfig(OneActionSettings):
     """One run of IQL."""
 
-    horizon: Count = 1
-    """Actions predicted at once: one."""
     iql: IQL = field(default_factory=IQL)
     """What is its own."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """Yield each field that can't stand beside the others, and what is expected of it."""
         yield from super().contradictions()
-        if self.horizon != 1:
-            yield "horizon", "1: Q values single actions"
         if self.iql.network.head != "gaussian":
             yield "iql.network.head", "'gaussian': actions are weighted by how likely they are"
 
@@ -142,9 +138,7 @@ METHOD = Method(
         "iql.temperature",
         "iql.gamma",
         "iql.network.layers",
-        "iql.optimization.steps",
-        "iql.optimization.batch_size",
-        "iql.optimization.learning_rate",
+        *main_optimization("iql"),
     ),
     networks=lambda config: (config.iql.network,),
     termination_penalty=lambda config: 0.0,

@@ -12,11 +12,11 @@ from msgspec import Meta
 from torch import Tensor, nn
 
 from ractd.critics.q import QFunction, QPart
-from ractd.methods import Method, best_and_last, meanings
+from ractd.methods import Method, best_and_last, main_optimization, meanings
 from ractd.networks.actor import Actor
 from ractd.networks.ensemble import Ensemble
 from ractd.policies import Sampling
-from ractd.settings import Count, NotNegative, Optimization, PositiveShare, Settings
+from ractd.settings import Count, NotNegative, OneActionSettings, Optimization, PositiveShare
 from ractd.training.loop import Draws, Follower, Terms, Update, averaged_copy
 from ractd.training.run import Run
 from ractd.training.selection import train_policy
@@ -52,19 +52,15 @@ class TD3BC:
 
 
 @dataclass(frozen=True)
-class TD3BCConfig(Settings):
+class TD3BCConfig(OneActionSettings):
     """One run of TD3+BC."""
 
-    horizon: Count = 1
-    """Actions predicted at once: one."""
     td3_bc: TD3BC = field(default_factory=TD3BC)
     """What is its own."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """Yield each field that can't stand beside the others, and what is expected of it."""
         yield from super().contradictions()
-        if self.horizon != 1:
-            yield "horizon", "1: Q values single actions"
         if self.td3_bc.network.head != "deterministic":
             yield "td3_bc.network.head", "'deterministic': Q's gradient moves the action itself"
 
@@ -100,8 +96,8 @@ def train(run: Run) -> None:
     run.seed_weights("td3_bc")
     actor = config.network.build(sequence.shape, sequence.condition_dim)
     q = QFunction.build(QPart(config.critic_layers, config.critic_layer_norm, 2, samples.unit, config.gamma), sequence)
-    critic, target_critic = q.ensemble, averaged_copy(q.ensemble)
-    target_actor, average = averaged_copy(actor), averaged_copy(actor)
+    critic, target_critic, target_actor = q.ensemble, averaged_copy(q.ensemble), averaged_copy(actor)
+    average = averaged_copy(actor)
 
     def draw(generator: torch.Generator) -> Draws:
         drawn = samples.draw(optimization.batch_size, generator)
@@ -142,14 +138,7 @@ METHOD = Method(
     presets={"cpu": TD3BCConfig()},
     train=train,
     variants=lambda config: best_and_last("TD3+BC", "td3_bc"),
-    main_settings=(
-        "td3_bc.alpha",
-        "td3_bc.gamma",
-        "td3_bc.network.layers",
-        "td3_bc.optimization.steps",
-        "td3_bc.optimization.batch_size",
-        "td3_bc.optimization.learning_rate",
-    ),
+    main_settings=("td3_bc.alpha", "td3_bc.gamma", "td3_bc.network.layers", *main_optimization("td3_bc")),
     networks=lambda config: (config.td3_bc.network,),
     termination_penalty=lambda config: 0.0,
     needs=frozenset({"rewards", "next observations"}),
