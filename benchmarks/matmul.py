@@ -79,7 +79,8 @@ def main() -> None:
             for route, product in ROUTES.items()
         }
     torch.set_float32_matmul_precision("highest")
-    write_result("matmul", {"shapes": SHAPES, "torch": torch.__config__.show().splitlines(), "result": result})
+    libraries = [line.strip(" -") for line in torch.__config__.show().splitlines() if "Intel(R)" in line]
+    write_result("matmul", {"shapes": SHAPES, "libraries": libraries, "result": result})
     lines = [
         [
             f"{name} {SHAPES[name]}",
