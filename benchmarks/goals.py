@@ -4,8 +4,9 @@
     python benchmarks/goals.py --data DIR --collect      # only reads the runs that are there
 
 DIR holds the datasets as HDF5 files. Each is one `ractd compare`, with 16 checkpoints played during training: they choose nothing
-here, but say how far the last is below the best. Writes benchmarks/results/goals.json, goals.md and docs/figures/goals.png; what is
-known of runs that are not there stays as it was, and each says at which commit it was collected.
+here, but say how far the last is below the best, beside which two and four steps and 32 candidates are set. Writes
+benchmarks/results/goals.json, goals.md and docs/figures/goals.png; what is known of runs that are not there stays, and each
+says at which commit it was collected.
 """
 
 from __future__ import annotations
@@ -75,9 +76,8 @@ def train(options: Options) -> int:
     for name in options.datasets:
         words = ["compare", str(options.data / f"{name}.hdf5"), "--methods", *METHODS.values()]
         words += ["--seeds", str(options.seeds), "--out", str(options.runs / name), "--no-report"]
-        command = [sys.executable, "-m", "ractd.cli", *words, "--", "--evaluation.select", "online"]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        if code := subprocess.run(command, env=environment).returncode:
+        if code := subprocess.run([sys.executable, "-m", "ractd.cli", *words], env=environment).returncode:
             return code
     return 0
 

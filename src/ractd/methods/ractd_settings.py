@@ -247,7 +247,7 @@ PRESETS: dict[str, Config] = {
             layers=(256, 256),
             members=2,
             gamma=0.997,
-            termination_penalty=0.0,  # a fall costs what would have come: more makes a cliff that Q's gradient flees from
+            termination_penalty=0.0,  # a fall costs what would have come after it (docs/method.md has what -100 did)
             optimization=Optimization(steps=12_000, learning_rate=1e-3, weight_decay=0.0),
         ),
         student=_FOLLOWING,
