@@ -78,7 +78,7 @@ def _one_thread() -> None:
 def options(played: bool = True, /, **changes: str) -> list[str]:
     """The tiny run's options, with others in place of some, named as they are typed: `**{"--horizon": "8"}`."""
     chosen = {**TINY, **(PLAYED if played else {}), **changes}
-    return ["--no-report", *(word for pair in chosen.items() for word in pair)]
+    return ["--no-report", "--preset", "cpu", *(word for pair in chosen.items() for word in pair)]
 
 
 def environment() -> dict[str, str]:

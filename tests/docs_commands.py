@@ -23,6 +23,8 @@ TINY = {
     **{f"--{stage}.optimization.steps": "10" for stage in STAGES},
     **{f"--{stage}.optimization.batch-size": "16" for stage in STAGES},
 }
+FOLLOWING = {option: value for option, value in TINY.items() if not option.startswith(("--return", "--teacher.opt"))}
+"""For the default, which trains no teacher, and no return model before its student."""
 PLAYED = {"--evaluation.checkpoints": "1", "--evaluation.checkpoint-episodes": "1"}
 """For trainings that choose their checkpoint by playing, as those of `ractd reproduce` do."""
 TINY_PLANNER = {
@@ -34,6 +36,13 @@ TINY_PLANNER = {
 }
 
 
+def tiny_for(words: Sequence[str]) -> dict[str, str]:
+    """The options that make a training short: of a method, of a preset with a teacher, or of the default."""
+    if "--method" in words:
+        return tiny(words[words.index("--method") + 1])
+    return TINY if {"--preset", "--teacher"} & set(words) else FOLLOWING
+
+
 def tiny(method: str) -> dict[str, str]:
     """The options that make a method's training short; its own are in a section of its name."""
     section = method.replace("_", "-")
@@ -42,7 +51,7 @@ def tiny(method: str) -> dict[str, str]:
 
 
 SMALLEST: dict[str, dict[str, str]] = {
-    "ractd train": TINY,
+    "ractd train": {},
     "ractd eval": {"--episodes": "2"},
     "ractd export": {"--check-episodes": "1"},
     "ractd report": {},
@@ -159,9 +168,9 @@ class Command:
     def smallest(self) -> list[str]:
         """Its words, with the smallest settings that keep its meaning."""
         assert self.kind is not None
-        settings = TINY_PLANNER if self.out and plans(self.words[2]) else SMALLEST[self.kind]
-        if "--method" in self.words:
-            settings = tiny(self.words[self.words.index("--method") + 1])
+        settings = SMALLEST[self.kind]
+        if self.kind == "ractd train":
+            settings = TINY_PLANNER if plans(self.words[2]) else tiny_for(self.words)
         if "--check-episodes" not in self.words:
             settings = {option: value for option, value in settings.items() if option != "--check-episodes"}
         return replaced(self.words, settings) + FLAGS.get(self.kind, [])

@@ -126,13 +126,23 @@ def test_the_preset_is_that_of_the_dataset_s_environment(
 def test_words_that_are_no_dataset_pick_no_preset(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "log.hdf5"
     write_hdf5(path, make(lengths=(9, 9), obs=4))
-    for words in (["--out", "maze2d-umaze"], ["--teacher", "mine"], ["--track", "wandb"], ["--env", "Hopper-v5"]):
-        assert settings(path, *words) == settings(*words, path) == PRESETS["cpu"]
+    for words in (["--out", "maze2d-umaze"], ["--track", "wandb"], ["--env", "Hopper-v5"]):
+        assert settings(path, *words) == settings(*words, path) == PRESETS["following"]
+    assert settings(path, "--teacher", "mine") == settings("--teacher=mine", path) == PRESETS["cpu"], "it is distilled"
     assert settings(path, "--env", "ractd/maze2d-medium") == PRESETS["maze2d-medium-cpu"]
-    assert python_settings(monkeypatch, str(path)) == PRESETS["cpu"]
+    assert python_settings(monkeypatch, str(path)) == PRESETS["following"]
     assert python_settings(monkeypatch, str(path), env_id="ractd/maze2d-medium") == PRESETS["maze2d-medium-cpu"]
-    assert settings("mine", "--env", "PointMaze_UMaze-v3") == PRESETS["cpu"]
-    assert settings("no-such-dataset") == PRESETS["cpu"], "training says that there is none"
+    assert settings("mine", "--env", "PointMaze_UMaze-v3") == PRESETS["following"]
+    assert settings("no-such-dataset") == PRESETS["following"], "training says that there is none"
+
+
+def test_data_without_rewards_has_a_teacher_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = replace(make(lengths=(9, 9), obs=4), has_rewards=False)
+    path = tmp_path / "log.hdf5"
+    write_hdf5(path, data)
+    assert settings(path) == PRESETS["cpu"]
+    for dataset in (str(path), data):
+        assert python_settings(monkeypatch, dataset) == PRESETS["cpu"]
 
 
 def test_d4rl_s_mazes_are_known_before_they_are_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,8 +151,8 @@ def test_d4rl_s_mazes_are_known_before_they_are_downloaded(tmp_path: Path, monke
         "ractd.data.formats.d4rl.download", lambda *_: pytest.fail("nothing is to be downloaded for a preset")
     )
     assert settings("maze2d-medium-v1") == PRESETS["maze2d-medium-cpu"]
-    assert settings("hopper-medium-v2") == settings("maze2d-eval-umaze-v1") == PRESETS["cpu"]
-    assert settings("mujoco/hopper/medium-v0") == PRESETS["cpu"], "nor from Minari"
+    assert settings("hopper-medium-v2") == settings("maze2d-eval-umaze-v1") == PRESETS["following"]
+    assert settings("mujoco/hopper/medium-v0") == PRESETS["following"], "nor from Minari"
 
 
 def test_help_opens_no_dataset(cli: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +169,7 @@ def test_help_opens_no_dataset(cli: Callable[..., Answer], monkeypatch: pytest.M
     [
         (
             ["--sequence.points", "9", "LOG"],
-            ["--sequence.points", "'cpu', which is the default for dataset", "maze2d-umaze-cpu"],
+            ["--sequence.points", "'following', which is the default for dataset", "maze2d-umaze-cpu"],
         ),
         (["LOG", "--sequence.points=9", "--horizon", "16"], ["--sequence.points", "maze2d-umaze-cpu"]),
         (

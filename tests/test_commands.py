@@ -208,7 +208,7 @@ def test_the_options_are_those_of_the_method_and_its_preset(cli: Callable[..., A
     assert settings("x.hdf5", "--method", "toy") == ToySettings()
     assert settings("--method=toy", "--seed", "3", "x.hdf5") == ToySettings(seed=3)
     assert settings("--preset", "all", "--method", "toy", "x.hdf5", "--horizon=2") == ToySettings(toil=1, horizon=2)
-    assert settings("x.hdf5", "--method", "ractd") == settings("x.hdf5") == PRESETS["cpu"]
+    assert settings("x.hdf5", "--method", "ractd") == settings("x.hdf5") == PRESETS["following"]
     shown = cli("train", "--method", "toy", "--help").out
     assert "Train toy: does nothing. Source: nobody." in shown
     assert "--toil" in shown

@@ -28,6 +28,7 @@ from docs_commands import (
     PRELUDES,
     ROOT,
     SMALLEST,
+    FOLLOWING,
     TINY,
     UNRUN_PYTHON,
     Command,
@@ -97,11 +98,13 @@ def folder(tmp_path: Path, datasets: Path, trained: Trained, monkeypatch: pytest
     (tmp_path / "mine.txt").write_text(OWN_MAZE)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.setenv("RACTD_DATA", str(tmp_path / "datasets"))
-    words = [word for pair in TINY.items() for word in pair]
-    tiny = parse(["train", "x", *words])
-    assert isinstance(tiny, Train)
-    monkeypatch.setattr("ractd.runs.train.preset_named", lambda *_: tiny.config)
-    monkeypatch.setitem(PRESETS, "cpu", tiny.config)  # type: ignore[arg-type]
+    small = {}
+    for preset, options in {"cpu": TINY, "demo": TINY, "following": FOLLOWING}.items():
+        command = parse(["train", "x", "--preset", preset, *(word for pair in options.items() for word in pair)])
+        assert isinstance(command, Train)
+        small[preset] = command.config
+        monkeypatch.setitem(PRESETS, preset, command.config)  # type: ignore[arg-type]
+    monkeypatch.setattr("ractd.runs.train.preset_named", lambda _, name: small[name])
     # tests/test_report.py draws all of them.
     monkeypatch.setattr("ractd.report.build.training_plots", lambda runs: dict([*training_plots(runs).items()][:1]))
     monkeypatch.chdir(tmp_path)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Answer, Trained, environment
-from docs_commands import LONG, PLAYED, TINY, commands, replaced
+from docs_commands import LONG, PLAYED, TINY, commands, replaced, tiny_for
 from serve_factory import Running
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")]
@@ -38,8 +38,8 @@ def words_of(text: str) -> list[str]:
         return words
     # A student of another run's teacher has that teacher's settings.
     taken = "--teacher." if "--teacher runs" in trainings else "nothing"
-    settings = {option: value for option, value in TINY.items() if not option.startswith(taken)}
-    settings |= PLAYED if words[0] == "reproduce" else {}
+    tiny = TINY | PLAYED if words[0] == "reproduce" else tiny_for(trainings.split())
+    settings = {option: value for option, value in tiny.items() if not option.startswith(taken)}
     return [*words, "--", *replaced(trainings.split(), settings)]
 
 

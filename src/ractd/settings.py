@@ -9,7 +9,7 @@ import re
 import types
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
@@ -97,6 +97,13 @@ class Settings:
                 yield "action_range", "LOW HIGH, once or for each dimension, with LOW below HIGH"
         if (self.evaluation.execute or 1) > self.horizon:
             yield "evaluation.execute", f"at most the horizon, {self.horizon}"
+
+    def idle(self, spell: Callable[[str], str]) -> Iterator[tuple[str, str]]:
+        """Yield each place, of a section or a setting, that nothing reads beside the others, and why; `spell` writes places."""
+        if self.evaluation.select == "last":
+            select = spell("evaluation.select")
+            for name in ("checkpoints", "checkpoint_episodes"):
+                yield f"evaluation.{name}", f"no checkpoint is played with {select} last; add {select} online"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from ractd.commands.train_options import spelt
 from ractd.errors import RactdError
 from ractd.methods import method_named
 from ractd.methods.places import KIND, meant, places, with_other_kind
-from ractd.methods.presets import DEFAULT, preset_named
+from ractd.methods.presets import preset_named
 from ractd.registry import unknown
 from ractd.settings import check
 
@@ -157,7 +157,7 @@ def setting_of(text: str) -> tuple[str, Setting]:
     pairs = [(option.strip(), value.strip()) for option, _, value in split]
     if not all(option and value for option, value in pairs):
         raise RactdError(f"{where}: expected METHOD:NAME=VALUE,NAME=VALUE, as bc:share=0.1,optimization.steps=5000")
-    settings = preset_named(method, dict(pairs).get("preset", DEFAULT))
+    settings = preset_named(method, dict(pairs).get("preset", method.default))
     words = [("method", name)]
     for option, value in pairs:
         place = option.replace("-", "_")

@@ -15,7 +15,6 @@ from ractd.commands.data import SUBCOMMANDS
 from ractd.commands.parsing import of_help
 from ractd.commands.train import of_method
 from ractd.methods import method_named
-from ractd.methods.presets import DEFAULT
 
 
 def write_script(words: Sequence[str]) -> None:
@@ -28,7 +27,7 @@ def write_script(words: Sequence[str]) -> None:
     kinds = {name: getattr(file, name.capitalize(), None) for name, file in files.items()}
     kinds["data"] = make_dataclass("Data", [("command", _any_of(SUBCOMMANDS))])
     method = method_named("ractd")
-    kinds["train"], default = of_method(method, method.presets[DEFAULT])
+    kinds["train"], default = of_method(method, method.presets[method.default])
     config = DisallowNone, OmitSubcommandPrefixes
     tyro.cli(_any_of(kinds, train=default), prog="ractd", args=list(words), config=config, registry=of_help())
 

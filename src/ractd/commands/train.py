@@ -24,7 +24,7 @@ from ractd.commands.train_options import (
 )
 from ractd.errors import RactdError
 from ractd.methods import METHODS, Method
-from ractd.methods.places import KIND, check_played, has, places
+from ractd.methods.places import KIND, check_read, has, places
 from ractd.registry import unknown
 from ractd.settings import TerminalsMean, check
 
@@ -43,8 +43,9 @@ class Train(Generic[S, PresetName, StageName]):
     method: Annotated[str, arg(metavar=f"{{{','.join(METHODS)}}}")] = "ractd"
     """What is trained. Each has options of its own: 'ractd train --method bc --help'."""
     preset: PresetName | None = None
-    """Where every setting below starts from; by default cpu, and for data from a maze RACTD's planner of its size. RACTD's without
-    'cpu' in their names are the paper's networks, for GPUs."""
+    """Where every setting below starts from. RACTD's: by default following, a student and a critic in turns; cpu, the paper's stages
+    with a teacher, where there are no rewards or --teacher is given; in a maze the planner of its size. mujoco and maze2d-... are the
+    paper's networks, for GPUs."""
     out: Path | None = None
     """Run directory; by default runs/DATASET-sSEED."""
     env: str | None = None
@@ -174,7 +175,7 @@ def _parse(words: Sequence[str], dataset: str | None) -> AnyTrain:
         about += f"\n\nAnother kind of a part, which brings its own options: {kinds}."
     kind, default = of_method(method, settings, value_in(words, "--preset"))
     command: AnyTrain = read(kind, "train", left, default=default, about=about, shows=_shows(method))
-    check_played(places_in(left), command.config, spelt)
+    check_read(places_in(left), command.config, spelt)
     return command
 
 

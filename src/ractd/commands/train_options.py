@@ -12,7 +12,7 @@ from ractd.data.registry import find_source
 from ractd.errors import RactdError
 from ractd.methods import Method, method_named
 from ractd.methods.places import KIND, has, why_not, with_other_kind
-from ractd.methods.presets import DEFAULT, default_preset, preset_named
+from ractd.methods.presets import default_preset, preset_named
 
 
 def method_in(words: Sequence[str]) -> Method:
@@ -29,8 +29,8 @@ def preset_in(words: Sequence[str], method: Method, dataset: str | None) -> str:
     if named is not None:
         preset_named(method, named)
     if named is not None or dataset is None or HELP & set(words):
-        return named or DEFAULT
-    return default_preset(method, dataset, value_in(words, "--env"))
+        return named or method.default
+    return default_preset(method, dataset, value_in(words, "--env"), value_in(words, "--teacher") is not None)
 
 
 def value_in(words: Sequence[str], option: str) -> str | None:

@@ -93,6 +93,11 @@ class Source:
         names = (*FORMS, SUCCESSES, MARKS)
         return (*names, GOALS) if is_maze(self.env_id) else names
 
+    @property
+    def has_rewards(self) -> bool:
+        """Whether there are rewards; what isn't downloaded yet is taken to have some."""
+        return not self.fields or "rewards" in self.fields
+
     def with_options(
         self, env_id: str | None = None, env_steps: int | None = None, ends: TerminalsMean | None = None
     ) -> Source:

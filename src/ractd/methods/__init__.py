@@ -53,7 +53,7 @@ class Method:
     source: str
     """Title, authors and year of its paper."""
     presets: Mapping[str, Any]
-    """Settings by name; `cpu` is the default."""
+    """Settings by name; each method has `cpu`."""
     train: Callable[[Run], None]
     """Train the stages of a run, each from its checkpoint, and save their policies."""
     variants: Callable[[Any], tuple[Variant, ...]]
@@ -73,6 +73,8 @@ class Method:
     """Stages that can be trained alone."""
     main_settings: tuple[str, ...] = ()
     """Places of those of its own settings that help shows at first, as `bc.share`; all of them where none is named."""
+    default: str = "cpu"
+    """The preset of data with rewards, where none is named and it is of no maze."""
     reuses_teacher: bool = False
     """Whether it takes a teacher of another run."""
     meanings: Mapping[str, Meaning] = field(default_factory=dict)

@@ -53,22 +53,16 @@ def changed(
             known = [*places(settings), *others]
             raise RactdError(told or f"{place!r} is no option of method {method.name!r}{meant(place, known)}")
     settings = check(settings)
-    check_played(changes, settings)
+    check_read(changes, settings)
     return settings
 
 
-PLAYED = ("evaluation.checkpoints", "evaluation.checkpoint_episodes")
-"""Places that say how checkpoints are played."""
-
-
-def check_played(named: Collection[str], settings: Any, spell: Callable[[str], str] = repr) -> None:
-    """Raise `RactdError` where places that are named say how checkpoints are played, and settings play none."""
-    for place in PLAYED:
-        if place in named and settings.evaluation.select == "last":
-            select = spell("evaluation.select")
-            raise RactdError(
-                f"{spell(place)}: no checkpoint is played with {select} last; add {select} online, or leave it out"
-            )
+def check_read(named: Collection[str], settings: Any, spell: Callable[[str], str] = repr) -> None:
+    """Raise `RactdError` where a place that is named is one that nothing reads beside the other settings."""
+    for idle, why in settings.idle(spell):
+        for place in named:
+            if f"{place}.".startswith(f"{idle}."):
+                raise RactdError(f"{spell(place)}: {why}, or leave it out")
 
 
 def with_other_kind(settings: Any, place: str, kind: str, option: str) -> Any:

@@ -13,22 +13,20 @@ from ractd.methods import METHODS, Method, method_named
 from ractd.methods.places import changed
 from ractd.registry import unknown
 
-DEFAULT = "cpu"
-"""The preset that each method has."""
 
-
-def settings_of(method: str = "ractd", preset: str = DEFAULT, **changes: Any) -> Any:
+def settings_of(method: str = "ractd", preset: str | None = None, **changes: Any) -> Any:
     """Return a method's settings: a frozen dataclass, which `ractd.train` takes as its `config`.
 
     Args:
         method: A name in `ractd.methods.METHODS`.
-        preset: One of the method's presets.
+        preset: One of the method's presets, by default the method's own default.
         changes: Other values, by their places: `**{"student.optimization.steps": 500}`. `dataclasses.replace` changes them as well.
 
     Raises:
         RactdError: For an unknown method, preset or place, and a value out of its range.
     """
     chosen = method_named(method)
+    preset = preset or chosen.default
     return changed(chosen, preset, preset_named(chosen, preset), changes)
 
 
@@ -41,18 +39,27 @@ def preset_named(method: Method, name: str) -> Any:
     return method.presets[name]
 
 
-def default_preset(method: Method, dataset: str | Path | OfflineDataset, env_id: str | None = None) -> str:
-    """Return the preset that data, by default in its own environment, is trained with: a planner's for a maze, else `cpu`.
+EVERYWHERE = "cpu"
+"""The preset that each method has. RACTD's distils a teacher, and needs no rewards."""
+
+
+def default_preset(
+    method: Method, dataset: str | Path | OfflineDataset, env_id: str | None = None, teacher: bool = False
+) -> str:
+    """Return the preset that data, by default in its own environment, is trained with.
+
+    That is a planner's for a maze, `cpu` for data without rewards or with the `teacher` of another run, else the method's default.
 
     A maze of one's own gets the preset of the smallest of D4RL's whose episodes are as long. Nothing is downloaded, and data that
-    can't be opened has `cpu`: who reads it says what is wrong. Raises `RactdError` for a maze where the method can't plan.
+    can't be opened has that: who reads it says what is wrong. Raises `RactdError` for a maze where the method can't plan.
     """
     try:
         data = dataset if isinstance(dataset, OfflineDataset) else find_source(dataset, download=False)
     except RactdError:
-        return DEFAULT
+        return method.default
     maze = maze_named(env_id or data.env_id, data.maze, f"{data.where}, attribute 'maze'")
-    name = DEFAULT if maze is None else planner_preset_of(maze)
+    own = method.default if data.has_rewards and not teacher else EVERYWHERE
+    name = own if maze is None else planner_preset_of(maze)
     if name not in method.presets:
         raise RactdError(
             f"dataset {data.name!r} is of a maze, and method {method.name!r} can't plan in one: use --method ractd, or "

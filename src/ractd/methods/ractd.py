@@ -385,9 +385,10 @@ def train_student(run: Run, name: str, reward_weight: Any, teacher: nn.Module | 
 
 METHOD = Method(
     name="ractd",
-    summary="one-step student distilled from a diffusion teacher, paid by a return model; plans in mazes",
+    summary="one-step student paid by a critic, by default one that follows it, or distilled from a teacher; plans in mazes",
     source="Accelerating Diffusion Models in Offline RL via Reward-Aware Consistency Trajectory Distillation (Duan et al., 2025)",
     presets=PRESETS,
+    default="following",
     train=train,
     variants=variants,
     resolve=resolve,

@@ -64,5 +64,5 @@ def variants(config: Config) -> tuple[Variant, ...]:
     if config.follows and config.student.reward_weight != 0:
         return *student, *((teacher,) if config.student.distilled else ())
     if not returns:
-        return *ways("plain student", "student", ()), teacher
+        return *ways("plain student", "student", ()), *((teacher,) if config.student.distilled else ())
     return *student, *ways("plain student", "plain", ({"candidates": 32},)), teacher

@@ -36,6 +36,7 @@ def resolve(config: Config, data: OfflineDataset, asked: Asked) -> Config:
             built.
     """
     _check_plan(config, data, asked.only)
+    _check_only(config, asked.only)
     if asked.teacher is not None:
         config = _with_teacher(config, asked.teacher, data, asked.teacher_from)
     theirs = None if config.follows else asked.teacher
@@ -110,6 +111,14 @@ def _check_plan(config: Config, data: OfflineDataset, only: str | None) -> None:
         )
     if config.history != 1:
         raise RactdError(f"--history is {config.history}, expected 1 for a planner: its states have their velocities")
+
+
+def _check_only(config: Config, only: str | None) -> None:
+    """Raise `RactdError` for a stage alone that a run of these settings doesn't have."""
+    if (only == "teacher" and not config.student.distilled) or (only == "return" and not config.fixed_critic):
+        raise RactdError(
+            f"--only {only}: the settings train no such stage; name a preset that does, as cpu, or leave it out"
+        )
 
 
 def _with_teacher(config: Config, teacher: Policy, data: OfflineDataset, where: str) -> Config:

@@ -6,8 +6,8 @@ that `--preset` names and replaces what the user types.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -175,6 +175,18 @@ class Config(Settings):
             if self.sequence.open_loop:
                 yield "return_model.members", "at least 1: a planner needs its goal reward"
 
+    def idle(self, spell: Callable[[str], str]) -> Iterator[tuple[str, str]]:
+        """Yield each place that nothing reads beside the other settings, and why."""
+        yield from super().idle(spell)
+        if not self.student.distilled:
+            for each in fields(Teacher):
+                if each.name != "network":  # which is the student's as well
+                    yield f"teacher.{each.name}", "no teacher is trained; name a preset that has one, as cpu"
+        if self.follows:
+            for name in ("steps", "batch_size"):
+                why = "values that follow the student have its own; use "
+                yield f"return_model.optimization.{name}", why + spell(f"student.optimization.{name}")
+
 
 def _unet_preset(horizon: int, network: UNet) -> Config:
     optimization = Optimization(steps=200_000, batch_size=256, learning_rate=1e-4, warmup_steps=1_000, ema=0.9999)
@@ -224,7 +236,7 @@ _CPU_STUDENT = Student(
 _FOLLOWING = Student(
     distilled=False,
     loss="square",
-    share="auto",
+    share=0.25,
     ctm_weight=0.0,
     optimization=Optimization(steps=12_000, learning_rate=1e-3, weight_decay=1e-5),
 )

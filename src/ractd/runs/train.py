@@ -67,8 +67,7 @@ def train(
     Args:
         dataset: Name, file, or data in memory.
         method: A name in `ractd.methods.METHODS`.
-        preset: One of the method's presets; by default the one that the data's environment asks for: the planner's of a maze, else
-            `cpu`.
+        preset: One of the method's presets; by default what suits the data, see `ractd.methods.presets.default_preset`.
         out: The run directory, `runs/<dataset>-s<seed>` by default.
         config: The method's settings, as `ractd.settings_of` returns them, instead of those of a preset.
         env_id: The environment that policies are scored in, by default the data's.
@@ -95,7 +94,7 @@ def train(
     if config is not None and preset is not None:
         raise RactdError(f"preset is {preset!r}, and config is given too: expected one of them")
     if config is None:
-        preset = preset or default_preset(chosen, dataset, env_id)
+        preset = preset or default_preset(chosen, dataset, env_id, teacher is not None)
         config = preset_named(chosen, preset)
     elif not isinstance(config, chosen.settings):
         kind = f"{chosen.settings.__name__}, as ractd.settings_of({method!r}) returns it"
