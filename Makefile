@@ -19,10 +19,9 @@ install: .venv/installed
 	$(PIP) --no-deps openpi-client==0.1.2  # asks for numpy 1, works with 2
 	touch $@
 
-demo: .venv/usable  ## RACTD, its teacher and a simple rival on the embedded dataset, and who won
+demo: .venv/usable  ## RACTD and a simple rival on the embedded dataset, and who won
 	$(BIN)/ractd data make hopper-mixed
-	$(BIN)/ractd compare hopper-mixed --methods ractd:preset=demo bc:preset=best-tenth --also teacher --seeds 1 \
-		-- --no-plain --evaluation.episodes 50
+	$(BIN)/ractd compare hopper-mixed --methods ractd bc:preset=best-tenth --seeds 1
 
 test: install  ## what CI runs; a file's tests share what they train, so a file stays with one worker
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder

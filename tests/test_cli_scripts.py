@@ -63,10 +63,9 @@ def few_levels(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_train_from_logs(script: Script, few_levels: None, tmp_path: Path) -> None:
-    said = script("examples/train_from_logs.py", "--out", tmp_path / "run", "--share", "0.01")
-    for label in ("teacher", "plain student", "RACTD"):
-        assert re.search(rf"^{label}: estimated return-to-go -?\d", said, re.MULTILINE)
+def test_train_from_logs(script: Script, tmp_path: Path) -> None:
+    said = script("examples/train_from_logs.py", "--out", tmp_path / "run", "--steps", "100")
+    assert re.search(r"^estimated return-to-go -?\d", said, re.MULTILINE)
     assert re.search(r"it pushes with [+-]\d", said)
     assert rows_of(tmp_path / "run")["RACTD"].protocol is None
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ractd.data.dataset import OfflineDataset
-from ractd.data.shares import LEAST, best_episodes, better_share
+from ractd.data.shares import best_episodes
 from ractd.errors import RactdError
 
 
@@ -54,33 +54,12 @@ def test_too_few_for_a_batch_is_refused() -> None:
         best_episodes(data, 0.1, batch=11)
 
 
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 6)), min_size=2, max_size=12))
-def test_the_better_class_is_the_split_of_the_largest_variance(episodes: Any) -> None:
-    """That is the split that leaves the least squared error within, as of a regression tree of one split."""
-    lengths, returns = zip(*episodes, strict=True)
-    data = paid(lengths, returns)
-    if len(set(returns)) == 1:
-        assert better_share(data) == 1
-        return
-    y = np.repeat(np.array(returns, float), lengths)
-    within = {
-        split: sum(part.var() * len(part) for part in (y[y > split], y[y <= split]))
-        for split in {*returns} - {max(returns)}
-    }
-    least = min(within.values())
-    shares = [(y > split).mean() for split, error in within.items() if error <= least + 1e-9]
-    assert any(better_share(data) == pytest.approx(max(share, LEAST)) for share in shares)
-
-
-def test_of_two_behaviours_it_is_the_better_one() -> None:
-    rng = np.random.default_rng(0)
-    worse, better = rng.normal(50, 8, 60), rng.normal(110, 5, 30)
-    data = paid([10] * 60 + [20] * 30, [*worse, *better])
-    assert better_share(data) == pytest.approx(0.5)
-    assert (best_episodes(data, "auto")[0] >= 600).all()
-    assert len(best_episodes(data, "auto", batch=700)[0]) == 700, "at least a batch, whatever it takes"
-    assert len(best_episodes(data, "auto", batch=5000)[0]) == 1200
+def test_auto_is_a_quarter_or_what_fills_a_batch() -> None:
+    data = paid([10] * 8, [float(i) for i in range(8)])
+    for batch, held in ((1, 20), (20, 20), (21, 30), (79, 80), (80, 80), (5000, 80)):
+        assert best_episodes(data, "auto", batch)[0].tolist() == [*range(80 - held, 80)], (
+            "a small set gives what it has"
+        )
 
 
 def test_equal_returns_have_no_best() -> None:

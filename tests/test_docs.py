@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from conftest import Answer, Trained
 from docs_commands import (
+    FOLLOWING,
     FOREIGN,
     LONG,
     PAGES,
@@ -28,7 +29,6 @@ from docs_commands import (
     PRELUDES,
     ROOT,
     SMALLEST,
-    FOLLOWING,
     TINY,
     UNRUN_PYTHON,
     Command,

@@ -116,7 +116,10 @@ def test_settings_by_their_places(tmp_path: Path, capsys: pytest.CaptureFixture[
             {"evaluation.checkpoints": 2},
             "'evaluation.checkpoints': no checkpoint is played with 'evaluation.select' last; ",
         ),
-        ({"teacher.loss": "square"}, "'teacher.loss': no teacher is trained; name a preset that has one, as cpu, or leave"),
+        (
+            {"teacher.loss": "square"},
+            "'teacher.loss': no teacher is trained; name a preset that has one, as cpu, or leave",
+        ),
         ({"sequence.points": 3}, "the preset 'following' has no such option; .* as maze2d-umaze"),
         ({"teacher.network.kind": "unett"}, "teacher.network.kind: unknown network 'unett'.*; did you mean 'unet'?"),
     ],

@@ -43,9 +43,8 @@ class Train(Generic[S, PresetName, StageName]):
     method: Annotated[str, arg(metavar=f"{{{','.join(METHODS)}}}")] = "ractd"
     """What is trained. Each has options of its own: 'ractd train --method bc --help'."""
     preset: PresetName | None = None
-    """Where every setting below starts from. RACTD's: by default following, a student and a critic in turns; cpu, the paper's stages
-    with a teacher, where there are no rewards or --teacher is given; in a maze the planner of its size. mujoco and maze2d-... are the
-    paper's networks, for GPUs."""
+    """Where every setting below starts from; by default the method's own. RACTD's is following, without rewards or with --teacher
+    cpu, and in a maze the planner of its size; mujoco and maze2d-... without 'cpu' are the paper's networks, for GPUs."""
     out: Path | None = None
     """Run directory; by default runs/DATASET-sSEED."""
     env: str | None = None

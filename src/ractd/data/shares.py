@@ -9,30 +9,14 @@ import numpy as np
 from ractd.data.dataset import Ints, OfflineDataset
 from ractd.errors import RactdError
 
-LEAST = 0.1
-"""The smallest share that is chosen by the data: a few episodes are too little to learn from."""
-
-
-def better_share(dataset: OfflineDataset) -> float:
-    """Return the share of the transitions in the better of two classes of episodes, but at least `LEAST`.
-
-    The classes are those whose mean returns, by transition, differ most: the largest variance between them (Otsu, A Threshold
-    Selection Method from Gray-Level Histograms, 1979). Of data of two behaviours it is the share of the better one.
-    """
-    returns, lengths = dataset.episode_returns().astype(np.float64), dataset.episode_lengths
-    if np.ptp(returns) == 0:
-        return 1.0
-    order = np.argsort(-returns, kind="stable")
-    weight = lengths[order] / dataset.num_transitions
-    upper, mean = np.cumsum(weight)[:-1], np.cumsum(weight * returns[order])
-    between = (mean[-1] * upper - mean[:-1]) ** 2 / (upper * (1 - upper))
-    return max(float(upper[between.argmax()]), LEAST)
+AUTO = 0.25
+"""The share that `auto` takes, of enough data: a tenth of a small set is too few rows, and half mixes good with poor."""
 
 
 def best_episodes(dataset: OfflineDataset, share: float | Literal["auto"], batch: int = 1) -> tuple[Ints, str]:
     """Choose the best episodes first, until they hold at least `share` of the *transitions*.
 
-    `auto` is `better_share`, or what fills a batch.
+    `auto` is a quarter, or what fills a batch.
 
     A share of the episodes would be another thing: good episodes are often the longest, and a tenth of the episodes a third of
     the rows. Episodes are taken whole, the earlier one first where returns are equal. Where all of them are equal there is
@@ -45,8 +29,7 @@ def best_episodes(dataset: OfflineDataset, share: float | Literal["auto"], batch
         RactdError: Unless share is in (0, 1], and where the episodes hold fewer transitions than a `batch`.
     """
     if share == "auto":
-        better: float = max(better_share(dataset), min(batch / dataset.num_transitions, 1.0))
-        share = better
+        return best_episodes(dataset, min(max(AUTO, batch / dataset.num_transitions), 1.0))
     if not 0 < share <= 1:
         raise RactdError(f"share is {share}, expected a share of the transitions in (0, 1]")
     returns, lengths = dataset.episode_returns(), dataset.episode_lengths

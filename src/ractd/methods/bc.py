@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,9 +26,8 @@ from ractd.training.selection import train_policy
 class BC:
     """What behaviour cloning clones, and how."""
 
-    share: PositiveShare | Literal["auto"] = 1.0
-    """Share of the *transitions* that is cloned: the episodes of the highest returns first, until they hold as much. `auto` takes
-    the better of the two classes of episodes that differ most in return."""
+    share: PositiveShare = 1.0
+    """Share of the *transitions* that is cloned: the episodes of the highest returns first, until they hold as much."""
     network: Actor = field(default_factory=Actor)
     """What acts."""
     optimization: Optimization = field(default_factory=lambda: Optimization(steps=10_000, learning_rate=1e-3))
@@ -94,13 +93,8 @@ def resolve(config: BCConfig, data: OfflineDataset, asked: Asked) -> BCConfig:
 
 def variants(config: BCConfig) -> tuple[Variant, ...]:
     """Return the rows of a result."""
-    return best_and_last(f"BC{_told(config.bc.share)}", "bc")
-
-
-def _told(share: float | Literal["auto"]) -> str:
-    if share == "auto":
-        return ", better episodes"
-    return "" if share == 1 else f", best {share:.0%}"
+    share = config.bc.share
+    return best_and_last("BC" if share == 1 else f"BC, best {share:.0%}", "bc")
 
 
 METHOD = Method(

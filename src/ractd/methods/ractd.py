@@ -345,7 +345,7 @@ def train_student(run: Run, name: str, reward_weight: Any, teacher: nn.Module | 
         critic = following.q
     elif critic is not None:
         critic = critic.to(run.device)
-    best, sentence = best_episodes(run.dataset, config.share)
+    best, sentence = best_episodes(run.dataset, config.share, config.optimization.batch_size)
     if config.share != 1:
         run.log.say(f"{name}: eq. 7 holds it to {sentence}")
     objective = StudentObjective(

@@ -76,7 +76,7 @@ def _without_returns(config: Config, only: str | None) -> Config:
     for stage, weight in weights.items():
         if weight not in (None, "auto", 0):
             raise RactdError(f"--{stage}.reward-weight is {weight}, and there are no rewards to weigh; leave it out")
-    if config.student.share != 1:
+    if config.student.share not in (1, "auto"):
         raise RactdError(
             f"--student.share is {config.student.share}, expected 1: there are no rewards, so no episode is best"
         )
@@ -86,7 +86,7 @@ def _without_returns(config: Config, only: str | None) -> Config:
         config,
         return_model=replace(config.return_model, members=0),
         teacher=replace(config.teacher, reward_weight=0.0),
-        student=replace(config.student, reward_weight=0.0, pessimism=0.0),
+        student=replace(config.student, reward_weight=0.0, pessimism=0.0, share=1.0),
     )
 
 

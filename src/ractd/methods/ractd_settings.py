@@ -86,8 +86,8 @@ class Student:
     loss: Distance = "pseudo-huber"
     """Distance of eq. 7: the paper's, or `square`, which the mean of the data minimises."""
     share: PositiveShare | Literal["auto"] = 1.0
-    """Share of the transitions that eq. 7 holds it to: those of the best episodes. The paper's is 1, all of them; `auto` takes the
-    better of the two classes of episodes that differ most in return."""
+    """Share of the transitions that eq. 7 holds it to: those of the best episodes. The paper's is 1, all of them; `auto` takes a
+    quarter, or what fills a batch, and all of data without rewards."""
     ctm_weight: NotNegative = 1.0
     """alpha of eq. 9."""
     dsm_weight: NotNegative = 1.0
@@ -236,7 +236,7 @@ _CPU_STUDENT = Student(
 _FOLLOWING = Student(
     distilled=False,
     loss="square",
-    share=0.25,
+    share="auto",
     ctm_weight=0.0,
     optimization=Optimization(steps=12_000, learning_rate=1e-3, weight_decay=1e-5),
 )
