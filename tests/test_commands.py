@@ -80,7 +80,7 @@ def test_help_names_every_command_in_a_line(cli: Callable[..., Answer]) -> None:
         ),
         (
             ["train", "x.hdf5", "--preset", "dmeo"],
-            "unknown preset of ractd 'dmeo', expected one of cpu, demo",
+            "unknown preset of ractd 'dmeo', expected one of following, cpu, demo",
             "; did you mean 'demo'?",
         ),
     ],

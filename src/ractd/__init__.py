@@ -2,7 +2,7 @@
 
 import ractd
 
-result = ractd.train("hopper-mixed", preset="demo")  # trains, or goes on, or shows what is there
+result = ractd.train("hopper-mixed")  # trains, or goes on, or shows what is there
 policy = ractd.Policy.load("runs/hopper-mixed-s0")
 action = policy.act(observation)
 """

@@ -79,7 +79,7 @@ class Settings:
     """One run of any method; each method's own settings derive from it."""
 
     horizon: Count = 4
-    """Actions predicted at once (c). The paper's is 16; in closed loop only the first is executed, so a CPU preset takes 4."""
+    """Actions predicted at once (c). The paper's is 16; in closed loop only the first is executed: for CPUs 1 or 4."""
     history: Count = 1
     """Observations the policy sees (h)."""
     action_range: tuple[Annotated[float, Meta(ge=-1e30, le=1e30)], ...] | None = None

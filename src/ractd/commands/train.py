@@ -24,7 +24,7 @@ from ractd.commands.train_options import (
 )
 from ractd.errors import RactdError
 from ractd.methods import METHODS, Method
-from ractd.methods.places import KIND, check_read, has, places
+from ractd.methods.places import KIND, check_read, has, places, unread
 from ractd.registry import unknown
 from ractd.settings import TerminalsMean, check
 
@@ -43,8 +43,8 @@ class Train(Generic[S, PresetName, StageName]):
     method: Annotated[str, arg(metavar=f"{{{','.join(METHODS)}}}")] = "ractd"
     """What is trained. Each has options of its own: 'ractd train --method bc --help'."""
     preset: PresetName | None = None
-    """Where every setting below starts from; by default the method's own. RACTD's is following, without rewards or with --teacher
-    cpu, and in a maze the planner of its size; mujoco and maze2d-... without 'cpu' are the paper's networks, for GPUs."""
+    """Where every setting below starts from; by default the method's own. RACTD's is following, without rewards or with a given
+    teacher cpu, and in a maze the planner of its size; mujoco and maze2d-... without 'cpu' are the paper's networks, for GPUs."""
     out: Path | None = None
     """Run directory; by default runs/DATASET-sSEED."""
     env: str | None = None
@@ -173,7 +173,7 @@ def _parse(words: Sequence[str], dataset: str | None) -> AnyTrain:
         )
         about += f"\n\nAnother kind of a part, which brings its own options: {kinds}."
     kind, default = of_method(method, settings, value_in(words, "--preset"))
-    command: AnyTrain = read(kind, "train", left, default=default, about=about, shows=_shows(method))
+    command: AnyTrain = read(kind, "train", left, default=default, about=about, shows=_shows(method, settings))
     check_read(places_in(left), command.config, spelt)
     return command
 
@@ -184,9 +184,9 @@ def of_method(method: Method, settings: Any, preset: str | None = None) -> tuple
     return kind, Train(tyro.MISSING, settings, method.name, preset)
 
 
-def _shows(method: Method) -> Shows:
-    """Return which options the help of a method shows."""
-    mine = {*MAIN_SETTINGS, *method.main_settings}
+def _shows(method: Method, settings: Any) -> Shows:
+    """Return which options the help of a method shows: at first none that nothing reads."""
+    mine = {place for place in (*MAIN_SETTINGS, *method.main_settings) if not unread(place, settings, spelt)}
 
     def shows(place: str) -> bool | None:
         if (place in OF_STUDENTS and not method.reuses_teacher) or (place == "only" and not method.stages):

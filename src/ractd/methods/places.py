@@ -59,10 +59,14 @@ def changed(
 
 def check_read(named: Collection[str], settings: Any, spell: Callable[[str], str] = repr) -> None:
     """Raise `RactdError` where a place that is named is one that nothing reads beside the other settings."""
-    for idle, why in settings.idle(spell):
-        for place in named:
-            if f"{place}.".startswith(f"{idle}."):
-                raise RactdError(f"{spell(place)}: {why}, or leave it out")
+    for place in named:
+        if why := unread(place, settings, spell):
+            raise RactdError(f"{spell(place)}: {why}, or leave it out")
+
+
+def unread(place: str, settings: Any, spell: Callable[[str], str]) -> str:
+    """Return why nothing reads a place beside the other settings, nothing where something does."""
+    return next((why for idle, why in settings.idle(spell) if f"{place}.".startswith(f"{idle}.")), "")
 
 
 def with_other_kind(settings: Any, place: str, kind: str, option: str) -> Any:

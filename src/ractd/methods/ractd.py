@@ -398,10 +398,11 @@ METHOD = Method(
     part_needs="rewards, for more than a plain student; to plan, a maze",
     stages=("return", "dynamics", "teacher", "student"),
     main_settings=(
-        "diffusion.bins",
+        "return_model.gamma",
         "return_model.optimization.steps",
         "teacher.network.width",
         "teacher.optimization.steps",
+        "student.share",
         "student.optimization.steps",
         "sequence.points",
     ),

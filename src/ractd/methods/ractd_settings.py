@@ -244,14 +244,6 @@ _FOLLOWING = Student(
 
 
 PRESETS: dict[str, Config] = {
-    "cpu": Config(return_model=_CPU_RETURN, student=_CPU_STUDENT),
-    # The whole pipeline in minutes: half the steps, a third of the episodes.
-    "demo": Config(
-        return_model=replace(_CPU_RETURN, optimization=replace(_CPU_RETURN.optimization, steps=3_000)),
-        teacher=Teacher(optimization=Optimization(steps=8_000, batch_size=128, learning_rate=5e-4)),
-        student=replace(_CPU_STUDENT, optimization=Optimization(steps=2_000)),
-        evaluation=Evaluation(episodes=30, checkpoints=4, checkpoint_episodes=10),
-    ),
     "following": Config(
         horizon=1,
         return_model=ReturnModel(
@@ -263,6 +255,14 @@ PRESETS: dict[str, Config] = {
             optimization=Optimization(steps=12_000, learning_rate=1e-3, weight_decay=0.0),
         ),
         student=_FOLLOWING,
+    ),
+    "cpu": Config(return_model=_CPU_RETURN, student=_CPU_STUDENT),
+    # The whole pipeline in minutes: half the steps, a third of the episodes.
+    "demo": Config(
+        return_model=replace(_CPU_RETURN, optimization=replace(_CPU_RETURN.optimization, steps=3_000)),
+        teacher=Teacher(optimization=Optimization(steps=8_000, batch_size=128, learning_rate=5e-4)),
+        student=replace(_CPU_STUDENT, optimization=Optimization(steps=2_000)),
+        evaluation=Evaluation(episodes=30, checkpoints=4, checkpoint_episodes=10),
     ),
     "mujoco": _unet_preset(16, UNet(down_dims=(512, 1024, 2048), embed_dim=128)),  # Table 7
     "maze2d-umaze": _planner(
