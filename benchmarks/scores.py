@@ -48,7 +48,7 @@ WEIGHTS = (0.1, 0.3, 1.0, 3.0)
 """Hand-picked, for normalised returns; Table 9's is 1."""
 PESSIMISM = {0: 0.05, 2: 0.1, 3: 0.15}
 """Standard deviations between the return model's members, with the `reward_share` they bear, set beside the preset's."""
-ALL = ("--evaluation.select", "online", "--no-report")
+ALL = ("--preset", "cpu", "--evaluation.select", "online", "--no-report")
 """Options of every training: the best checkpoint has a row beside the last one's."""
 
 
