@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import assert_same_tensors
+from dataset_factory import make
 from test_losses import batch, critics  # noqa: F401
 from test_methods import MIDDLE, START, act, junction, walks  # noqa: F401
 from torch import Tensor, nn
@@ -165,3 +166,33 @@ def test_planners_and_reward_aware_teachers_have_other_critics() -> None:
     planner = PRESETS["maze2d-umaze-cpu"]
     with pytest.raises(RactdError, match=r"--return-model.kind is 'q', expected 'goal'"):
         check(replace(planner, return_model=replace(planner.return_model, kind="q"), student=Student(reward_weight=1)))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"only": "teacher"}, "--only teacher: the settings train no such stage; name a preset that does, as cpu"),
+        ({"only": "return"}, "--only return: the settings train no such stage"),
+        ({"teacher.optimization.steps": 5}, "'teacher.optimization.steps': no teacher is trained; name a preset"),
+        ({"teacher.ddpm.timesteps": 5}, "'teacher.ddpm.timesteps': no teacher is trained"),
+        (
+            {"return_model.optimization.steps": 5},
+            "'return_model.optimization.steps': values that follow .* have its own; use 'student.optimization.steps'",
+        ),
+    ],
+)
+def test_what_it_does_not_have_is_refused(options: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(RactdError, match=said):
+        train(make(), out=tmp_path / "run", quiet=True, **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_rewards_it_clones_all_data(tmp_path: Path) -> None:
+    data = replace(make((30, 40)), has_rewards=False)
+    few: dict[str, Any] = {"student.optimization.steps": 10, "student.optimization.batch_size": 16}
+    result = train(data, preset="following", out=tmp_path / "run", quiet=True, **few)
+    assert [(row.variant, row.policy) for row in result.rows] == [("plain student", "student")]
+    assert result.policy().critic is None
+    few["student.share"] = 0.5
+    with pytest.raises(RactdError, match=r"--student.share is 0.5, expected 1: there are no rewards"):
+        train(data, preset="following", out=tmp_path / "half", quiet=True, **few)

@@ -60,7 +60,7 @@ def resolve(config: Config, data: OfflineDataset, asked: Asked) -> Config:
     if asked.only == "student" and config.teacher.parametrization == "ddpm":
         raise RactdError(f"--only student: {NO_STUDENT}; train one with --teacher.parametrization edm")
     kind = returns.kind and critic_class(returns.kind, "--return-model.kind")
-    if kind and not config.follows and not kind.fitted_before:
+    if kind and config.fixed_critic and not kind.fitted_before:
         raise RactdError(
             f"--return-model.kind is {returns.kind!r}, which is learnt with its policy; expected 'q' for values that "
             "follow the student"
