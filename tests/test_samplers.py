@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -17,7 +18,18 @@ from ractd.diffusion import samplers
 from ractd.diffusion.ctm import one_step
 from ractd.diffusion.ddpm import noise_levels, sampling_levels
 from ractd.diffusion.edm import Preconditioned, sigma_schedule
-from ractd.diffusion.samplers import SAMPLERS, Kind, dpmpp_2m, euler, few_step, heun, heun_step, jumps, to_clean
+from ractd.diffusion.samplers import (
+    SAMPLERS,
+    Kind,
+    dpmpp_2m,
+    euler,
+    few_step,
+    heun,
+    heun_step,
+    jumps,
+    refinement_levels,
+    to_clean,
+)
 from ractd.diffusion.settings import DDPM, Diffusion
 from ractd.networks.mlp import MLP
 
@@ -319,15 +331,22 @@ def student_times(steps: int) -> list[float]:
     return [(high + i / steps * (low - high)) ** 7 for i in range(steps)]
 
 
-@pytest.mark.parametrize("steps", [2, 4])
-def test_few_steps_are_the_hand_written_loop(student: torch.nn.Module, steps: int) -> None:
+@pytest.mark.parametrize("levels", [(80, 0.05), (80, 0.05, 0.04, 0.03)])
+def test_few_steps_are_the_hand_written_loop(student: torch.nn.Module, levels: tuple[float, ...]) -> None:
+    steps = len(levels)
     g = Preconditioned(student, DIFFUSION)
     noise, condition = seeded(steps, 8, 3, 2), seeded(8, 1, seed=1)
     x = torch.zeros(8, 3, 2)
-    for sigma, z in zip(student_times(steps), noise, strict=True):
+    for sigma, z in zip(levels, noise, strict=True):
         x = g(x + sigma * z, torch.full((8,), sigma), condition, torch.zeros(8))
     sampled = SAMPLERS["student"]["consistency"].sample(g, noise, condition, DIFFUSION, steps)
     torch.testing.assert_close(sampled, x, rtol=1e-4, atol=1e-5)
+
+
+def test_a_student_is_never_asked_for_less_noise_than_it_was_trained_with() -> None:
+    noisy = replace(DIFFUSION, sigma_min=0.2)
+    assert refinement_levels(noisy, 3) == [80, 0.2, 0.2]
+    assert refinement_levels(noisy, 1) == [80]
 
 
 @pytest.mark.parametrize("steps", [2, 4])

@@ -218,18 +218,24 @@ def _ddim(denoiser: Denoiser, noise: Tensor, condition: Tensor, schedule: DDPM, 
     return ddim(denoiser, noise[0], sampling_levels(schedule, steps).to(noise), condition)
 
 
-def _student_levels(diffusion: Diffusion, steps: int, like: Tensor) -> Tensor:
-    """Return the noise levels that a student starts its steps from, evenly spaced along the warped schedule."""
-    return like.new_tensor([warp(diffusion, i / steps) for i in range(steps)])
+REFINEMENT = 0.1
+"""Noise that a student's second step starts from, in `sigma_data`: more of it, and what the reward has chosen is lost."""
+
+
+def refinement_levels(diffusion: Diffusion, steps: int) -> list[float]:
+    """Return the noise levels of a student's steps: T, and from `REFINEMENT` evenly down towards `sigma_min` (paper, 5.3)."""
+    low = diffusion.sigma_min
+    top = max(REFINEMENT * diffusion.sigma_data, low)
+    return [diffusion.sigma_max, *(top + (low - top) * i / (steps - 1) for i in range(steps - 1))]
 
 
 def _consistency(g: StudentNetwork, noise: Tensor, condition: Tensor, diffusion: Diffusion, steps: int) -> Tensor:
-    sigmas = _student_levels(diffusion, steps, noise)
+    sigmas = noise.new_tensor(refinement_levels(diffusion, steps))
     return few_step(to_clean(g), noise, sigmas, condition)
 
 
 def _jumps(g: StudentNetwork, noise: Tensor, condition: Tensor, diffusion: Diffusion, steps: int) -> Tensor:
-    sigmas = _student_levels(diffusion, steps, noise)
+    sigmas = noise.new_tensor([warp(diffusion, i / steps) for i in range(steps)])
     return jumps(g, sigmas[0] * noise[0], torch.cat([sigmas, sigmas.new_zeros(1)]), condition)
 
 
