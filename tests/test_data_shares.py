@@ -54,12 +54,11 @@ def test_too_few_for_a_batch_is_refused() -> None:
         best_episodes(data, 0.1, batch=11)
 
 
-def test_auto_is_a_quarter_or_what_fills_a_batch() -> None:
+@pytest.mark.parametrize(("enough", "held"), [(0, 20), (20, 20), (21, 30), (79, 80), (80, 80), (5000, 80)])
+def test_auto_is_a_quarter_or_enough(enough: int, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ractd.data.shares.ENOUGH", enough)
     data = paid([10] * 8, [float(i) for i in range(8)])
-    for batch, held in ((1, 20), (20, 20), (21, 30), (79, 80), (80, 80), (5000, 80)):
-        assert best_episodes(data, "auto", batch)[0].tolist() == [*range(80 - held, 80)], (
-            "a small set gives what it has"
-        )
+    assert best_episodes(data, "auto")[0].tolist() == [*range(80 - held, 80)]
 
 
 def test_equal_returns_have_no_best() -> None:

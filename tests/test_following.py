@@ -35,7 +35,6 @@ def config_of(steps: int = 400, **options: Any) -> Config:
     """The preset with small networks, and many of what the target needs to follow in few steps."""
     optimization = Optimization(steps, batch_size=128, learning_rate=3e-3, warmup_steps=50, ema=0.98)
     following = Following(n_step=1, tau=0.05, every=1, distance_penalty=0.0)
-    options = {"share": 1.0} | options
     student = replace(PRESETS["following"].student, optimization=optimization, following=following, **options)
     return Config(
         horizon=1,

@@ -9,14 +9,14 @@ import numpy as np
 from ractd.data.dataset import Ints, OfflineDataset
 from ractd.errors import RactdError
 
-AUTO = 0.25
-"""The share that `auto` takes, of enough data: a tenth of a small set is too few rows, and half mixes good with poor."""
+AUTO, ENOUGH = 0.25, 50_000
+"""The share that `auto` takes, and the transitions that it takes at least: fewer are learnt by heart."""
 
 
 def best_episodes(dataset: OfflineDataset, share: float | Literal["auto"], batch: int = 1) -> tuple[Ints, str]:
     """Choose the best episodes first, until they hold at least `share` of the *transitions*.
 
-    `auto` is a quarter, or what fills a batch.
+    `auto` is a quarter, but at least `ENOUGH` transitions: all of a small set.
 
     A share of the episodes would be another thing: good episodes are often the longest, and a tenth of the episodes a third of
     the rows. Episodes are taken whole, the earlier one first where returns are equal. Where all of them are equal there is
@@ -29,7 +29,7 @@ def best_episodes(dataset: OfflineDataset, share: float | Literal["auto"], batch
         RactdError: Unless share is in (0, 1], and where the episodes hold fewer transitions than a `batch`.
     """
     if share == "auto":
-        return best_episodes(dataset, min(max(AUTO, batch / dataset.num_transitions), 1.0))
+        return best_episodes(dataset, min(max(AUTO, ENOUGH / dataset.num_transitions), 1.0), batch)
     if not 0 < share <= 1:
         raise RactdError(f"share is {share}, expected a share of the transitions in (0, 1]")
     returns, lengths = dataset.episode_returns(), dataset.episode_lengths

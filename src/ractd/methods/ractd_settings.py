@@ -87,7 +87,7 @@ class Student:
     """Distance of eq. 7: the paper's, or `square`, which the mean of the data minimises."""
     share: PositiveShare | Literal["auto"] = 1.0
     """Share of the transitions that eq. 7 holds it to: those of the best episodes. The paper's is 1, all of them; `auto` takes a
-    quarter, or what fills a batch, and all of data without rewards."""
+    quarter, but at least 50,000, and all of data without rewards."""
     ctm_weight: NotNegative = 1.0
     """alpha of eq. 9."""
     dsm_weight: NotNegative = 1.0
