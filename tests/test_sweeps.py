@@ -183,6 +183,7 @@ def test_a_killed_sweep_goes_on_with_what_is_left(tmp_path: Path) -> None:
     wait_until(lambda: log.exists() or driver.poll() is not None, "the second trial begins")
     driver.kill()
     assert driver.wait() == -signal.SIGKILL
+    wait_until(lambda: is_free(log.parent), "what it had begun ends with it", seconds=30)
     trials = short_long_short(tmp_path)
     assert [trial.done() for trial in trials] == [True, False, False]
     outcomes = run_trials(trials, tmp_path / "logs")
