@@ -201,7 +201,7 @@ def table(runs: dict[str, Any], datasets: Sequence[str]) -> str:
             values = [value(pair) for pair in found]
             seconds = title.startswith("s ")
             text = f"{np.median(values):.0f}" if seconds else over_seeds(values)
-            if title in GOALS and name in DATASETS:
+            if title in GOALS and name in DATASETS and text != "not measured":
                 goal = GOALS[title][DATASETS.index(name)]
                 text += f" (goal {goal:g})"
             cells.append(text.replace("inf", "never"))
