@@ -62,7 +62,9 @@ RACTD = {
     "dynamics": Meaning("Inverse dynamics", "Learns the action between two states, to turn a plan into actions."),
     "teacher": Meaning("Teacher", "A diffusion model learns the data's sequences; it samples slowly."),
     "plain": Meaning("Student without reward", "Learns to make the teacher's samples in one step."),
-    "student": Meaning("Student", "Learns to make the teacher's samples in one step, and those that are worth more."),
+    "student": Meaning(
+        "Student", "Does in one step what the data or its teacher does, and more of what is worth more."
+    ),
     "loss": Meaning(
         "Total loss", "What the optimiser lowers. The changing weight of the reward makes a student's go up and down."
     ),
