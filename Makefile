@@ -21,7 +21,7 @@ install: .venv/installed
 
 demo: .venv/usable  ## RACTD and a simple rival on the embedded dataset, and who won
 	$(BIN)/ractd data make hopper-mixed
-	$(BIN)/ractd compare hopper-mixed --methods ractd bc:preset=best-tenth --seeds 1
+	$(BIN)/ractd compare hopper-mixed --methods ractd bc:preset=best-tenth --seeds 1 -- --evaluation.episodes 50
 
 test: install  ## what CI runs; a file's tests share what they train, so a file stays with one worker
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder

@@ -253,7 +253,7 @@ def test_the_demo_is_read_as_a_comparison() -> None:
     runs = runs_with(asked.datasets, [setting_of(each) for each in asked.methods], asked.seeds, asked.train_options)
     settings = [settings_of(run.options(asked.train_options)) for run in runs]
     assert [type(each).__name__ for each in settings] == ["Config", "BCConfig"]
-    assert {each.evaluation.episodes for each in settings} == {100}, "one protocol"
+    assert {each.evaluation.episodes for each in settings} == {50}, "one protocol"
 
 
 def comparison(folder: Path, scores: dict[str, Sequence[float]], env_id: str | None = "Own-v0") -> MethodRows:
