@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ractd.files import replacing
-from ractd.processors import cores
+from ractd.processors import cores, processor_name
 
 RESULTS = Path(__file__).parent / "results"
 LOAD_BEFORE = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
@@ -30,7 +30,7 @@ def machine() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             versions[package] = None
     return {
-        "cpu": _cpu(),
+        "cpu": processor_name(),
         "cores": cores(),
         "load_before": LOAD_BEFORE,
         "system": f"{platform.system()} {platform.machine()}",
@@ -75,15 +75,6 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     if not console.is_terminal:
         console.width = max(console.width, console.measure(table, options=console.options.update(width=1000)).maximum)
     console.print(table)
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def _git(*arguments: str) -> str | None:

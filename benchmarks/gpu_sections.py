@@ -18,7 +18,6 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from common import summary
 from rich.console import Console
 from training import Contender, contenders
@@ -35,15 +34,16 @@ from ractd.networks.unet import UNet
 from ractd.policies import Policy
 from ractd.runs.scoring import row_of, score
 from ractd.runs.train import prepare
-from ractd.settings import Optimization
+from ractd.settings import Optimization, Precision
 from ractd.stopping import Interrupted
 from ractd.training.critic import train_critic
 from ractd.training.log import Log
 from ractd.training.loop import run_stage
 from ractd.training.metrics import Metrics
+from ractd.training.numbers import in_bf16
 from ractd.training.run import Asked, Run
 
-PRECISIONS = {"bf16": "bf16", "fp32": "no"}
+PRECISIONS: tuple[Precision, ...] = ("bf16", "fp32")
 """As the results call them and as accelerate does; first the one that the policy is trained in."""
 STAGES = ("return", "teacher", "student")
 WINDOW = 10
@@ -149,16 +149,6 @@ def attempt(keep: Keep, name: str, measure: Callable[[], Any]) -> None:
         keep(name, {"failed": sentence(error)})
 
 
-@contextmanager
-def accelerator(work: Work, precision: str) -> Iterator[Accelerator]:
-    """An accelerator of a precision; accelerate allows one per process, so it is forgotten before and after."""
-    AcceleratorState._reset_state(True)
-    try:
-        yield Accelerator(cpu=work.device == "cpu", mixed_precision=PRECISIONS[precision])
-    finally:
-        AcceleratorState._reset_state(True)
-
-
 class Memory:
     """Bytes that tensors on the device have at most from here on; None on a CPU."""
 
@@ -196,16 +186,15 @@ def card(work: Work, keep: Keep, seconds: float) -> None:
 
 def training(work: Work, keep: Keep, seconds: float) -> None:
     """Samples/s of each stage in the loop that trains it, without hooks, in each precision."""
-    with accelerator(work, "fp32") as first:
-        stages = contenders(work.config, work.data, first)
-        of_each = 0.6 * seconds / (len(stages) * len(PRECISIONS))
+    used = Accelerator(cpu=work.device == "cpu")
+    stages = contenders(work.config, work.data, used)
+    of_each = 0.6 * seconds / (len(stages) * len(PRECISIONS))
     for precision in PRECISIONS:
-        with accelerator(work, precision) as used:
-            for name, stage in stages.items():
-                attempt(keep, f"{name}, {precision}", partial(speed, work, stage, used, of_each))
+        for name, stage in stages.items():
+            attempt(keep, f"{name}, {precision}", partial(speed, work, stage, used, precision, of_each))
 
 
-def speed(work: Work, contender: Contender, used: Accelerator, seconds: float) -> dict[str, Any]:
+def speed(work: Work, contender: Contender, used: Accelerator, precision: Precision, seconds: float) -> dict[str, Any]:
     """Train for about so many seconds, with a time every few steps, and leave no checkpoint."""
     memory, rates, stop = Memory(work), [], time.monotonic() + seconds
 
@@ -220,6 +209,7 @@ def speed(work: Work, contender: Contender, used: Accelerator, seconds: float) -
     try:
         with tempfile.TemporaryDirectory() as directory, suppress(Enough):
             stage = contender.stage(steps, Path(directory))
+            stage.bf16 = precision == "bf16"
             stage.milestones = frozenset(range(WINDOW, steps, WINDOW))
             stage.hooks.append(look)
             run_stage(stage, used, Metrics(None))
@@ -252,15 +242,15 @@ def policy(work: Work, keep: Keep, seconds: float) -> None:
     """Train return model, teacher and student for as many steps as the time holds, and score them."""
     began, training_seconds = time.monotonic(), (1 - SCORING) * seconds
     trained_by, cut = began + training_seconds, began + work.patience * training_seconds
-    # What `ractd train` takes.
-    precision = "bf16" if work.device != "cpu" and torch.cuda.is_bf16_supported() else "fp32"
+    used = Accelerator(cpu=work.device == "cpu")
+    precision = "bf16" if in_bf16(work.config.precision, used.device) else "fp32"  # what `ractd train` takes
     config, rates = work.config, steps_per_second(work, precision)
     silent = Log(Console(quiet=True), None)
 
     def holding(optimization: Optimization, stage: str, seconds: float) -> Optimization:
         return replace(optimization, steps=max(FEWEST_STEPS, int(rates[stage] * seconds)))
 
-    with scratch() as directory, accelerator(work, precision) as used:
+    with scratch() as directory:
         returns = holding(config.return_model.optimization, "return", PROMISED * RETURNS * training_seconds)
         teaching = holding(config.teacher.optimization, "teacher", PROMISED * TEACHER * training_seconds)
         config = replace(

@@ -1,6 +1,6 @@
 """Training speed on the CPU: samples/s and GFLOP/s of every stage, beside the matrix-multiplication peak of the same run.
 
-    python benchmarks/training.py [--threads 2] [--repeats 5] [--seconds 5]
+    python benchmarks/training.py [--threads 2] [--repeats 5] [--seconds 5] [--precision bf16]
 
 Each stage is trained by `run_stage` on the stage's own objective, without hooks (evaluations, looks for collapse), on
 random data of Hopper's sizes. A FLOP count is that of one step's matrix multiplications and convolutions, forward and
@@ -31,6 +31,7 @@ from torch.utils.flop_counter import flop_registry
 
 from ractd.critics import critic_class
 from ractd.data import OfflineDataset
+from ractd.methods.following import FollowingCritic
 from ractd.methods.ractd import METHOD, StudentObjective, TeacherObjective, network_of
 from ractd.methods.ractd_resolve import resolve
 from ractd.methods.ractd_settings import PRESETS, Config
@@ -52,7 +53,7 @@ from ractd.training.loop import (
 from ractd.training.metrics import Metrics
 from ractd.training.run import Asked, Run
 
-GOALS = {"mlp": 0.5, "unet": 0.6}
+GOALS = {"following": 0.5, "mlp": 0.5, "unet": 0.6}
 """Share of the GEMM peak."""
 DATA_GOAL = 0.03
 """Share of the step that drawing and gathering may take."""
@@ -77,13 +78,14 @@ def dataset(rows: int) -> OfflineDataset:
 
 
 def configurations(data: OfflineDataset, quick: bool) -> dict[str, Config]:
-    """The cpu preset, and the same training of a small U-Net at the paper's horizon."""
-    mlp = resolve(PRESETS["cpu"], data, Asked())
+    """The default, the cpu preset, and the same training of a small U-Net at the paper's horizon."""
+    following, mlp = (resolve(PRESETS[name], data, Asked()) for name in ("following", "cpu"))
     if quick:
         small = Optimization(steps=1, batch_size=8)
         mlp = replace(mlp, teacher=replace(mlp.teacher, optimization=small))
-        mlp = replace(mlp, student=replace(mlp.student, optimization=small))
+        mlp, following = (replace(of, student=replace(of.student, optimization=small)) for of in (mlp, following))
     return {
+        "following": following,
         "mlp": mlp,
         "unet": replace(
             mlp, horizon=16, teacher=replace(mlp.teacher, network=UNet(down_dims=(8, 16) if quick else (64, 128, 256)))
@@ -106,32 +108,45 @@ class FlopCounter(TorchDispatchMode):
 
 
 class Contender:
-    """One stage of one configuration: its objective, and what one step of it costs."""
+    """One stage of one configuration: its objective, the critic that follows it if any, and what one step of it costs."""
 
-    def __init__(self, name: str, run: Run, objective: nn.Module, average: nn.Module, optimization: Optimization):
+    def __init__(
+        self,
+        name: str,
+        run: Run,
+        objective: nn.Module,
+        average: nn.Module,
+        optimization: Optimization,
+        following: FollowingCritic | None = None,
+    ):
         self.name, self.run, self.module, self.average, self.optimization = name, run, objective, average, optimization
-        self.objective = cast(Objective, objective)
-        self.parameters = sum(weight.numel() for weight in self.objective.network.parameters())
+        self.objective, self.following = cast(Objective, objective), following
+        updates = self.stage(1, Path("unused")).updates
+        self.parameters = sum(weight.numel() for update in updates for weight in update.network.parameters())
 
     @cached_property
     def flops(self) -> int:
-        """Of one step's matrix multiplications and convolutions, forward and backward."""
-        drawn = self.objective.draw(step_generator(0, self.name, 0), self.optimization)
-        draws = share_of_process(drawn, self.run.accelerator)
-        counter = FlopCounter()
-        self.module(draws)  # what only a first step does is not counted
-        with counter:
-            self.module(draws)["loss"].backward()
-        self.module.zero_grad(set_to_none=True)
-        return counter.total
+        """Of one step's matrix multiplications and convolutions, forward and backward; of what isn't in each step, its mean."""
+        stage, total = self.stage(1, Path("unused")), 0.0
+        draws = share_of_process(stage.draw(step_generator(0, self.name, 0)), self.run.accelerator)
+        for update in stage.updates:
+            update.loss(draws)  # what only a first step does is not counted
+            counter = FlopCounter()
+            with counter:
+                update.loss(draws)["loss"].backward(inputs=[*update.network.parameters()])
+            update.network.zero_grad(set_to_none=True)
+            total += counter.total / update.every
+        return round(total)
 
     @cached_property
     def data_seconds(self) -> float:
         """Median seconds of what the data cost in a step: a step's draws (all its noise too) and the gather."""
-        samples, times = self.run.samples, []
+        samples, times, stage = self.run.samples, [], self.stage(1, Path("unused"))
         for step in range(100):
             start = time.perf_counter()
-            draws = self.objective.draw(step_generator(0, self.name, step), self.optimization)
+            draws = stage.draw(step_generator(0, self.name, step))
+            if self.following is not None:
+                self.following.samples.gather({"index": draws["transition"]})
             samples.gather(draws if "index" in draws else {"index": self.module.rows[draws["row"]]})  # type: ignore[index]
             times.append(time.perf_counter() - start)
         return statistics.median(times)
@@ -139,7 +154,11 @@ class Contender:
     def stage(self, steps: int, directory: Path) -> Stage:
         """So many steps of it, as the real loop trains them."""
         optimization = replace(self.optimization, steps=steps)
-        return objective_stage(self.name, self.module, self.average, optimization, 0, directory, 1e9)
+        if self.following is None:
+            return objective_stage(self.name, self.module, self.average, optimization, 0, directory, 1e9, self.run.bf16)
+        self.following.optimization = replace(self.following.optimization, steps=steps)
+        stage = self.following.stage(self.run, self.name, self.module, self.average, optimization)
+        return replace(stage, directory=directory, record={}, checkpoint_seconds=1e9)
 
     def train(self, steps: int, accelerator: Accelerator) -> float:
         """Seconds per step of the real loop, logging included."""
@@ -151,10 +170,18 @@ class Contender:
 
 
 def contenders(config: Config, data: OfflineDataset, accelerator: Accelerator) -> dict[str, Contender]:
-    """The three stages of a configuration, built as a run builds them."""
+    """The stages of a configuration, built as a run builds them."""
     nowhere, silent = Path("unused"), Log(Console(quiet=True), None)
     run = prepare(METHOD, config, data, nowhere, accelerator, Metrics(None), silent)
     sequence, samples, device = run.sequence, run.samples, accelerator.device
+    if config.follows:
+        network = network_of(run, "student", config.student_network, jumps=True).to(device)
+        average = averaged_copy(network)
+        following = FollowingCritic(run, average)
+        paid = StudentObjective(
+            network, average, None, following.q, sequence, samples, config.diffusion, config.student
+        )
+        return {"student": Contender("student", run, paid, average, config.student.optimization, following)}
     rows = torch.arange(data.num_transitions, device=device)
     run.seed_weights(RETURN)
     critic, critic_objective = critic_class(sequence.critic, "the run").fit(config.return_model, sequence, data, rows)
@@ -236,6 +263,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each stage in each repeat")
     parser.add_argument("--rows", type=int, default=400_000, help="transitions of the dataset")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--quick", action="store_true", help="see that it works; nothing is written")
     arguments = parser.parse_args()
     if arguments.quick:
@@ -246,7 +274,7 @@ def main() -> None:
     stages = {
         (name, stage): contender
         for name, config in configurations(data, arguments.quick).items()
-        for stage, contender in contenders(config, data, accelerator).items()
+        for stage, contender in contenders(replace(config, precision=arguments.precision), data, accelerator).items()
     }
     steps = {
         key: steps_for(arguments.seconds, lambda n, stage=stage: stage.train(n, accelerator))  # type: ignore[misc]
@@ -282,7 +310,7 @@ def main() -> None:
     torch.set_num_threads(before)
     if not arguments.quick:
         settings = {key: getattr(arguments, key) for key in ("threads", "repeats", "seconds", "rows")}
-        sizes = {"observation_dim": OBSERVATIONS, "action_dim": ACTIONS, "dtype": "float32"}
+        sizes = {"observation_dim": OBSERVATIONS, "action_dim": ACTIONS, "precision": arguments.precision}
         gemm = {shape: summary([peak[shape] for peak in peaks]) for shape in peaks[0]}
         result = {**settings, **sizes, "gemm_gflops_per_second": gemm, "results": results}
         print(write_result("training", result).name)

@@ -536,3 +536,23 @@ def test_a_stage_may_grow_a_thousandfold_where_it_says_so(tmp_path: Path) -> Non
     poison(stage, at, math.nan)
     with pytest.raises(RactdError, match=f"step {at}: term 'critic/loss' is nan"):
         train(stage, tmp_path / "nan")
+
+
+@pytest.mark.parametrize("build", STAGES[:2], ids=["teacher", "student"])
+def test_bf16_rounds_losses_and_not_weights(build: Callable[..., Stage], tmp_path: Path) -> None:
+    single = train(build(tmp_path / "single"), tmp_path)
+    stage = build(tmp_path / "whole")
+    stage.bf16 = True
+    rounded = train(stage, tmp_path)
+    assert {weight.dtype for weight in rounded} == {torch.float32}
+    off = max(float((a - b).detach().abs().max()) for a, b in zip(single, rounded, strict=True))
+    assert 0 < off < 0.05, "other weights, and not far from those of single precision"
+
+    parts = build(tmp_path / "parts")
+    parts.bf16 = True
+    with pytest.raises(Interrupted):
+        train(parts, tmp_path, lambda: True)
+    again = build(tmp_path / "parts")
+    again.bf16 = True
+    for a, b in zip(train(again, tmp_path), rounded, strict=True):
+        assert torch.equal(a, b), "it goes on bit for bit"

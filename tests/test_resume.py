@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import STEPS, Answer, Trained, assert_same_tensors, call_command, options, rows_of, run_command, started
 
 from ractd.errors import RactdError
@@ -203,3 +204,28 @@ def test_a_damaged_checkpoint_is_named_and_left(stopped: Path, trained: Trained,
         (line,) = answer.err.splitlines()
         assert line.startswith(f"error: {path}: ")
         assert path.read_bytes() == damaged
+
+
+def test_a_run_that_moves_to_another_processor_says_so(
+    stopped: Path, trained: Trained, cli: Callable[..., Answer]
+) -> None:
+    path = stopped / "config.json"
+    content = json.loads(path.read_text())
+    here = content["invocations"][-1]["computed_by"]
+    assert here["torch"] == torch.__version__
+    assert here["precision"] == "fp32"
+    same = cli(*arguments(trained, stopped), "--only", "return")
+    assert same.code == 0, same.err
+    assert "began elsewhere" not in same.out
+
+    content["invocations"][-1]["computed_by"] = here | {"processor": "an abacus"}
+    path.write_text(json.dumps(content))
+    moved = cli(*arguments(trained, stopped), "--only", "return")
+    assert moved.code == 0, moved.err
+    assert f"began elsewhere (processor an abacus, now {here['processor']})" in " ".join(moved.out.split())
+
+
+def test_precision_belongs_to_the_run(stopped: Path, trained: Trained, cli: Callable[..., Answer]) -> None:
+    other = cli(*arguments(trained, stopped), "--precision", "bf16")
+    assert other.code == 2
+    assert "config.precision is 'auto' there and 'bf16' now" in " ".join(other.err.split())

@@ -31,6 +31,7 @@ Positive = Annotated[float, Meta(ge=SMALLEST_FLOAT, le=LARGEST_FLOAT)]
 PositiveShare = Annotated[float, Meta(ge=SMALLEST_FLOAT, le=1)]
 NotNegative = Annotated[float, Meta(ge=0, le=LARGEST_FLOAT)]
 
+Precision = Literal["auto", "fp32", "bf16"]
 TerminalsMean = Literal["failure", "success"]
 """What a user can say that the terminals of data are."""
 
@@ -87,6 +88,8 @@ class Settings:
     Logged actions outside it are clipped. By default the range of the data."""
     seed: CountOrZero = 0
     """Seeds weights, batches, noise and environments."""
+    precision: Precision = "auto"
+    """Of matrix products in training: single, or bf16 by PyTorch's autocast. `auto` is bf16 on GPUs that have it, else fp32."""
     evaluation: Evaluation = field(default_factory=Evaluation)
 
     def contradictions(self) -> Iterator[tuple[str, str]]:

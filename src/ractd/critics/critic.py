@@ -21,6 +21,8 @@ CRITICS = {
     "return-to-go": "ractd.critics.return_to_go:ReturnToGo",
     "goal": "ractd.critics.goal:GoalReward",
     "q": "ractd.critics.q:QFunction",
+    "sarsa": "ractd.critics.td:Sarsa",
+    "iql": "ractd.critics.td:ImplicitQ",
 }
 """Every kind of critic: its name, and where its class is."""
 
@@ -35,6 +37,11 @@ Value = Callable[[Tensor, Tensor], Tensor]
 
 class CriticObjective(nn.Module):
     """What a critic minimises, a stage's objective, with its error on held-out transitions."""
+
+    best_by_error: ClassVar[bool] = True
+    """Whether the weights with the smallest error are kept; else the last: a temporal difference is small early, too."""
+    average: Critic
+    """The critic's moving average, given before training."""
 
     @abstractmethod
     def error(self, network: Any, index: Tensor) -> float:

@@ -69,11 +69,11 @@ class ReturnToGo(Critic):
         cls, config: ReturnModel, sequence: Sequence, dataset: OfflineDataset, rows: Tensor
     ) -> tuple[ReturnToGo, ReturnObjective]:
         """Return a return model in units of the dataset's returns-to-go, and what it minimises on the transitions `rows [N]`."""
-        returns = return_to_go(dataset, *_discount(config))
+        returns = return_to_go(dataset, *discount_and_penalty(config))
         mean = float(returns.mean(dtype=np.float64))
         # A dataset whose returns are all alike has nothing to rank; one unit then keeps them at zero.
         std = float(returns.std(dtype=np.float64)) or 1.0
-        part = ReturnToGoPart(tuple(config.layers), config.members, mean, std, _discount(config)[0])
+        part = ReturnToGoPart(tuple(config.layers), config.members, mean, std, discount_and_penalty(config)[0])
         critic = cls.build(part, sequence)
         targets = torch.from_numpy(_standardised(returns, part)).to(rows.device)
         windows = Windows(dataset, 1, sequence.history, rows.device)
@@ -81,11 +81,11 @@ class ReturnToGo(Critic):
 
     def largest(self, config: ReturnModel, dataset: OfflineDataset) -> float:
         """Return the largest return-to-go of a dataset, standardised, where it is above the mean, else 1."""
-        largest = float(_standardised(return_to_go(dataset, *_discount(config)), self.part).max())
+        largest = float(_standardised(return_to_go(dataset, *discount_and_penalty(config)), self.part).max())
         return largest if largest > 0 else 1.0
 
 
-def _discount(config: ReturnModel) -> tuple[float, float]:
+def discount_and_penalty(config: ReturnModel) -> tuple[float, float]:
     """Return discount and penalty of a failure, of settings that were resolved for a dataset."""
     assert config.gamma is not None, "the settings are not resolved"
     assert config.termination_penalty is not None, "the settings are not resolved"

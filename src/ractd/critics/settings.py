@@ -29,6 +29,10 @@ class ReturnModel:
     action_noise: NotNegative = 0.0
     """Standard deviation of noise added to the scaled actions (a planner's: states) it is trained on: a smoother model
     misleads the student less."""
+    n_step: Count = 1
+    """Logged rewards that are summed before another value is taken: of the kinds `sarsa` and `iql`."""
+    expectile: Annotated[float, Meta(ge=0.5, lt=1)] = 0.7
+    """Of `iql`: 0.5 values what the data does on average, towards 1 the best that it does."""
     validation_share: Annotated[float, Meta(ge=0, le=0.5)] = 0.05
     """Share of the episodes held out to measure the model's error."""
     optimization: Optimization = field(

@@ -118,6 +118,14 @@ class Student:
     """How it is trained; its EMA is the stop-gradient copy of eq. 5 and 6 and the policy."""
 
 
+NOT_READ_BY = {
+    "action_noise": ("q", "sarsa", "iql"),
+    "n_step": ("return-to-go", "goal"),
+    "expectile": ("return-to-go", "goal", "q", "sarsa"),
+}
+"""Settings of return models, and the kinds to which they mean nothing."""
+
+
 @dataclass(frozen=True)
 class Config(Settings):
     """One run of RACTD: what is trained, how, and how it is judged."""
@@ -186,6 +194,14 @@ class Config(Settings):
             for name in ("steps", "batch_size"):
                 why = "values that follow the student have its own; use "
                 yield f"return_model.optimization.{name}", why + spell(f"student.optimization.{name}")
+            yield "return_model.n_step", f"values that follow the student have {spell('student.following.n_step')}"
+            yield (
+                "return_model.validation_share",
+                "values that follow the student are not measured on held-out episodes",
+            )
+        for name, kinds in NOT_READ_BY.items():
+            if (self.return_model.kind or "return-to-go") in kinds:
+                yield f"return_model.{name}", f"critics of kind {self.return_model.kind or 'return-to-go'!r} have none"
 
 
 def _unet_preset(horizon: int, network: UNet) -> Config:

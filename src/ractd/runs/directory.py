@@ -6,7 +6,7 @@ import importlib.metadata
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,25 +60,34 @@ def locked(directory: Path) -> Iterator[None]:
         lock.release()
 
 
-def open_run(directory: Path, description: dict[str, Any]) -> None:
+def open_run(directory: Path, description: dict[str, Any], computed_by: Mapping[str, str]) -> list[str]:
     """Create the run's `config.json`, or check that it is the same run that goes on.
+
+    Returns what has changed of what its numbers are `computed_by` since then, a phrase each.
 
     Raises `RactdError` naming the first field in which the run on disk differs from `description`.
     """
     path = directory / "config.json"
-    invocation = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "command": sys.argv, "versions": versions()}
+    invocation = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "versions": versions(),
+        "computed_by": dict(computed_by),
+    }
     if not path.exists():
         write_json(
             path, {"format": "ractd-run", "format_version": FORMAT_VERSION, **description, "invocations": [invocation]}
         )
-        return
+        return []
     on_disk = read_run(directory)
     for where, old, new in differences(path, on_disk, description):
         raise RactdError(
             f"{path}: {where} is {old!r} there and {new!r} now; go on with the old setting, or use another --out for a new run"
         )
+    before = on_disk["invocations"][-1].get("computed_by", {})  # a run of 0.1 doesn't say
     on_disk["invocations"].append(invocation)
     write_json(path, on_disk)
+    return [f"{name} {before[name]}, now {now}" for name, now in computed_by.items() if before.get(name, now) != now]
 
 
 def read_run(directory: Path) -> dict[str, Any]:

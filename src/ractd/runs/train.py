@@ -37,6 +37,7 @@ from ractd.settings import TerminalsMean, check, to_json
 from ractd.stopping import Interrupted, stop_requests
 from ractd.training.log import Log
 from ractd.training.metrics import Metrics
+from ractd.training.numbers import computed_by
 from ractd.training.run import Asked, Run
 from ractd.training.tracking import TrackerName, require, tracking
 
@@ -114,9 +115,7 @@ def train(
     config = fitted(chosen, config, named, asked)
     findings += check_action_range(data, config.action_range)
     directory = Path(out) if out is not None else Path("runs") / f"{data.name}-s{config.seed}"
-    accelerator = Accelerator(
-        mixed_precision="bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
-    )
+    accelerator = Accelerator()
     description = {
         "method": method,
         "policy": chosen.variants(config)[0].policy,
@@ -128,7 +127,7 @@ def train(
     main = accelerator.is_main_process
     with locked(directory) if main else nullcontext(), threads_for(*chosen.networks(config)):
         if main:
-            open_run(directory, description)
+            changes = open_run(directory, description, computed_by(config.precision, accelerator.device))
         log = Log(console, directory if main else None)
         for finding in findings:
             log.say(f"[yellow]warning:[/] {escape(finding.message)}")
@@ -139,6 +138,11 @@ def train(
         if finished is not None and finished.complete:
             log.say(f"{escape(str(directory))} is finished; this is its result")
             return finished
+        if main and changes:
+            log.say(
+                f"[yellow]warning:[/] this run began elsewhere ({escape('; '.join(changes))}): from here on its numbers are "
+                "not exactly those of a run that stays in one place"
+            )
         with (
             tracking(track, directory, read_run(directory)) if main and track is not None else nullcontext() as tracked
         ):

@@ -1,4 +1,4 @@
-"""Training a critic that is fixed before the student: its best weights by the error on held-out episodes."""
+"""Training a critic that is fixed before the student, with a look at its error on held-out episodes on the way."""
 
 from __future__ import annotations
 
@@ -34,18 +34,20 @@ def train_critic(run: Run) -> Critic:
     run.seed_weights(STAGE)
     kind = critic_class(config.kind or run.sequence.critic, "--return-model.kind")
     critic, objective = kind.fit(config, run.sequence, run.dataset, rows)
-    average = averaged_copy(critic)
+    objective.average = average = averaged_copy(critic)
     stage = run.stage(STAGE, objective, average, config.optimization)
 
     def validate(step: int, metrics: dict[str, float]) -> dict[str, float]:
         if step % VALIDATE_EVERY and step != config.optimization.steps:
             return {}
         error = objective.error(average, validation_rows)
-        keep_best(stage, step, -error, average)
+        if objective.best_by_error:
+            keep_best(stage, step, -error, average)
         return {"validation_mse": error}
 
     stage.hooks.append(validate)
     run.train(stage)
     run.accelerator.wait_for_everyone()
-    load_best(stage, average)
+    if objective.best_by_error:
+        load_best(stage, average)
     return average  # type: ignore[return-value]

@@ -100,6 +100,8 @@ class Stage:
     hooks: list[Hook] = field(default_factory=list)
     """Called on the main process after every logged step."""
     checkpoint_seconds: float = 30.0
+    bf16: bool = False
+    """Losses are computed under PyTorch's autocast to bf16."""
     milestones: frozenset[int] = frozenset()
     """Steps at which the hooks are called besides the logged ones."""
 
@@ -143,6 +145,7 @@ def objective_stage(
     seed: int,
     directory: Path,
     checkpoint_seconds: float = 30.0,
+    bf16: bool = False,
 ) -> Stage:
     """Describe a stage that trains an `Objective`'s network, and `average` as its moving average."""
     trained = cast(Objective, objective)
@@ -155,6 +158,7 @@ def objective_stage(
         directory,
         state=getattr(objective, "state", None),
         checkpoint_seconds=checkpoint_seconds,
+        bf16=bf16,
     )
 
 
@@ -194,18 +198,19 @@ def share_of_process(draws: Draws, accelerator: Accelerator) -> Draws:
 class _Loss(nn.Module):
     """A loss as the forward pass of a module that holds its network: what accelerate wants to share among processes."""
 
-    def __init__(self, update: Update) -> None:
+    def __init__(self, update: Update, autocast: torch.autocast) -> None:
         super().__init__()
-        self.network, self.loss = update.network, update.loss
+        self.network, self.loss, self.autocast = update.network, update.loss, autocast
 
     def forward(self, batch: Any) -> Terms:
-        return self.loss(batch)
+        with self.autocast:
+            return {name: value.float() for name, value in self.loss(batch).items()}
 
 
 class _Optimized:
     """An update at work: its optimiser, and the terms of its steps since the last look at them."""
 
-    def __init__(self, update: Update, prefix: str) -> None:
+    def __init__(self, update: Update, prefix: str, autocast: torch.autocast) -> None:
         self.update, self.prefix = update, prefix
         optimization = update.optimization
         self.optimizer = torch.optim.AdamW(
@@ -215,7 +220,7 @@ class _Optimized:
             fused=True,
         )
         self.weights: list[Tensor] = [*update.network.parameters()]
-        self.loss: nn.Module = _Loss(update)
+        self.loss: nn.Module = _Loss(update, autocast)
         self.names: list[str] = []
         self.made: list[int] = []
         self.rows: list[Tensor] = []
@@ -238,7 +243,7 @@ class _Optimized:
         self.optimizer.zero_grad(set_to_none=True)
         self.names = [self.prefix + name for name in (*terms, "gradient_norm")]
         self.made.append(step)
-        self.rows.append(torch.stack([*(value.detach().float() for value in terms.values()), norm]))
+        self.rows.append(torch.stack([*(value.detach() for value in terms.values()), norm]))
 
     def look(self, accelerator: Accelerator) -> tuple[list[int], np.ndarray]:
         """Return the steps since the last look and their terms, `[steps, terms]`, of all processes."""
@@ -337,7 +342,9 @@ def run_stage(
         update.network.to(accelerator.device)
     for follower in stage.followers:
         follower.copy.to(accelerator.device).requires_grad_(False)
-    optimized = [_Optimized(each, "" if len(stage.updates) == 1 else f"{each.name}/") for each in stage.updates]
+    autocast = torch.autocast(accelerator.device.type, torch.bfloat16, enabled=stage.bf16)
+    prefix = "" if len(stage.updates) == 1 else "{}/"
+    optimized = [_Optimized(each, prefix.format(each.name), autocast) for each in stage.updates]
     optimizers = {each.update.name: each.optimizer for each in optimized}
     first = load_checkpoint(stage, optimizers)
     metrics.begin(stage.name, first, stage.steps)

@@ -27,9 +27,13 @@ MEANINGS = {
         "Error of the estimate",
         "Squared, on the data that it learns from. It should fall; for returns, 1 is no better than always saying the mean.",
     ),
+    "td_error": Meaning(
+        "Temporal difference",
+        "Squared, between a value and the rewards with the value after them. It grows with what values have to tell apart.",
+    ),
     "validation_mse": Meaning(
         "Error on held-out episodes",
-        "Where it rises again the model learns single episodes by heart; the weights of the lowest are kept.",
+        "Where it rises again the model learns single episodes by heart; of returns-to-go the weights of the lowest are kept.",
     ),
     "confirmed_return": Meaning(
         "Confirmed return",

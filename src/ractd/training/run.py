@@ -32,6 +32,7 @@ from ractd.training.loop import (
     run_stage,
 )
 from ractd.training.metrics import Metrics
+from ractd.training.numbers import in_bf16
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,11 @@ class Run:
         device: torch.device = self.accelerator.device
         return device
 
+    @property
+    def bf16(self) -> bool:
+        """Whether its losses are computed in bf16."""
+        return in_bf16(self.config.precision, self.device)
+
     def mean_over_processes(self, x: Tensor) -> Tensor:
         """Return the mean of a tensor over all processes."""
         return self.accelerator.reduce(x, "mean")  # type: ignore[no-any-return]
@@ -83,7 +89,7 @@ class Run:
         """Describe one stage of this run."""
         directory = self.directory / "checkpoints" / name
         seed, seconds = self.config.seed, self.checkpoint_seconds
-        return objective_stage(name, objective, average, optimization, seed, directory, seconds)
+        return objective_stage(name, objective, average, optimization, seed, directory, seconds, self.bf16)
 
     def stage_of(
         self,
@@ -105,6 +111,7 @@ class Run:
             gather=gather,
             exploded=exploded,
             checkpoint_seconds=self.checkpoint_seconds,
+            bf16=self.bf16,
         )
 
     def train(self, stage: Stage) -> None:
