@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from conftest import Answer
 from parts_factory import actions_of
+from rich.console import Console
 from test_methods import START, junction  # noqa: F401
 
 from ractd.critics.settings import ReturnModel
@@ -80,7 +82,7 @@ def test_values_of_a_chain(chain: OfflineDataset, tmp_path: Path, kind: str, exp
         optimization=optimization,
     )
     config = fitted(method, settings_of(preset="cpu", return_model=returns, horizon=1), chain)
-    run = prepare(method, config, chain, tmp_path, Accelerator(cpu=True), Metrics(None), Log(None, None))
+    run = prepare(method, config, chain, tmp_path, Accelerator(cpu=True), Metrics(None), Log(Console(quiet=True), None))
     critic = train_critic(run)
     assert isinstance(critic, Sarsa)
     states, actions = np.repeat(np.arange(STATES), 2)[:, None], np.tile([-1.0, 1.0], STATES)[:, None]
@@ -101,7 +103,7 @@ def test_iql_joins_what_no_episode_does(junction: OfflineDataset, tmp_path: Path
         returns = ReturnModel(
             kind, (32, 32), 2, 0.9, expectile=0.9 if kind == "iql" else 0.7, optimization=optimization
         )
-        short = {f"{stage}.optimization.steps": 20 for stage in ("teacher", "student")}
+        short: dict[str, Any] = {f"{stage}.optimization.steps": 20 for stage in ("teacher", "student")}
         config = settings_of(preset="cpu", return_model=returns, horizon=1, **short)
         policy = train(junction, config=config, out=tmp_path / kind, quiet=True, plain=False).policy()
         at_start = np.array([[START]] * 2, np.float32)
