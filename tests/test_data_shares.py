@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ractd.data.dataset import OfflineDataset
-from ractd.data.shares import best_episodes
+from ractd.data.shares import best_episodes, return_spread
 from ractd.errors import RactdError
 
 
@@ -71,3 +71,17 @@ def test_equal_returns_have_no_best() -> None:
 def test_shares_out_of_range_are_refused(share: float) -> None:
     with pytest.raises(RactdError, match=r"share is .*, expected a share of the transitions in \(0, 1\]"):
         best_episodes(make(), share)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "returns", "spread"),
+    [
+        ([10, 30], [4.0, 8.0], 3**0.5 / 7),  # of rows the mean is 7, the variance 3
+        ([10, 30], [-4.0, -8.0], 3**0.5 / 7),
+        ([10, 10], [1.0, -1.0], np.inf),
+        ([10, 30], [3.3, 3.3], 0.0),
+        ([10, 30], [0.0, 0.0], 0.0),
+    ],
+)
+def test_how_much_returns_spread(lengths: list[int], returns: list[float], spread: float) -> None:
+    assert return_spread(paid(lengths, returns)) == pytest.approx(spread, rel=1e-6)

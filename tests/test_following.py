@@ -23,6 +23,7 @@ from ractd.methods.following import critic_loss
 from ractd.methods.ractd_settings import PRESETS, Config, Following, Student
 from ractd.networks.mlp import MLP
 from ractd.policies import Policy
+from ractd.runs.directory import read_run
 from ractd.runs.train import train
 from ractd.settings import Optimization, check
 from ractd.stopping import Interrupted
@@ -103,6 +104,28 @@ def test_eq_7_holds_it_to_the_best_episodes(junction: OfflineDataset, tmp_path: 
     everything = student_of(junction, tmp_path / "all", plain)
     assert act(best, MIDDLE)[0] == pytest.approx(0.7, abs=0.15)
     assert act(everything, MIDDLE)[0] == pytest.approx(0.0, abs=0.25)
+
+
+def test_where_episodes_are_alike_values_count_less(junction: OfflineDataset, tmp_path: Path) -> None:  # noqa: F811
+    """By default Q's weight is 5, less in proportion to a spread of returns below 0.4, and 5 where they are all the same."""
+    config = config_of(steps=5)
+
+    def weight_of(data: OfflineDataset, name: str, **options: Any) -> float:
+        train(data, config=config, out=tmp_path / name, quiet=True, **options)
+        return float(read_run(tmp_path / name)["config"]["student"]["reward_weight"])
+
+    for name, offset in {"as it is": 0.0, "much alike": 10.0}.items():
+        rewards = junction.rewards.copy()
+        rewards[junction.episode_ends - 1] += offset
+        weight = weight_of(replace(junction, rewards=rewards), name)
+        returns = np.repeat(junction.episode_returns() + offset, junction.episode_lengths)
+        assert weight == pytest.approx(5 * min(returns.std() / returns.mean() / 0.4, 1), rel=1e-4)
+    assert 0.1 < weight < 1
+
+    same = replace(
+        junction, rewards=np.ones_like(junction.rewards) / np.repeat(junction.episode_lengths, junction.episode_lengths)
+    )
+    assert weight_of(same, "the same", accept=["equal-returns"]) == 5, "how soon rewards come is all there is to learn"
 
 
 @pytest.mark.parametrize("distilled", [False, pytest.param(True, marks=pytest.mark.slow)])

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ractd.critics import Critic, differentiated, pessimistic, without_gradient
-from ractd.data.shares import best_episodes
+from ractd.data.shares import best_episodes, return_spread
 from ractd.diffusion import ctm
 from ractd.diffusion.edm import (
     Preconditioned,
@@ -348,6 +348,9 @@ def train_student(run: Run, name: str, reward_weight: Any, teacher: nn.Module | 
     best, sentence = best_episodes(run.dataset, config.share, config.optimization.batch_size)
     if config.share != 1:
         run.log.say(f"{name}: eq. 7 holds it to {sentence}")
+    if following is not None:
+        spread = f"for returns that spread by {return_spread(run.dataset):.0%} of their mean"
+        run.log.say(f"{name}: Q weighs {reward_weight:.3g} beside eq. 7, {spread}")
     objective = StudentObjective(
         network,
         average,

@@ -12,11 +12,11 @@ from ractd.critics.settings import ReturnModel
 from ractd.data import OfflineDataset
 from ractd.data.returns import resolved_penalty
 from ractd.data.scores import d4rl_name, family
-from ractd.data.shares import best_episodes
+from ractd.data.shares import best_episodes, return_spread
 from ractd.diffusion.settings import Diffusion
 from ractd.envs.maze import maze_of
 from ractd.errors import RactdError
-from ractd.methods.ractd_settings import DEFAULT_GAMMA, FOLLOWING_WEIGHT, GAMMA, TABLE_9, Config
+from ractd.methods.ractd_settings import DEFAULT_GAMMA, ENOUGH_SPREAD, FOLLOWING_WEIGHT, GAMMA, TABLE_9, Config
 from ractd.policies import Policy
 from ractd.sequences import sequence_class
 from ractd.sequences.settings import StatesSettings
@@ -47,7 +47,10 @@ def resolve(config: Config, data: OfflineDataset, asked: Asked) -> Config:
     gamma = GAMMA.get(family(data.env_id or "") or "", DEFAULT_GAMMA) if returns.gamma is None else returns.gamma
     penalty = resolved_penalty(data, returns.termination_penalty)
     if student.reward_weight is None:
-        weight: Any = FOLLOWING_WEIGHT if config.follows else TABLE_9.get(d4rl_name(data) or "", "auto")
+        weight: Any = TABLE_9.get(d4rl_name(data) or "", "auto")
+        if config.follows:
+            # Where all returns are the same, who accepts that wants to learn how soon rewards come.
+            weight = FOLLOWING_WEIGHT * min((return_spread(data) or ENOUGH_SPREAD) / ENOUGH_SPREAD, 1.0)
         student = replace(student, reward_weight=weight)
     if evaluation.execute is None:
         evaluation = replace(evaluation, execute=config.horizon if config.sequence.open_loop else 1)

@@ -96,7 +96,7 @@ class Student:
     """sigma of eq. 9, for returns in units of their standard deviation; `auto` holds the reward gradient on the one-step
     sample at `reward_share` of the data gradient there; 0 is plain distillation. None, as in the paper's presets, is the paper's
     (Table 9) where the data is one of D4RL's sets or says that it rebuilds one, else `auto`. Of values that follow the student it
-    is the weight of Q over the mean of |Q|, by default 5."""
+    is the weight of Q over the mean of |Q|, by default 5, and less of data whose episodes are much alike: there is less to gain."""
     reward_share: NotNegative = 0.05
     """What `auto` aims at: one value for all datasets (benchmarks/README.md says how it was chosen)."""
     pessimism: NotNegative = 0.0
@@ -254,6 +254,7 @@ _FOLLOWING = Student(
     loss="square",
     share="auto",
     ctm_weight=0.0,
+    pessimism=0.5**0.5,  # the smaller of two values is their mean less so many of their standard deviations
     optimization=Optimization(steps=12_000, learning_rate=1e-3, weight_decay=1e-5),
 )
 """From scratch, with values that follow it."""
@@ -323,8 +324,9 @@ TABLE_9: dict[str, float] = {
     "halfcheetah-medium-expert": 0.0,
 }
 
-FOLLOWING_WEIGHT = 5.0
-"""How much the mean of Q over the mean of |Q| counts beside the data term, where nothing else is said."""
+FOLLOWING_WEIGHT, ENOUGH_SPREAD = 5.0, 0.4
+"""How much Q over the mean of |Q| counts beside the data term, where nothing else is said and `return_spread` is at least so much;
+in proportion to that where it is less: values then tell actions apart by little more than their errors."""
 
 # Appendix B.2: the discount of each environment.
 GAMMA: dict[str, float] = {"hopper": 0.997, "walker2d": 0.99, "halfcheetah": 0.9}
