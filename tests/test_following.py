@@ -123,7 +123,7 @@ def test_where_episodes_are_alike_values_count_less(junction: OfflineDataset, tm
     assert 0.1 < weight < 1
 
     same = replace(
-        junction, rewards=np.ones_like(junction.rewards) / np.repeat(junction.episode_lengths, junction.episode_lengths)
+        junction, rewards=(1 / np.repeat(junction.episode_lengths, junction.episode_lengths)).astype(np.float32)
     )
     assert weight_of(same, "the same", accept=["equal-returns"]) == 5, "how soon rewards come is all there is to learn"
 

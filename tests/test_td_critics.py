@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from accelerate import Accelerator
 from conftest import Answer
 from parts_factory import actions_of
 from rich.console import Console
-from test_methods import START, junction  # noqa: F401
+from test_methods import MIDDLE, START, act, junction  # noqa: F401
 
 from ractd.critics.settings import ReturnModel
-from ractd.critics.td import Sarsa
+from ractd.critics.td import ImplicitPart, ImplicitQ, Sarsa
 from ractd.data import OfflineDataset
 from ractd.methods import method_named
 from ractd.methods.presets import settings_of
@@ -112,6 +113,44 @@ def test_iql_joins_what_no_episode_does(junction: OfflineDataset, tmp_path: Path
     assert values["return-to-go"][0] < 0.5
 
 
+def test_weights_go_by_advantage(chain: OfflineDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Q is the scaled action and V the standardised state: what each transition counts is then known."""
+    sequence = actions_of(chain, 1)
+    critic = ImplicitQ(ImplicitPart((8,), 2, 0.0, 1.0, GAMMA), 1, 1)
+    monkeypatch.setattr(critic, "row", lambda condition, action: action[:, 0])
+    monkeypatch.setattr(critic.state_value, "forward", lambda condition: condition.T)
+    states = chain.observations[:, 0]
+    advantage = chain.actions[:, 0] - (states - states.mean()) / states.std()
+    wanted = np.minimum(np.exp(2 * advantage / advantage.std()), 100)
+    weights = critic.advantage_weights(sequence, chain, 2.0).numpy()
+    np.testing.assert_allclose(weights, wanted / wanted.mean(), rtol=2e-3)
+    monkeypatch.setattr(critic, "row", lambda condition, action: condition[:, 0])
+    assert torch.equal(critic.advantage_weights(sequence, chain, 2.0), torch.ones(len(states))), "nothing is better"
+
+
+def test_a_student_of_weighted_data_does_what_is_better(junction: OfflineDataset, tmp_path: Path) -> None:  # noqa: F811
+    """Without a reward: the data's mean in the middle is about 0, and by advantages it is the action that earns 1."""
+    optimization = Optimization(600, batch_size=64, learning_rate=3e-3, warmup_steps=50, ema=0.98)
+    short: dict[str, Any] = {
+        "horizon": 1,
+        "return_model": ReturnModel("iql", (32, 32), 2, 0.9, expectile=0.9, optimization=optimization),
+        "student.optimization": replace(optimization, steps=300),
+        "student.distilled": False,
+        "student.ctm_weight": 0.0,
+        "student.loss": "square",
+        "student.reward_weight": 0.0,
+        "student.pessimism": 0.0,
+    }
+    acted = {}
+    for temperature in (0.0, 4.0):
+        short["student.advantage_temperature"] = temperature
+        config = settings_of(preset="cpu", **short)
+        out = tmp_path / str(temperature)
+        acted[temperature] = act(train(junction, config=config, out=out, quiet=True).policy(), MIDDLE)[0]
+    assert acted[0.0] == pytest.approx(0.0, abs=0.25)
+    assert acted[4.0] == pytest.approx(0.7, abs=0.2)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -119,6 +158,7 @@ def test_iql_joins_what_no_episode_does(junction: OfflineDataset, tmp_path: Path
         (("--return-model.n-step", "3"), "return-model.n-step"),
         (("--return-model.kind", "iql", "--return-model.action-noise", "0.1"), "return-model.action-noise"),
         (("--return-model.kind", "iql", "--return-model.expectile", "1"), "expected"),
+        (("--student.advantage-temperature", "3"), "0 without --return-model.kind iql: no other critic values states"),
     ],
 )
 def test_what_a_kind_does_not_read_is_refused(

@@ -22,6 +22,9 @@ from ractd.networks.ensemble import Ensemble
 from ractd.sequences import Sequence
 from ractd.settings import Count, Optimization, Positive
 
+LARGEST_WEIGHT = 100.0
+"""Of a transition by its advantage, as in the code of IQL's authors."""
+
 
 @dataclass(frozen=True)
 class SarsaPart(CriticPart):
@@ -121,6 +124,23 @@ class ImplicitQ(Sarsa):
         u = q - self.state_value(condition)[0]
         loss: Tensor = (torch.where(u > 0, expectile, 1 - expectile) * u.square()).mean()
         return loss
+
+    @torch.no_grad()
+    def advantage_weights(self, sequence: Sequence, dataset: OfflineDataset, temperature: float) -> Tensor:
+        """Return how much each transition counts, float32 `[N]` of mean 1: `exp(temperature A / std A)`, `A = Q(s, a) - V(s)`.
+
+        No weight is above `LARGEST_WEIGHT` before they are scaled; where all advantages are the same, all are 1.
+        """
+        windows = Windows(dataset, 1, sequence.history, sequence.normalizer.action_low.device)
+        advantages = []
+        for index in torch.arange(len(windows), device=windows.device).split(65_536):
+            observations, actions = windows.gather(index)
+            condition = sequence.condition(observations)
+            advantages.append(self.row(condition, sequence.scaled(actions[:, 0])) - self.state_value(condition)[0])
+        advantage = torch.cat(advantages)
+        unit = advantage.std().clamp(min=1e-6)
+        weights = (temperature * advantage / unit).exp().clamp(max=LARGEST_WEIGHT)
+        return weights / weights.mean()
 
 
 class TDObjective(CriticObjective):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ractd.critics import Critic, differentiated, pessimistic, without_gradient
+from ractd.critics.td import ImplicitQ
 from ractd.data.shares import best_episodes, return_spread
 from ractd.diffusion import ctm
 from ractd.diffusion.edm import (
@@ -139,11 +140,12 @@ class StudentObjective(nn.Module):
         config: Student,
         mean_over_processes: Callable[[Tensor], Tensor] = lambda x: x,
         rows: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> None:
-        """Put a student's losses together; `rows` int64 `[R]` are the transitions that it sees, by default all."""
+        """Put a student's losses together: of the transitions `rows` int64 `[R]`, `weights [N]` those of all in eq. 7."""
         super().__init__()
         self.network, self.average, self.teacher, self.critic = network, average, teacher, critic
-        self.rows = rows
+        self.rows, self.weights = rows, weights
         self.sequence, self.samples, self.diffusion, self.config = sequence, samples, diffusion, config
         self.sigmas: Tensor
         self.register_buffer("sigmas", sigma_schedule(diffusion), persistent=False)
@@ -185,13 +187,12 @@ class StudentObjective(nn.Module):
         config = self.config
         condition, x0 = self.samples.gather(draws)
         noise_ctm, noise_dsm, noise_T = draws["noise"].unbind(1)
-        uniform_ctm, uniform_dsm = draws["uniform"].tensor_split([3], dim=1)
 
         loss, terms = x0.new_zeros(()), dict[str, Tensor]()
         if config.ctm_weight:
-            loss, terms = self.ctm_loss(x0, noise_ctm, uniform_ctm, condition)
+            loss, terms = self.ctm_loss(x0, noise_ctm, draws["uniform"][:, :3], condition)
         sample = ctm.one_step(self.g, noise_T, condition, self.diffusion)
-        dsm = self.dsm_loss(x0, sample, noise_dsm, draws["normal"], uniform_dsm[:, 0], condition)
+        dsm = self.dsm_loss(x0, sample, noise_dsm, condition, draws)
         if config.anchor == "ode":
             dsm = dsm + ctm.ode_loss(self.D, sample, noise_T, condition, self.diffusion)
         loss, terms = config.ctm_weight * loss + config.dsm_weight * dsm, {**terms, "dsm": dsm.detach()}
@@ -219,14 +220,17 @@ class StudentObjective(nn.Module):
         return loss, {"ctm": loss.detach()}
 
     def dsm_loss(
-        self, x0: Tensor, sample: Tensor, noise: Tensor, normal: Tensor, uniform: Tensor, condition: Tensor
+        self, x0: Tensor, sample: Tensor, noise: Tensor, condition: Tensor, draws: dict[str, Tensor]
     ) -> Tensor:
         """Return the student's data term (eq. 7): at T that of the one-step sample, below T of half of the batch."""
         diffusion, weighted_distance = self.diffusion, DISTANCES[self.config.loss]
         half = slice(0, math.ceil(len(x0) / 2))
-        t = ctm.student_sigma(normal[half], uniform[half], diffusion)
+        t = ctm.student_sigma(draws["normal"][half], draws["uniform"][half, 3], diffusion)
         below = dsm_loss(to_clean(self.g), x0[half], noise[half], t, condition[half], diffusion, weighted_distance)
         at_T = weighted_distance(x0, sample, x0.new_full((1,), diffusion.sigma_max), diffusion)
+        if self.weights is not None:
+            weights = self.weights[draws["index"]]
+            at_T, below = weights * at_T, weights[half] * below
         return SHARE_AT_T * at_T.mean() + (1 - SHARE_AT_T) * below.mean()
 
     def reward_loss(self, critic: Critic, condition: Tensor, x0: Tensor, sample: Tensor, entries: Tensor) -> Losses:
@@ -362,6 +366,9 @@ def train_student(run: Run, name: str, reward_weight: Any, teacher: nn.Module | 
         config,
         run.mean_over_processes,
         None if config.share == 1 else torch.from_numpy(best),
+        critic.advantage_weights(run.sequence, run.dataset, config.advantage_temperature)
+        if config.advantage_temperature and isinstance(critic, ImplicitQ)
+        else None,
     )
     if following is None:
         stage = run.stage(name, objective, average, config.optimization)

@@ -88,6 +88,9 @@ class Student:
     share: PositiveShare | Literal["auto"] = 1.0
     """Share of the transitions that eq. 7 holds it to: those of the best episodes. The paper's is 1, all of them; `auto` takes a
     quarter, but at least 50,000, and all of data without rewards."""
+    advantage_temperature: NotNegative = 0.0
+    """How much more eq. 7 counts transitions that are better than others in such states, `exp(temperature A / std A)`, of a critic
+    of kind `iql`. 0 counts all alike."""
     ctm_weight: NotNegative = 1.0
     """alpha of eq. 9."""
     dsm_weight: NotNegative = 1.0
@@ -169,6 +172,8 @@ class Config(Settings):
                 yield "return_model.kind", "'goal' for a planner: Q values actions"
         for name, expected in self.sequence.contradictions_of(self.horizon):
             yield f"sequence.{name}", expected
+        if self.student.advantage_temperature and (self.return_model.kind != "iql" or not self.fixed_critic):
+            yield "student.advantage_temperature", "0 without --return-model.kind iql: no other critic values states"
         if self.student.pessimism and self.return_model.members < 2:
             yield (
                 "student.pessimism",
