@@ -244,7 +244,7 @@ class StudentObjective(nn.Module):
         weight = self.reward_weight(lambda: self.gradients(x0, sample, negative))
         data, at_samples, at_logged = self.reward_weight.gradients.clone()
         return weight * reward, {
-            "reward": reward.detach(),
+            "reward": negative.detach().mean(),
             "reward_weight": weight.detach(),
             "data_gradient": data,
             "reward_gradient": at_samples,

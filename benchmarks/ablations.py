@@ -1,0 +1,138 @@
+"""RACTD with one thing changed at a time: what its data term sees, its critic, its start, its steps; last checkpoints.
+
+    python benchmarks/ablations.py --data DIR            # trains what is missing; stop it and go on at will
+    python benchmarks/ablations.py --data DIR --collect  # only reads the runs that are there
+
+DIR holds the datasets as HDF5 files. Each variant is one `ractd train` of the preset `following` with other options, on one thread.
+Nothing is played on the way. Writes benchmarks/results/ablations.json and ablations.md; what is known of other runs stays.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+from common import RESULTS, machine, write_result
+from goals import DATASETS, ractd
+
+from ractd.results.tables import markdown_table
+from ractd.runs.rows import read_result, select
+from ractd.runs.tables import with_error
+
+FIXED = ("--no-plain", "--reward-weight", "auto", "--student.pessimism", "0")
+TEACHER = ("--student.distilled", "--teacher.loss", "square")
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "the default": (),
+    "eq. 7 sees the best 5%": ("--student.share", "0.05"),
+    "the best 10%": ("--student.share", "0.1"),
+    "the best 50%": ("--student.share", "0.5"),
+    "all data": ("--student.share", "1"),
+    "no reward": ("--reward-weight", "0"),
+    "no reward, all data": ("--reward-weight", "0", "--student.share", "1"),
+    "Q weighs 2.5": ("--reward-weight", "2.5"),
+    "Q weighs 10": ("--reward-weight", "10"),
+    "the mean of both Q pays": ("--student.pessimism", "0"),
+    "no distance penalty": ("--student.following.distance-penalty", "0"),
+    "1 step of rewards": ("--student.following.n-step", "1"),
+    "6,000 steps": ("--student.optimization.steps", "6000"),
+    "24,000 steps": ("--student.optimization.steps", "24000"),
+    "starts from a teacher": TEACHER,
+    "starts from a teacher, all data": (*TEACHER, "--student.share", "1"),
+    "CTM": (*TEACHER, "--student.ctm-weight", "1", "--student.ctm-share", "0.25"),
+    "CTM, all data": (*TEACHER, "--student.ctm-weight", "1", "--student.ctm-share", "0.25", "--student.share", "1"),
+    "fixed returns-to-go": ("--return-model.kind", "return-to-go", *FIXED),
+    "fixed, SARSA": ("--return-model.kind", "sarsa", *FIXED),
+    "fixed, IQL": ("--return-model.kind", "iql", *FIXED),
+    "fixed, IQL, all data by advantage": (
+        *("--return-model.kind", "iql", *FIXED),
+        *("--student.share", "1", "--student.advantage-temperature", "4"),
+    ),
+}
+"""Each with its options."""
+
+
+@dataclass
+class Options:
+    """Which datasets, where the runs go."""
+
+    data: Path
+    """Folder of the datasets."""
+    runs: Path = Path("runs/ablations")
+    """Folder of the runs."""
+    datasets: tuple[str, ...] = DATASETS
+    """Which of them."""
+    seed: int = 0
+    """A seed that settings are chosen on."""
+    collect: bool = False
+    """Train nothing, read what is there."""
+
+
+def run_of(options: Options, dataset: str, variant: str) -> Path:
+    """Return where a run is kept."""
+    return options.runs / dataset / variant.replace(" ", "-").replace(",", "").replace("%", "").replace(".", "")
+
+
+def measured(run: Path) -> dict[str, Any] | None:
+    """Return what a run brought by one step and by four, None of one that is not finished."""
+    result = read_result(run) if run.exists() else None
+    if result is None or not result.complete:
+        return None
+    main = result.rows[0]
+    one, four = (select(result.rows, variant=main.variant, candidates=1, steps=steps)[0].to_json() for steps in (1, 4))
+    return {
+        "score": one["mean_score"],
+        "se": one["score_se"],
+        "four_steps": four["mean_score"],
+        "episodes": len(one["returns"]),
+        "processor_seconds": one["processor_seconds"],
+        "commit": machine()["commit"],
+    }
+
+
+def collect(options: Options) -> dict[str, Any]:
+    """Read every run that is there, the last result of the others."""
+    kept = RESULTS / "ablations.json"
+    runs: dict[str, Any] = json.loads(kept.read_text())["runs"] if kept.exists() else {}
+    for dataset in DATASETS:
+        for variant in VARIANTS:
+            if (found := measured(run_of(options, dataset, variant))) is not None:
+                runs[f"{dataset}, {variant}"] = found
+    return {"seed": options.seed, "options": {name: list(words) for name, words in VARIANTS.items()}, "runs": runs}
+
+
+def table(runs: dict[str, Any]) -> str:
+    """Return a line a variant: its score in one step with its standard error, by four steps, and seconds."""
+    lines = []
+    for variant in VARIANTS:
+        found = [runs.get(f"{dataset}, {variant}") for dataset in DATASETS]
+        cells = ["" if of is None else f"{with_error(of['score'], of['se'])}; {of['four_steps']:.1f}" for of in found]
+        seconds = [of["processor_seconds"] for of in found if of is not None]
+        if seconds:
+            lines.append([variant, *cells, f"{sum(seconds) / len(seconds):.0f}"])
+    return markdown_table(["one step; four", *DATASETS, "s"], lines)
+
+
+def main() -> None:
+    """Train what is missing, then write the table."""
+    options = tyro.cli(Options, description=__doc__)
+    code = 0
+    if not options.collect:
+        for variant, words in VARIANTS.items():
+            for dataset in options.datasets:
+                run, data = run_of(options, dataset, variant), options.data / f"{dataset}.hdf5"
+                seed = ("--preset", "following", "--seed", str(options.seed), "--out", run)
+                if measured(run) is None:
+                    code = code or ractd("train", data, *seed, *words)
+    content = collect(options)
+    path = write_result("ablations", content)
+    path.with_suffix(".md").write_text(table(content["runs"]))
+    print(table(content["runs"]))
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
