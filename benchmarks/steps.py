@@ -34,8 +34,14 @@ class Options:
     """Of each stage in each turn."""
 
 
-WAYS = {"before": ("before", ()), "fp32": ("now", ()), "bf16": ("now", ("--precision", "bf16"))}
+WAYS = {
+    "before": ("before", ()),
+    "fp32": ("now", ()),
+    "bf16": ("now", ("--precision", "bf16")),
+    "compiled": ("now", ("--compile",)),
+}
 """Whose code, and which options of training.py."""
+KEYS = ("ms_per_step", "share_of_peak", "first_step_seconds")
 
 
 def turn(tree: Path, words: tuple[str, ...], seconds: float) -> dict[str, dict[str, float]]:
@@ -57,9 +63,12 @@ def turn(tree: Path, words: tuple[str, ...], seconds: float) -> dict[str, dict[s
         results: dict[str, Any] = json.loads(path.read_text())["results"]
     finally:
         path.write_bytes(kept)
-    return {
-        stage: {key: of[key]["median"] for key in ("ms_per_step", "share_of_peak")} for stage, of in results.items()
-    }
+    return {stage: {key: number(of[key]) for key in KEYS if key in of} for stage, of in results.items()}
+
+
+def number(found: Any) -> float:
+    """Return a number, of several repeats their median."""
+    return float(found["median"] if isinstance(found, dict) else found)
 
 
 def table(result: dict[str, dict[str, Any]]) -> str:
@@ -76,6 +85,8 @@ def table(result: dict[str, dict[str, Any]]) -> str:
             if before is not None and way != "before":
                 pairs = zip(before["ms_per_step"]["values"], of["ms_per_step"]["values"], strict=True)
                 cell += f", {statistics.median(old / new for old, new in pairs):.2f} times"
+            if way == "compiled":
+                cell += f", after {max(of['first_step_seconds']['values']):.0f} s"  # later turns find it in a cache
             cells.append(cell)
         lines.append([stage, *cells])
     return markdown_table(["", *WAYS], lines)

@@ -1,6 +1,6 @@
 """Training speed on the CPU: samples/s and GFLOP/s of every stage, beside the matrix-multiplication peak of the same run.
 
-    python benchmarks/training.py [--threads 2] [--repeats 5] [--seconds 5] [--precision bf16]
+    python benchmarks/training.py [--threads 2] [--repeats 5] [--seconds 5] [--precision bf16] [--compile]
 
 Each stage is trained by `run_stage` on the stage's own objective, without hooks (evaluations, looks for collapse), on
 random data of Hopper's sizes. A FLOP count is that of one step's matrix multiplications and convolutions, forward and
@@ -121,6 +121,8 @@ class Contender:
     ):
         self.name, self.run, self.module, self.average, self.optimization = name, run, objective, average, optimization
         self.objective, self.following = cast(Objective, objective), following
+        self.compiled: dict[str, Any] | None = None
+        """Losses by their updates' names, where they are to be compiled."""
         updates = self.stage(1, Path("unused")).updates
         self.parameters = sum(weight.numel() for update in updates for weight in update.network.parameters())
 
@@ -164,6 +166,9 @@ class Contender:
         """Seconds per step of the real loop, logging included."""
         with tempfile.TemporaryDirectory() as directory:
             stage = self.stage(steps, Path(directory))
+            if self.compiled is not None:
+                for update in stage.updates:
+                    update.loss = self.compiled.setdefault(update.name, torch.compile(update.loss))
             run_stage(stage, accelerator, Metrics(None))
             accelerator.free_memory()
             return float(stage.record["seconds"]) / steps
@@ -231,19 +236,21 @@ def gemm_peak(seconds: float, shapes: Sequence[tuple[int, int, int]] = GEMM_SHAP
     return {"best": max(rates.values()), **rates}
 
 
-def steps_for(seconds: float, measure: Callable[[int], float]) -> int:
-    """How many steps take about so many seconds, after a first step that pays for what only a first one does."""
-    measure(1)
-    return max(2, round(seconds / measure(2)))
+def steps_for(seconds: float, measure: Callable[[int], float]) -> tuple[float, int]:
+    """The seconds of a first step, which pays for what only a first one does, and how many steps take about so many seconds."""
+    return measure(1), max(2, round(seconds / measure(2)))
 
 
-def report(name: str, stage: Contender, steps: int, seconds: list[float], peaks: list[float]) -> dict[str, Any]:
+def report(
+    name: str, stage: Contender, first: float, steps: int, seconds: list[float], peaks: list[float]
+) -> dict[str, Any]:
     """The numbers of one stage."""
     batch = stage.optimization.batch_size
     return {
         "parameters": stage.parameters,
         "batch_size": batch,
         "steps_per_repeat": steps,
+        "first_step_seconds": first,
         "flops_per_step": stage.flops,
         "ms_per_step": summary([1e3 * s for s in seconds]),
         "samples_per_second": summary([batch / s for s in seconds]),
@@ -264,6 +271,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="of each stage in each repeat")
     parser.add_argument("--rows", type=int, default=400_000, help="transitions of the dataset")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--compile", action="store_true", help="the losses, by torch.compile")
     parser.add_argument("--quick", action="store_true", help="see that it works; nothing is written")
     arguments = parser.parse_args()
     if arguments.quick:
@@ -276,7 +284,9 @@ def main() -> None:
         for name, config in configurations(data, arguments.quick).items()
         for stage, contender in contenders(replace(config, precision=arguments.precision), data, accelerator).items()
     }
-    steps = {
+    for stage in stages.values() if arguments.compile else ():
+        stage.compiled = {}
+    first_and_steps = {
         key: steps_for(arguments.seconds, lambda n, stage=stage: stage.train(n, accelerator))  # type: ignore[misc]
         for key, stage in stages.items()
     }
@@ -285,10 +295,10 @@ def main() -> None:
     for _ in range(arguments.repeats):
         peaks.append(gemm_peak(min(arguments.seconds, 2.0), GEMM_SHAPES[:3] if arguments.quick else GEMM_SHAPES))
         for key, stage in stages.items():
-            seconds[key].append(stage.train(steps[key], accelerator))
+            seconds[key].append(stage.train(first_and_steps[key][1], accelerator))
     best = [peak["best"] for peak in peaks]
     results = {
-        f"{name}, {stage}": report(name, contender, steps[name, stage], seconds[name, stage], best)
+        f"{name}, {stage}": report(name, contender, *first_and_steps[name, stage], seconds[name, stage], best)
         for (name, stage), contender in stages.items()
     }
     rows = [
