@@ -89,8 +89,17 @@ def measured(run: Path) -> dict[str, Any] | None:
         "four_steps": four["mean_score"],
         "episodes": len(one["returns"]),
         "processor_seconds": one["processor_seconds"],
+        "collapse": (result.content["stages"].get("student") or {}).get("collapse"),
+        "watch": watched(run),
         "commit": machine()["commit"],
     }
+
+
+def watched(run: Path) -> dict[str, float]:
+    """Return what the watch for collapse saw last, of a student that has a teacher."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    looks = [line for line in lines if line["stage"] == "student" and "watch_out_of_bounds" in line]
+    return {name: value for name, value in looks[-1].items() if name.startswith("watch_")} if looks else {}
 
 
 def collect(options: Options) -> dict[str, Any]:
@@ -105,11 +114,19 @@ def collect(options: Options) -> dict[str, Any]:
 
 
 def table(runs: dict[str, Any]) -> str:
-    """Return a line a variant: its score in one step with its standard error, by four steps, and seconds."""
+    """Return a line a variant: its score in one step with its standard error, by four steps, and seconds.
+
+    Students that the watch for collapse has warned of are `condemned`.
+    """
     lines = []
     for variant in VARIANTS:
         found = [runs.get(f"{dataset}, {variant}") for dataset in DATASETS]
-        cells = ["" if of is None else f"{with_error(of['score'], of['se'])}; {of['four_steps']:.1f}" for of in found]
+        cells = [
+            ""
+            if of is None
+            else f"{with_error(of['score'], of['se'])}; {of['four_steps']:.1f}{', condemned' if of['collapse'] else ''}"
+            for of in found
+        ]
         seconds = [of["processor_seconds"] for of in found if of is not None]
         if seconds:
             lines.append([variant, *cells, f"{sum(seconds) / len(seconds):.0f}"])
