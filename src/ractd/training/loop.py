@@ -13,6 +13,7 @@ import math
 import time
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
@@ -198,7 +199,7 @@ def share_of_process(draws: Draws, accelerator: Accelerator) -> Draws:
 class _Loss(nn.Module):
     """A loss as the forward pass of a module that holds its network: what accelerate wants to share among processes."""
 
-    def __init__(self, update: Update, autocast: torch.autocast) -> None:
+    def __init__(self, update: Update, autocast: AbstractContextManager[Any]) -> None:
         super().__init__()
         self.network, self.loss, self.autocast = update.network, update.loss, autocast
 
@@ -210,7 +211,7 @@ class _Loss(nn.Module):
 class _Optimized:
     """An update at work: its optimiser, and the terms of its steps since the last look at them."""
 
-    def __init__(self, update: Update, prefix: str, autocast: torch.autocast) -> None:
+    def __init__(self, update: Update, prefix: str, autocast: AbstractContextManager[Any]) -> None:
         self.update, self.prefix = update, prefix
         optimization = update.optimization
         self.optimizer = torch.optim.AdamW(
@@ -342,7 +343,7 @@ def run_stage(
         update.network.to(accelerator.device)
     for follower in stage.followers:
         follower.copy.to(accelerator.device).requires_grad_(False)
-    autocast = torch.autocast(accelerator.device.type, torch.bfloat16, enabled=stage.bf16)
+    autocast = torch.autocast(accelerator.device.type, torch.bfloat16) if stage.bf16 else nullcontext()
     prefix = "" if len(stage.updates) == 1 else "{}/"
     optimized = [_Optimized(each, prefix.format(each.name), autocast) for each in stage.updates]
     optimizers = {each.update.name: each.optimizer for each in optimized}
