@@ -299,14 +299,16 @@ def test_a_run_directory_opens_its_student(tmp_path: Path) -> None:
     policy.save(tmp_path / "run" / "policy" / "student")
     (tmp_path / "run" / "config.json").write_text('{"horizon": 4}')
     np.testing.assert_array_equal(
-        Policy.load(tmp_path / "run").act(observations(OBS)), policy.reset(0).act(observations(OBS))
+        Policy.load(tmp_path / "run").act(observations(OBS)), policy.fold().reset(0).act(observations(OBS))
     )
 
 
 def test_saving_over_a_policy_replaces_it(tmp_path: Path) -> None:
     make(seed=0).save(tmp_path)
     make(seed=1).save(tmp_path)
-    np.testing.assert_array_equal(Policy.load(tmp_path).act(observations(OBS)), make(seed=1).act(observations(OBS)))
+    np.testing.assert_array_equal(
+        Policy.load(tmp_path).act(observations(OBS)), make(seed=1).fold().act(observations(OBS))
+    )
 
 
 def edit(directory: Path, part: str | None = None, **changes: Any) -> None:
