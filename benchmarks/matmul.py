@@ -1,13 +1,14 @@
 """What matrix products of training cost on this processor: PyTorch's two routes in single precision, and bf16, with their errors.
 
-    python benchmarks/matmul.py
+    python benchmarks/matmul.py [--name matmul_amx]
 
 `torch.set_float32_matmul_precision("medium")` sends products to oneDNN where the processor knows bf16, "highest" to the BLAS that
-PyTorch was built with. One thread, in turns; the median of rounds. Writes benchmarks/results/matmul.json.
+PyTorch was built with. One thread, in turns; the median of rounds. Writes benchmarks/results/NAME.json, of a processor each.
 """
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable
 from typing import Any
@@ -61,6 +62,9 @@ def speed(product: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor
 
 def main() -> None:
     """Measure, write, show."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--name", default="matmul")
+    name_of_result = parser.parse_args().name
     torch.set_num_threads(1)
     result: dict[str, Any] = {}
     for name, (rows, inputs, outputs) in SHAPES.items():
@@ -80,7 +84,7 @@ def main() -> None:
         }
     torch.set_float32_matmul_precision("highest")
     libraries = [line.strip(" -") for line in torch.__config__.show().splitlines() if "Intel(R)" in line]
-    write_result("matmul", {"shapes": SHAPES, "libraries": libraries, "result": result})
+    write_result(name_of_result, {"shapes": SHAPES, "libraries": libraries, "result": result})
     lines = [
         [
             f"{name} {SHAPES[name]}",
