@@ -81,8 +81,8 @@ def measured(run: Path) -> dict[str, Any] | None:
     result = read_result(run) if run.exists() else None
     if result is None or not result.complete:
         return None
-    main = result.rows[0]
-    one, four = (select(result.rows, variant=main.variant, candidates=1, steps=steps)[0].to_json() for steps in (1, 4))
+    policy = result.rows[0].policy
+    one, four = (select(result.rows, policy=policy, candidates=1, steps=steps)[0].to_json() for steps in (1, 4))
     return {
         "score": one["mean_score"],
         "se": one["score_se"],

@@ -44,7 +44,7 @@ from ractd.training.numbers import in_bf16
 from ractd.training.run import Asked, Run
 
 PRECISIONS: tuple[Precision, ...] = ("bf16", "fp32")
-"""As the results call them and as accelerate does; first the one that the policy is trained in."""
+"""First the one that the policy is trained in."""
 STAGES = ("return", "teacher", "student")
 WINDOW = 10
 """Training steps between two times, at each of which the device is waited for."""
