@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -172,6 +173,46 @@ def test_pickled_objects_are_refused_and_never_opened(tmp_path: Path) -> None:
     with pytest.raises(RactdError, match=r"field 'rewards' has dtype object, expected float32 of shape \(N,\)"):
         load_dataset(tmp_path / "x.npz")
     assert "RACTD_TEST_BOMB" not in os.environ
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (True, 3)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (-4, 3)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (4, 3)",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': '(4, 3)}",
+    ],
+)
+def test_npz_with_a_damaged_header(header: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        text = header.ljust(117) + "\n"
+        archive.writestr("observations.npy", b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode())
+    with pytest.raises(RactdError, match=r"x\.npz: not a whole \.npz archive"):
+        load_dataset(tmp_path / "x.npz")
+
+
+def test_data_larger_than_memory_is_one_sentence(tmp_path: Path) -> None:
+    rows = 4 * 10**12
+    with h5py.File(tmp_path / "x.hdf5", "w") as file:
+        for name, width in (("observations", (3,)), ("actions", (1,)), ("rewards", ()), ("terminals", ())):
+            file.create_dataset(name, (rows, *width), "f4" if name != "terminals" else "?", chunks=(1024, *width))
+    with pytest.raises(
+        RactdError, match=r"field 'observations' takes 44,703\.5 GiB as float32, more memory than there is"
+    ):
+        load_dataset(tmp_path / "x.hdf5")
+
+
+def test_fields_of_types_that_numpy_lacks(tmp_path: Path) -> None:
+    path = save_h5(tmp_path / "x.hdf5", arrays())
+    with h5py.File(path, "r+") as file:
+        h5py.h5d.create(file.id, b"time", h5py.h5t.UNIX_D32LE, h5py.h5s.create_simple((3,)))
+    assert load_dataset(path).num_transitions == len(arrays()["rewards"])
+    with h5py.File(path, "r+") as file:
+        del file["rewards"]
+        h5py.h5d.create(file.id, b"rewards", h5py.h5t.UNIX_D32LE, h5py.h5s.create_simple((3,)))
+    with pytest.raises(RactdError, match="field 'rewards' has a type that NumPy has none for, expected numbers"):
+        load_dataset(path)
 
 
 def test_npz_cut_off_or_of_another_kind(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from conftest import Answer
@@ -121,6 +122,27 @@ def test_minari_dicts_are_flattened_in_gymnasiums_order(tmp_path: Path, monkeypa
     for row in range(4):
         one: dict[str, Any] = {"z": first["z"][row], "a": {"q": first["a"]["q"][row], "k": first["a"]["k"][row]}}
         np.testing.assert_allclose(data.observations[row], np.asarray(spaces.flatten(space, one)), rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("damage", ["cut", "episode", "rewards", "width"])
+def test_a_damaged_minari_dataset_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
+    from gymnasium import spaces
+
+    minari_dataset(tmp_path, monkeypatch, spaces.Box(-10, 10, (3,)), lambda rng: rng.normal(size=3), "toy/bad-v0")
+    path = tmp_path / "toy/bad-v0/data/main_data.hdf5"
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:1000])
+    else:
+        with h5py.File(path, "r+") as file:
+            if damage == "width":
+                del file["episode_1/observations"]
+                file["episode_1/observations"] = np.zeros((2, 2))
+            else:
+                del file["episode_1" if damage == "episode" else "episode_1/rewards"]
+    with pytest.raises(RactdError, match=r"Minari toy/bad-v0: .*download it again") as error:
+        load_dataset("toy/bad-v0")
+    assert "\n" not in str(error.value)
 
 
 def test_spaces_without_numbers_are_refused() -> None:

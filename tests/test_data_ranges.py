@@ -40,6 +40,15 @@ def test_outliers_are_named_with_their_rows_and_what_becomes_of_them() -> None:
     assert actions.endswith("; if they are right, give the robot's range (--action-range)")
 
 
+def test_outliers_of_what_is_as_good_as_constant_are_named_alone() -> None:
+    data = toy()
+    rng = np.random.default_rng(0)
+    data.actions[:, 1] = 1 + 1e-6 * rng.normal(size=len(data.actions))
+    data.actions[700, 1] = 1000
+    (actions,) = told(data)
+    assert "(dimension 1: row 700 with 1000, others 1 to 1)" in actions
+
+
 def test_many_dimensions_are_one_sentence() -> None:
     data = make([1000], obs=30)
     data.observations[5] = 1e9

@@ -59,6 +59,11 @@ def test_unknown_names_say_what_was_tried_and_what_is_close() -> None:
         load_dataset("zzzzzz")
 
 
+def test_a_home_folder_of_nobody_is_no_file() -> None:
+    with pytest.raises(RactdError, match="no such file"):
+        load_dataset("~no-such-user/x.hdf5")
+
+
 def test_list_names_everything(tmp_path: Path) -> None:
     write_hdf5(dataset_dir() / "mine.hdf5", make())
     (tmp_path / "d4rl").mkdir()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import importlib
+import pkgutil
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ractd.errors import RactdError
@@ -18,12 +19,12 @@ def unknown(what: str, name: str, known: Iterable[str]) -> RactdError:
     return RactdError(f"unknown {what} {name!r}, expected one of {', '.join(known)}{hint}")
 
 
-def find(registry: Mapping[str, str], name: str, what: str) -> Any:
+def find(registry: Mapping[str, str], name: str, what: str, where: str | Path = "") -> Any:
     """Return what a registry has by a name; `registry` maps names to "module:attribute", `what` is what it has many of.
 
-    Raises `RactdError` naming the known ones, and the nearest.
+    Raises `RactdError` naming `where` it was asked for, the known ones, and the nearest.
     """
     if name not in registry:
-        raise unknown(what, name, registry)
-    module, _, attribute = registry[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+        fault = unknown(what, name, registry)
+        raise RactdError(f"{where}: {fault}") if where else fault
+    return pkgutil.resolve_name(registry[name])

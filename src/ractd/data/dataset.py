@@ -12,13 +12,11 @@ from numpy.typing import NDArray
 
 from ractd.data.ends import EpisodeEnds, episode_ends
 from ractd.data.environment import REGISTERED, EnvironmentSettings
-from ractd.data.ranges import Statistics, statistics_of
+from ractd.data.ranges import Floats, Ints, Statistics, statistics_of
 from ractd.errors import RactdError
 from ractd.settings import TerminalsMean, to_json
 
-Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
-Ints = NDArray[np.int64]
 
 CONTINUOUS = "save them as float32 if they are continuous; choices among a few can't be learnt: a policy gives numbers in between"
 """What to do about actions that are integers or booleans."""

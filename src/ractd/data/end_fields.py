@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,16 +62,6 @@ def settle_ends(
     if marks is not None:
         timeouts = (marks if timeouts is None else marks | timeouts) & ~terminals
     return terminals, timeouts
-
-
-def marks_of_counts(ends: NDArray[Any], rows: int) -> Bools | None:
-    """Return marks [N] of rows before the exclusive ends [E] of episodes, None where these are not rising or beyond the rows."""
-    ends = ends.astype(np.int64)
-    if not len(ends) or ends[0] < 1 or ends[-1] > rows or (np.diff(ends) < 1).any():
-        return None
-    marks = np.zeros(rows, np.bool_)
-    marks[ends - 1] = True
-    return marks
 
 
 def rows_after_ends(observations: NDArray[np.float32], terminals: Bools, timeouts: Bools) -> Bools:

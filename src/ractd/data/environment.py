@@ -6,7 +6,6 @@ environment might take for the name of code or of a file; what is made of it com
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import math
 from collections.abc import Iterator

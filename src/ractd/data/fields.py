@@ -140,7 +140,7 @@ def source_of(
     settings, text = REGISTERED, metadata["env_settings"]
     try:
         settings = from_json(EnvironmentSettings, json.loads(text), Path("env_settings")) if text else REGISTERED
-    except (RactdError, ValueError) as fault:
+    except (RactdError, ValueError, RecursionError) as fault:
         settings = EnvironmentSettings(fault=f"its settings can't be used ({fault})")
     return Source(
         where=str(where),
@@ -193,8 +193,8 @@ def check_layout(source: Source, names: Mapping[str, str]) -> Iterator[Finding]:
         for name in source.names
         if name in source.fields and source.fields[name].shape
     }
-    if 0 in lengths.values():
-        yield error(f"{', '.join(k for k, n in lengths.items() if n == 0)} is empty: no transitions")
+    if empty := [name for name, rows in lengths.items() if rows == 0]:
+        yield error(f"{', '.join(empty)} {'is' if len(empty) == 1 else 'are'} empty: no transitions")
     elif len(set(lengths.values())) > 1:
         found = ", ".join(f"{name} {rows:,}" for name, rows in lengths.items())
         yield error(f"fields have different lengths ({found}), expected one row a transition in each")

@@ -22,7 +22,7 @@ def summarize(dataset: OfflineDataset) -> dict[str, Any]:
     """Return the facts about a dataset as numbers, strings, lists and dicts that JSON can hold.
 
     Distributions (`return`, `score`, `length`, `reward`) are dicts of mean, std and quantiles; `score` is D4RL-normalised,
-    None without references; `saturated_share` is the share of action numbers at the edge of their dimension's range.
+    None without references or rewards; `saturated_share` is the share of action numbers at the edge of their dimension's range.
     """
     returns = dataset.episode_returns()
     statistics = dataset.statistics()
@@ -32,6 +32,7 @@ def summarize(dataset: OfflineDataset) -> dict[str, Any]:
     return {
         **describe(dataset),
         "maze": dataset.maze,
+        "has_rewards": dataset.has_rewards,
         "memory_bytes": sum(array.nbytes for array in dataset.arrays),
         "return": distribution(returns),
         "score": None if score is None else distribution(score),
@@ -62,6 +63,8 @@ def distribution(values: NDArray[Any]) -> dict[str, float]:
 
 
 def _score(dataset: OfflineDataset, returns: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    if not dataset.has_rewards:
+        return None
     if dataset.env_id is not None:
         return normalized_score(dataset.env_id, returns)
     # A file's own name says nothing about its rewards, D4RL's names do.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ractd.data.dataset import OfflineDataset
-from ractd.data.end_fields import MARKS, SUCCESSES, marks_of_counts, names_of_ends, rows_after_ends, settle_ends
+from ractd.data.end_fields import MARKS, SUCCESSES, names_of_ends, rows_after_ends, settle_ends
 from ractd.data.fields import (
     CARRIED,
     DAMAGE,
@@ -180,7 +180,12 @@ def read_field(source: Source, name: str) -> tuple[Array, str]:
     dtype = np.dtype(np.bool_ if name in FLAGS else np.float32)
     rows, width = stored.shape[0], stored.shape[1] if name in MATRICES else 1
     keep = stored.array is not None and stored.array.dtype == dtype and stored.array.flags.c_contiguous
-    out = stored.array.reshape(rows, width) if keep and stored.array is not None else np.empty((rows, width), dtype)
+    try:
+        out = stored.array.reshape(rows, width) if keep and stored.array is not None else np.empty((rows, width), dtype)
+    except MemoryError as fault:
+        size = rows * width * dtype.itemsize / 2**30
+        what = f"field {called!r} takes {size:,.1f} GiB as {dtype}, more memory than there is"
+        raise RactdError(f"{what}; keep fewer episodes, or train where it fits") from fault
     at, bad, first = 0, 0, ""
     try:
         for block in stored.blocks():
@@ -198,7 +203,8 @@ def read_field(source: Source, name: str) -> tuple[Array, str]:
             bad += int(odd.sum())
             at += len(block)
     except DAMAGE as fault:
-        what = f"field {called!r} can't be read from row {at} on ({_line(fault)})"
+        reason = (str(fault).strip().splitlines() or [type(fault).__name__])[0]
+        what = f"field {called!r} can't be read from row {at} on ({reason})"
         raise RactdError(f"{what}; the file is damaged or cut off, copy it again") from fault
     if at != rows:
         raise RactdError(f"field {called!r} ends at row {at} of {rows}; the file is cut off")
@@ -210,16 +216,12 @@ def read_field(source: Source, name: str) -> tuple[Array, str]:
 
 
 def _implied_timeouts(terminals: Array, limit: int | None) -> Array:
-    timeouts = np.zeros(len(terminals), np.bool_)
-    if limit is not None:
-        starts = np.concatenate([[0], np.flatnonzero(terminals) + 1])
-        for start, end in zip(starts, [*(starts[1:] - 1), len(terminals)], strict=True):
-            timeouts[start + limit - 1 : end : limit] = True
+    if limit is None:
+        return np.zeros(len(terminals), np.bool_)
+    rows = np.arange(len(terminals))
+    first = np.maximum.accumulate(np.where(np.r_[True, terminals[:-1]], rows, 0))
+    timeouts: Array = ((rows - first) % limit == limit - 1) & ~terminals
     return timeouts
-
-
-def _line(fault: BaseException) -> str:
-    return (str(fault).strip().splitlines() or [type(fault).__name__])[0]
 
 
 def _as_marks(stored: Field, source: Source) -> Field:
@@ -230,15 +232,18 @@ def _as_marks(stored: Field, source: Source) -> Field:
     rows = next((shape[0] for shape in others if shape), stored.shape[0])
 
     def blocks() -> Iterator[Array]:
-        counts = np.concatenate(list(stored.blocks()))
-        marks = (
-            marks_of_counts(counts, rows) if not np.isin(counts, (0, 1)).all() or len(counts) != rows else counts != 0
-        )
-        if marks is None:
+        counts = np.concatenate([np.zeros(0, stored.dtype), *stored.blocks()])
+        if len(counts) == rows and np.isin(counts, (0, 1)).all():
+            yield counts != 0  # flags by that name
+            return
+        ends = counts.astype(np.int64)
+        if not len(ends) or ends[0] < 1 or ends[-1] > rows or (np.diff(ends) < 1).any():
             raise RactdError(
                 f"field {stored.stored_as!r} should hold rising row numbers from 1 to {rows:,}, the row after each episode's "
                 "last one; save 'terminals' and 'timeouts' (bool, one a row) instead"
             )
+        marks = np.zeros(rows, np.bool_)
+        marks[ends - 1] = True
         yield marks
 
     return Field((rows,), np.dtype(np.bool_), blocks, stored_as=stored.stored_as)

@@ -39,7 +39,7 @@ def find_source(name: str | Path, download: bool = True) -> Source:
         RactdError: if nothing answers to the name.
     """
     text = os.fspath(name)
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))  # leaves "~" alone where there is no such user
     if path.is_file() or path.suffix in FILES:
         return open_file(path)
     formats = named()

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ractd.data.dataset import Bools, Floats, OfflineDataset
-from ractd.data.ranges import BLOCK_ROWS
+from ractd.data.dataset import Bools, OfflineDataset
+from ractd.data.ranges import BLOCK_ROWS, Floats
 from ractd.errors import RactdError
 
 PAPERS_PENALTY = -100.0

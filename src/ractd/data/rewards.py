@@ -44,6 +44,5 @@ def _first_successes(dataset: OfflineDataset) -> np.ndarray:
     flags = np.zeros(dataset.num_transitions, np.bool_) if dataset.successes is None else dataset.successes.copy()
     flags[dataset.episode_ends[dataset.ends.are("success")] - 1] = True
     rows = np.flatnonzero(flags)
-    episode = np.searchsorted(dataset.episode_ends, rows, side="right")
-    first: np.ndarray = rows[np.r_[True, episode[1:] != episode[:-1]]] if len(rows) else rows
-    return first
+    _, first = np.unique(np.searchsorted(dataset.episode_ends, rows, side="right"), return_index=True)
+    return rows[first]

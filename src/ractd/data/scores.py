@@ -37,8 +37,7 @@ def family(env_id: str) -> str | None:
     `maze2d-umaze-dense`; `ractd/maze2d-large` -> `maze2d-large`. Ids that only resemble D4RL's tasks
     (`PointMaze_UMaze-v3`, `HopperHop-v1`) have none: their rewards or goals differ.
     """
-    words = [word for word in re.split(r"[/\-]", env_id.lower()) if word not in ("d4rl", "mujoco", "ractd")]
-    words = [word for word in words if not re.fullmatch(r"v\d+", word)]
+    words = [w for w in re.split(r"[/\-]", env_id.lower()) if not re.fullmatch(r"d4rl|mujoco|ractd|v\d+", w)]
     for length in (3, 2, 1):
         name = "-".join(words[:length])
         if name in REFERENCES:
@@ -48,8 +47,7 @@ def family(env_id: str) -> str | None:
 
 def reference(env_id: str) -> tuple[float, float] | None:
     """The returns (min, max) that score 0 and 100 for an environment or dataset id, None where D4RL has none."""
-    name = family(env_id)
-    return None if name is None else REFERENCES[name]
+    return REFERENCES.get(family(env_id) or "")
 
 
 def normalized_score(env_id: str, returns: ArrayLike) -> NDArray[np.float64] | None:

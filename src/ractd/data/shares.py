@@ -6,7 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from ractd.data.dataset import Ints, OfflineDataset
+from ractd.data.dataset import OfflineDataset
+from ractd.data.ranges import Ints
 from ractd.errors import RactdError
 
 AUTO, ENOUGH = 0.25, 50_000

@@ -42,6 +42,8 @@ def summary_table(dataset: OfflineDataset) -> Table:
     table.add_column(overflow="fold")
 
     def spread(name: str, digits: int) -> str:
+        if name in ("return", "reward") and not facts["has_rewards"]:
+            return "no rewards given"
         d = facts[name]
         return (
             f"mean {d['mean']:,.{digits}f}, std {d['std']:,.{digits}f}; min {d['min']:,.{digits}f}, "

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ractd.data.dataset import Bools, Floats, Ints, OfflineDataset
+from ractd.data.dataset import Bools, OfflineDataset
 from ractd.data.ends import FEWEST, kind_by_rewards
 from ractd.data.findings import Finding, error, rows_have, some_rows, warning
-from ractd.data.ranges import BLOCK_ROWS, mean_and_std, no_spread, per_dimension
+from ractd.data.ranges import BLOCK_ROWS, CONSTANT, Floats, Ints, mean_and_std, no_spread, per_dimension
 from ractd.data.returns import resolved_penalty
 from ractd.data.rewards import is_maze
 
@@ -147,7 +147,9 @@ def check_outliers(data: OfflineDataset) -> Iterator[Finding]:
     for name, values, low, high, outliers in both:
         facts = {}
         for i in np.flatnonzero(outliers):
-            rows = np.flatnonzero((values[:, i] < low[i]) | (values[:, i] > high[i]))
+            # What is as good as constant has a range of one number, and rounding is no outlier.
+            slack = CONSTANT * abs(low[i]) if low[i] == high[i] else np.float32(0)
+            rows = np.flatnonzero((values[:, i] < low[i] - slack) | (values[:, i] > high[i] + slack))
             facts[i] = f"{some_rows(rows)} with {values[rows[0], i]:g}, others {low[i]:g} to {high[i]:g}"
         if facts:
             advice = "; if they are right, give the robot's range (--action-range)" if name == "actions" else ""
@@ -201,23 +203,19 @@ def check_rounding(data: OfflineDataset) -> Iterator[Finding]:
 
 def check_choices(data: OfflineDataset) -> Iterator[Finding]:
     """Yield the dimensions whose actions are a few whole numbers."""
-    facts = {}
+    facts, most = {}, min(MOST_CHOICES, data.num_transitions / ROWS_A_CHOICE)
     for i in range(data.action_dim):
-        values = _few_values(data.actions[:, i])
-        if 2 <= len(values) <= data.num_transitions / ROWS_A_CHOICE and (values == np.rint(values)).all():
+        column = data.actions[:, i]
+        if len(np.unique(column[:BLOCK_ROWS])) > MOST_CHOICES:
+            continue  # most columns need no more than a look
+        values = np.unique(column)
+        if 2 <= len(values) <= most and (values == np.rint(values)).all():
             facts[i] = ", ".join(f"{value:g}" for value in values)
     if facts:
         yield warning(
             f"actions are a few whole numbers only ({_listed(facts)}); a policy gives numbers in between, round them where "
             "the robot takes no others"
         )
-
-
-def _few_values(column: Floats) -> Floats:
-    """Return the sorted values of a column, none where they are more than `MOST_CHOICES`."""
-    some = len(np.unique(column[:BLOCK_ROWS])) <= MOST_CHOICES  # most columns need no more than a look
-    values = np.unique(column) if some else column[:0]
-    return values if len(values) <= MOST_CHOICES else column[:0]
 
 
 def _listed(facts: Mapping[Any, str]) -> str:
@@ -239,5 +237,5 @@ def check_unit_actions(data: OfflineDataset) -> Iterator[Finding]:
 
 def outside(data: OfflineDataset, low: Floats | np.float32, high: Floats | np.float32) -> Bools:
     """Return the rows [N] with an action outside of bounds, scalars or [A], by more than rounding."""
-    slack = BOUND_TOLERANCE * np.minimum(high - low, np.float32(1e6))
+    slack = BOUND_TOLERANCE * np.where(high - low < 1e6, high - low, np.float32(0))
     return np.asarray(((data.actions < low - slack) | (data.actions > high + slack)).any(axis=1))

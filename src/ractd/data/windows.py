@@ -47,7 +47,10 @@ class Windows:
     def gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Return observations [B, h, O] and actions [B, c, A] of samples `index` (int64 [B]), in the data's units."""
         index = index.to(self.device)
-        return self.observations_until(index, index), self._actions(index)
+        ahead = torch.arange(self.horizon, device=self.device)
+        rows = torch.minimum(index.unsqueeze(1) + ahead, self.last[index].unsqueeze(1))
+        actions = self.actions.index_select(0, rows.flatten()).view(*rows.shape, -1)
+        return self.observations_until(index, index), actions
 
     def draw(self, batch: int, generator: torch.Generator, rows: Tensor | None = None) -> Tensor:
         """Draw sample numbers, uniform with replacement, among `rows` (int64 [R]) or all.
@@ -69,11 +72,6 @@ class Windows:
         back = torch.arange(1 - self.history, 1, device=self.device)
         rows = (row.unsqueeze(1) + back).clamp(self.first[index].unsqueeze(1), self.last[index].unsqueeze(1))
         return self.observations.index_select(0, rows.flatten()).view(*rows.shape, -1)
-
-    def _actions(self, index: Tensor) -> Tensor:
-        ahead = torch.arange(self.horizon, device=self.device)
-        rows = torch.minimum(index.unsqueeze(1) + ahead, self.last[index].unsqueeze(1))
-        return self.actions.index_select(0, rows.flatten()).view(*rows.shape, -1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
+import pkgutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
@@ -61,8 +62,7 @@ def open_file(path: Path) -> Source:
     if path.suffix not in FILES:
         raise RactdError(f"{path}: unknown kind of file {path.suffix!r}, expected {', '.join(FILES)}")
     for opener in FILES[path.suffix]:
-        module, _, function = opener.partition(":")
-        opened = cast(Callable[[Path], Source | None], getattr(importlib.import_module(module), function))
-        if (source := opened(path)) is not None:
+        source: Source | None = pkgutil.resolve_name(opener)(path)
+        if source is not None:
             return source
     raise RactdError(f"{path}: none of the formats of {path.suffix} files has its layout")

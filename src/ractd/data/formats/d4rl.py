@@ -9,9 +9,8 @@ from pathlib import Path
 
 from ractd.data.fields import Source
 from ractd.data.findings import warning
-from ractd.data.formats import DatasetInfo
+from ractd.data.formats import DatasetInfo, network
 from ractd.data.formats.hdf5 import open_hdf5
-from ractd.data.formats.network import download
 from ractd.data.scores import published_recipe
 from ractd.errors import RactdError
 
@@ -100,38 +99,22 @@ def url_of(entry: D4RLFile) -> str:
 def cache_path(entry: D4RLFile) -> Path:
     """Return where D4RL itself keeps the file: `$D4RL_DATASET_DIR`, else `~/.d4rl/datasets`."""
     folder = os.environ.get("D4RL_DATASET_DIR")
-    return (Path(folder).expanduser() if folder else Path.home() / ".d4rl" / "datasets") / Path(entry.file).name
+    return (Path(os.path.expanduser(folder)) if folder else Path.home() / ".d4rl" / "datasets") / Path(entry.file).name
 
 
 CALLED = "a D4RL name"
 
 
 def find(name: str, download: bool) -> Source | None:
-    """Open a dataset of D4RL's, without `download` only where it was downloaded before."""
+    """Open a dataset of D4RL's, downloaded if need be and wanted; raises RactdError with the address where that fails."""
     entry = DATASETS.get(name)
     if entry is None:
         return None
-    if download or cache_path(entry).is_file():
-        return open_d4rl(name)
-    return Source(where=url_of(entry), name=name, fields={}, env_id=entry.env_id)
-
-
-def datasets() -> Iterator[DatasetInfo]:
-    """Yield all of D4RL's datasets."""
-    for name, entry in DATASETS.items():
-        path = cache_path(entry)
-        if path.is_file():
-            yield DatasetInfo(name, "d4rl", str(path), True, "D4RL")
-        else:
-            yield DatasetInfo(name, "d4rl", url_of(entry), False, "D4RL, downloaded when loaded")
-
-
-def open_d4rl(name: str) -> Source:
-    """List what a D4RL dataset holds, downloading it the first time; raises RactdError with the address if it fails."""
-    entry = DATASETS[name]
     path = cache_path(entry)
     if not path.is_file():
-        download(url_of(entry), path, open_hdf5)
+        if not download:
+            return Source(where=url_of(entry), name=name, fields={}, env_id=entry.env_id)
+        network.download(url_of(entry), path, open_hdf5)
     try:
         source = open_hdf5(path, name)
     except RactdError as error:
@@ -151,3 +134,13 @@ def open_d4rl(name: str) -> Source:
         "as D4RL's own reader does",
     )
     return replace(source, notes=(*source.notes, note))
+
+
+def datasets() -> Iterator[DatasetInfo]:
+    """Yield all of D4RL's datasets."""
+    for name, entry in DATASETS.items():
+        path = cache_path(entry)
+        if path.is_file():
+            yield DatasetInfo(name, "d4rl", str(path), True, "D4RL")
+        else:
+            yield DatasetInfo(name, "d4rl", url_of(entry), False, "D4RL, downloaded when loaded")

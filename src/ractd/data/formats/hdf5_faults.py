@@ -49,7 +49,7 @@ def listed(path: Path) -> Iterator[h5py.File]:
     with open_file(path) as file:
         try:
             yield file
-        except (OSError, RuntimeError, KeyError) as error:
+        except (OSError, RuntimeError, KeyError, TypeError) as error:
             raise RactdError(f"{path}: {_complaint(path, error)}") from error
 
 
@@ -104,6 +104,10 @@ def fault(item: Any) -> str:
         return f"is a group that holds {inside}, expected one array; store it as such, outside any group"
     if not isinstance(item, h5py.Dataset):
         return "is a named type, expected an array"
+    try:
+        _ = item.dtype
+    except TypeError:
+        return "has a type that NumPy has none for, expected numbers"
     return _filter_fault(item) or (_virtual_fault(item) if item.is_virtual else "")
 
 
@@ -222,8 +226,9 @@ def _fault_elsewhere(file: h5py.File, name: str, fault_in: Callable[[h5py.File],
 
 def _part_path(file: h5py.File, name: str) -> Path | None:
     """Find another file where HDF5 looks for it."""
-    own, prefixes = Path(file.filename), os.environ.get("HDF5_VDS_PREFIX", "").split(os.pathsep)
-    folders = [*map(Path, filter(None, prefixes)), own.parent, Path(), own.resolve().parent]
+    own, named = Path(file.filename), ("HDF5_VDS_PREFIX", "HDF5_EXT_PREFIX")
+    prefixes = [prefix for name in named for prefix in os.environ.get(name, "").split(os.pathsep) if prefix]
+    folders = [*map(Path, prefixes), own.parent, Path(), own.resolve().parent]
     tried = [Path(name)] if Path(name).is_absolute() else []
     tried += [folder / Path(name).name if tried else folder / name for folder in folders]
     return next((path for path in tried if path.is_file()), None)

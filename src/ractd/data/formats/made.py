@@ -26,7 +26,9 @@ MADE_HERE = {
 def dataset_dir() -> Path:
     """Return the folder of datasets made here: `$RACTD_DATA`, else `datasets` in the user's data folder."""
     configured = os.environ.get("RACTD_DATA")
-    return Path(configured).expanduser() if configured else Path(platformdirs.user_data_dir("ractd")) / "datasets"
+    return (
+        Path(os.path.expanduser(configured)) if configured else Path(platformdirs.user_data_dir("ractd")) / "datasets"
+    )
 
 
 def dataset_file(name: str, directory: str | Path | None = None) -> Path:

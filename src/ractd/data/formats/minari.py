@@ -17,8 +17,8 @@ import numpy as np
 
 from ractd.data.end_fields import SUCCESSES
 from ractd.data.environment import REGISTERED, EnvironmentSettings, WrapperSettings, gymnasium_with_robotics
-from ractd.data.fields import NEXT, Array, Field, Source, field_of
-from ractd.data.findings import Finding, warning
+from ractd.data.fields import NEXT, Array, Source, field_of
+from ractd.data.findings import warning
 from ractd.data.formats import DatasetInfo
 from ractd.data.formats.network import unreachable
 from ractd.errors import RactdError
@@ -90,6 +90,27 @@ def open_minari(dataset_id: str) -> Source:
     observation_space, action_space = data.observation_space, data.action_space
     if type(action_space).__name__ != "Box":
         raise RactdError(f"{where}: the action space is {action_space}, expected a Box (continuous actions)")
+    try:
+        fields = _fields(data, where)
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AssertionError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RactdError(f"{where}: its episodes can't be read ({reason}); {_advice(dataset_id)}") from error
+    env_id, env_settings = environment_of(getattr(data.spec, "env_spec", None))
+    flattened = type(observation_space).__name__ != "Box"
+    note = warning(f"observations are flattened in gymnasium's order, from {observation_space}")
+    return Source(
+        where=where,
+        name=dataset_id,
+        fields={name: field_of(array) for name, array in fields.items()},
+        env_id=env_id,
+        env_settings=env_settings,
+        recipe=f"Minari {dataset_id}",
+        notes=(note,) if flattened else (),
+    )
+
+
+def _fields(data: Any, where: str) -> dict[str, Array]:
+    """Return the arrays of D4RL's fields from a Minari dataset's episodes."""
     steps = int(data.total_steps)
     fields: dict[str, Array] = {
         "rewards": np.empty(steps, np.float32),
@@ -101,7 +122,7 @@ def open_minari(dataset_id: str) -> Source:
         length = len(episode.rewards)
         if length == 0:
             continue
-        observed = flatten(observation_space, episode.observations, where)
+        observed = flatten(data.observation_space, episode.observations, where)
         following = observed[1:] if len(observed) > length else np.full_like(observed, np.nan, dtype=np.float32)
         rows = {
             "observations": observed[:length],
@@ -128,20 +149,11 @@ def open_minari(dataset_id: str) -> Source:
         fields["timeouts"][at - 1] |= not fields["terminals"][at - 1]
     if at != steps:
         raise RactdError(f"{where}: its episodes have {at:,} of the {steps:,} steps of its metadata; download it again")
-    found: dict[str, Field] = {name: field_of(array) for name, array in fields.items()}
-    env_id, env_settings = environment_of(getattr(data.spec, "env_spec", None))
-    notes: tuple[Finding, ...] = ()
-    if type(observation_space).__name__ != "Box":
-        notes = (warning(f"observations are flattened in gymnasium's order, from {observation_space}"),)
-    return Source(
-        where=where,
-        name=dataset_id,
-        fields=found,
-        env_id=env_id,
-        env_settings=env_settings,
-        recipe=f"Minari {dataset_id}",
-        notes=notes,
-    )
+    return fields
+
+
+def _advice(dataset_id: str) -> str:
+    return f"download it again with `minari download --force {dataset_id}`"
 
 
 def environment_of(spec: Any) -> tuple[str | None, EnvironmentSettings]:
@@ -206,13 +218,6 @@ def _successes(infos: Any, length: int) -> Array | None:
     return None
 
 
-def _server() -> str:
-    """Return where Minari downloads from."""
-    if os.environ.get("MINARI_REMOTE", "").startswith("gcp://"):
-        return "https://storage.googleapis.com"
-    return os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-
-
 def _open(dataset_id: str) -> Any:
     try:
         import minari
@@ -226,7 +231,9 @@ def _open(dataset_id: str) -> Any:
         if dataset_id not in local_ids():
             close = difflib.get_close_matches(dataset_id, local_ids(), n=3, cutoff=0.6)
             meant = f"; did you mean {' or '.join(close)}?" if close else ""
-            server = _server()
+            gcp = os.environ.get("MINARI_REMOTE", "").startswith("gcp://")
+            hub = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+            server = "https://storage.googleapis.com" if gcp else hub
             silent = unreachable(server, PATIENCE)
             if silent:
                 raise RactdError(
@@ -247,8 +254,7 @@ def _open(dataset_id: str) -> Any:
         try:
             return minari.load_dataset(dataset_id)
         except Exception as error:
-            advice = f"download it again with `minari download --force {dataset_id}`"
-            raise RactdError(f"Minari {dataset_id}: can't be opened ({error}); {advice}") from error
+            raise RactdError(f"Minari {dataset_id}: can't be opened ({error}); {_advice(dataset_id)}") from error
 
 
 def flatten(space: Any, values: Any, where: str = "observation") -> Array:

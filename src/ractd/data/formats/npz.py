@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +32,7 @@ def open_npz(path: Path) -> Source:
                         found[key] = _text(stream, dtype) if shape == () and dtype.kind in "US" else field
     except PermissionError as error:
         raise RactdError(f"{path}: not readable by this user") from error
-    except DAMAGE as error:
+    except (*DAMAGE, TypeError, tokenize.TokenError) as error:
         message = f"{path}: not a whole .npz archive ({error}); save it with numpy.savez or copy it again"
         raise RactdError(message) from error
     return source_of(path, None, fields, found)
@@ -45,7 +46,10 @@ def _text(stream: IO[bytes], dtype: np.dtype[Any]) -> str:
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return read(stream)
+    shape, fortran, dtype = read(stream)
+    if any(type(size) is not int or size < 0 for size in shape):
+        raise ValueError(f"an array of shape {shape}")
+    return shape, fortran, dtype
 
 
 def _blocks(path: Path, member: str, shape: tuple[int, ...], dtype: np.dtype[Any], fortran: bool) -> Any:
