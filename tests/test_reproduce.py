@@ -504,7 +504,7 @@ def test_seeds_that_are_missing_are_named(runs: Path, pendulum: Path, cli: Comma
     ("arguments", "said"),
     [
         (["table4", "--no-train", "--jobs", "0"], "--jobs is 0, expected 1 or more"),
-        (["table7"], "'table7' is not known, expected one of table1, table2, table3"),
+        (["table7"], "unknown table or figure 'table7', expected one of table1, table2, table3"),
         ([], "name at least one table or figure of table1"),
         (["table4", "--seeds", "0"], "--seeds is 0, expected at least 1"),
     ],
@@ -533,6 +533,11 @@ def test_options_of_trainings_are_checked_before_anything_starts(
     assert answer.code == 2
     assert said in " ".join(answer.err.replace("│", " ").split())
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_dataset_named_twice_is_one(runs: Path, pendulum: Path, cli: Command) -> None:
+    assert make(cli, runs, "table4", "--no-train", "--datasets", pendulum, pendulum).code == 0
+    assert len(content(runs, "table4")["datasets"]) == 1
 
 
 def test_two_datasets_of_one_name_are_refused(pendulum: Path, tmp_path: Path, cli: Command) -> None:

@@ -18,12 +18,15 @@ import pytest
 from conftest import Answer, environment, pendulum_data, rows_of, started
 from filelock import FileLock
 from rich.console import Console
+from rich.live import Live
 
 from ractd.data import write_hdf5
 from ractd.errors import RactdError
+from ractd.results.comparison import MethodRun, read_methods
 from ractd.sweeps import Outcome, Trial, run_trials, workers
-from ractd.sweeps.grid import label, runs_of
+from ractd.sweeps.grid import label, note_commands, runs_of, trial
 from ractd.sweeps.progress import Progress, Running
+from ractd.sweeps.summary import summarize
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 QUICK = {
@@ -151,7 +154,9 @@ def test_trials_of_ray_end_with_the_sweep_that_is_killed(tmp_path: Path, pendulu
 def test_a_terminal_shows_what_runs_and_for_how_long() -> None:
     screen = io.StringIO()
     now = time.monotonic()
-    with Progress(Console(force_terminal=True, width=100, file=screen), trials=4, done=1) as progress:
+    console = Console(force_terminal=True, width=100, file=screen)
+    with Live(console=console, transient=True, auto_refresh=False) as live:
+        progress = Progress(live, trials=4, done=1)
         progress.ended("first", "done", 120.0, "")
         progress.show([Running("second", 2, now - 50, "teacher: step 7"), Running("third", 1, None, "")])
     lines = [line.split() for line in screen.getvalue().splitlines()]
@@ -342,6 +347,37 @@ def test_runs_of_other_settings_do_not_pass_for_finished(
         answer = cli(*command)
         assert answer.code == 2
         assert said in answer.err
+
+
+@pytest.mark.parametrize(
+    ("varied", "word"),
+    [
+        ("student.reward-weight", "--reward-weight"),
+        ("reward-weight", "--student.reward-weight"),
+        ("student.network.width", "--student-network"),
+    ],
+)
+def test_an_option_by_its_other_name_is_given_once(varied: str, word: str) -> None:
+    with pytest.raises(RactdError, match=f"{word} after '--': this option is varied"):
+        runs_of(["hop.hdf5"], [[varied, "0.1", "1"]], 1, [word, "3"])
+
+
+def test_hidden_files_and_other_spellings_of_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (run,) = runs_of([".logs.hdf5"], [], 1, [])
+    assert run.name == "logs-s0"
+    note_commands([trial(run, Path("sweep"), [])], Path("sweep"))
+    note_commands([trial(run, tmp_path / "sweep", [])], tmp_path / "sweep")
+
+
+def test_a_damaged_result_is_no_finished_run(tmp_path: Path) -> None:
+    runs = runs_of(["hop.hdf5"], [], 1, [])
+    (tmp_path / runs[0].name).mkdir()
+    (tmp_path / runs[0].name / "result.json").write_text("{")
+    assert not trial(runs[0], tmp_path, []).done()
+    assert summarize(runs, tmp_path) is None
+    run = MethodRun("hop", "ractd", 0, tmp_path / runs[0].name)
+    assert read_methods([run], (), tmp_path / "times.json", 1) is None
 
 
 def test_every_combination_once(tmp_path: Path) -> None:

@@ -75,21 +75,19 @@ class Compare(Trainings):
             out.print(found.table())
             for sentence in told:
                 say(sentence)
-        end(missing, runs)
+        end(missing, f" of {len(runs)} runs")
 
     def runs(self) -> list[SweepRun]:
         """Return every training, its settings read and its data fit for it; raises `RactdError` for what can't be compared."""
-        from ractd.sweeps.grid import runs_with
+        from ractd.sweeps.grid import repeated, runs_with
         from ractd.sweeps.trials import check_resources
 
         check_resources(self.jobs, self.cpus, self.gpus, self.ray_address)
         if not self.methods:
             raise RactdError("--methods: no method is named; 'ractd methods' lists them")
         settings = [setting_of(text) for text in self.methods]
-        titles = [title for title, _ in settings]
-        for index, title in enumerate(titles):
-            if title in titles[:index]:
-                raise RactdError(f"--methods: {title} is named twice")
+        if title := repeated([title for title, _ in settings]):
+            raise RactdError(f"--methods: {title} is named twice")
         runs = runs_with(self.datasets, settings, self.seeds, self.train_options)
         _check([run for run in runs if run.seed == 0], self.options, self.also)
         return runs

@@ -96,9 +96,11 @@ class Make:
 
     def run(self) -> None:
         from ractd.data.formats.made import dataset_file
-        from ractd.recipes import make_dataset, own_maze
+        from ractd.envs.maze import read_maze
+        from ractd.recipes import make_dataset
+        from ractd.recipes.mazes import check_name
 
-        what = self.name if self.maze is None else own_maze(self.maze, self.name)
+        what = self.name if self.maze is None else check_name(read_maze(self.maze, self.name))
         path = dataset_file(self.name, self.directory)
         if path.exists() and not self.overwrite:
             return say(f"{path} is there already; --overwrite builds it again")

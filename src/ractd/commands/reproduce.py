@@ -11,7 +11,9 @@ from tyro.conf import Positional, Suppress, arg
 
 from ractd.commands.consoles import out, say
 from ractd.commands.parsing import read_with_training
+from ractd.commands.sweep import end
 from ractd.commands.train import settings_of
+from ractd.commands.train_options import value_in
 
 
 @dataclass
@@ -66,20 +68,16 @@ class Reproduce:
             out=self.out,
             train=self.train,
             options=self.train_options,
+            env_id=value_in(self.train_options, "--env"),
             workers=Resources(self.jobs, self.cpus, self.gpus, self.ray_address),
             console=out,
         )
-        for each in done.tables:
-            show(each.table, out)
-            say("wrote " + " ".join(map(str, each.paths)))
+        for table, paths in done.tables:
+            show(table, out)
+            say("wrote " + " ".join(map(str, paths)))
         if self.report:
-            runs = [run for each in done.tables for run in each.runs]
-            say(report_of_runs(runs, self.out / "report.html", out))
-        for sentence in done.failed:
-            say(f"failed: {sentence}")
-        if done.failed:
-            say(f"{len(done.failed)} failed; the same command tries them again")
-            raise SystemExit(1)
+            say(report_of_runs(done.runs, self.out / "report.html", out))
+        end(done.failed)
 
 
 parse = partial(read_with_training, Reproduce, "reproduce")

@@ -65,12 +65,12 @@ class Trainings:
         return [f"{o.trial.name}: {o.reason} (logs/{o.trial.name}.log)" for o in outcomes if o.reason]
 
 
-def end(missing: Sequence[str], runs: Sequence[SweepRun]) -> None:
-    """Say which runs failed; raises `SystemExit` with 1 where there are any."""
-    for sentence in missing:
+def end(failed: Sequence[str], of: str = "") -> None:
+    """Say what failed, of how many; raises `SystemExit` with 1 where anything did."""
+    for sentence in failed:
         say(sentence, label="[red]failed:[/]")
-    if missing:
-        out.print(f"{len(missing)} of {len(runs)} runs failed; the same command tries them again")
+    if failed:
+        say(f"{len(failed)}{of} failed; the same command tries them again")
         raise SystemExit(1)
 
 
@@ -102,7 +102,7 @@ class Sweep(Trainings):
             written = write_summary(summary, self.out, missing)
             out.print(main_table(summary))
             say(f"wrote {', '.join(map(str, written))}")
-        end(missing, runs)
+        end(missing, f" of {len(runs)} runs")
 
 
 def _check(runs: Sequence[SweepRun], train_options: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from ractd.errors import RactdError
 from ractd.files import write_text
 from ractd.report import tables
 from ractd.report.contents import Contents, by_unit, read_runs
-from ractd.report.figures import Plot, latency_plot, progress_plot, returns_plots, training_plots, unique
+from ractd.report.figures import latency_plot, progress_plot, returns_plots, training_plots, unique
 from ractd.report.video import Clip, best_and_worst
 from ractd.runs.meanings import meaning
 
@@ -45,7 +45,21 @@ def build(directories: Sequence[Path], path: Path, video: bool, console: Console
         "returns": returns_plots(runs),
         "progress": [progress] if progress else [],
     }
-    page = _page(runs, plots, training, clips)
+    page = render(
+        "page.html",
+        title=" · ".join(run.label for run in runs[:4]) + (f" and {len(runs) - 4} more" if len(runs) > 4 else ""),
+        runs=runs,
+        several=len(runs) > 1,
+        environments=unique(run.env_id or "no environment" for run in runs),
+        units=list(by_unit(runs)),
+        plots=plots,
+        training=[
+            (stage, meaning(next(run.method for run in runs if stage in run.curves), stage), drawn)
+            for stage, drawn in training.items()
+        ],
+        clips=clips,
+        tables=tables,
+    )
     every = [plot for group in (*plots.values(), *training.values()) for plot in group]
     pictures = [plot.write(path.with_suffix("")) for plot in every if not plot.folded]
     write_text(path, page)
@@ -64,29 +78,6 @@ def _film(runs: Sequence[Contents], console: Console) -> dict[str, list[Clip]]:
             except (RactdError, OSError) as error:
                 run.missing.append(f"video: there is none, for {error}.")
     return clips
-
-
-def _page(
-    runs: Sequence[Contents],
-    plots: dict[str, list[Plot]],
-    training: dict[str, list[Plot]],
-    clips: dict[str, list[Clip]],
-) -> str:
-    return render(
-        "page.html",
-        title=" · ".join(run.label for run in runs[:4]) + (f" and {len(runs) - 4} more" if len(runs) > 4 else ""),
-        runs=runs,
-        several=len(runs) > 1,
-        environments=unique(run.env_id or "no environment" for run in runs),
-        units=list(by_unit(runs)),
-        plots=plots,
-        training=[
-            (stage, meaning(next(run.method for run in runs if stage in run.curves), stage), drawn)
-            for stage, drawn in training.items()
-        ],
-        clips=clips,
-        tables=tables,
-    )
 
 
 def render(template: str, **what: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +22,6 @@ Runs = dict[tuple[str, str], list[Contents]]
 """The runs of each dataset and method, a seed each."""
 
 
-@dataclass(frozen=True)
-class Section:
-    """Plots of one kind."""
-
-    id: str
-    title: str
-    note: str
-    plots: list[Plot]
-
-
 def write_comparison(found: MethodRows, missing: Sequence[str], path: Path) -> Path:
     """Write the page; `missing` is a sentence for each run that is not in it."""
     runs: Runs = {}
@@ -43,30 +32,13 @@ def write_comparison(found: MethodRows, missing: Sequence[str], path: Path) -> P
     labels = list(found.rows.label.unique())
     headings, rows = found.cells()
     unit = (found.unit or "distance").capitalize()
-    played = found.unit is not None
-    sections = [
-        Section(
-            "time",
-            f"{unit} against training time",
-            "The evaluations during training, a few episodes each, against the processor time until then, on average over "
-            "seeds; the band is from the lowest seed to the highest. A mark is the last checkpoint, scored on all episodes, the "
-            "dashed line the data.",
-            [time_plot(found, runs, labels)] if played else [],
-        ),
-        Section(
-            "latency",
-            f"{unit} against milliseconds an action",
-            "To the upper left is better. Full marks are last checkpoints, hollow ones the best by playing; the "
-            "dashed line is the data.",
-            [latency_plot(found, runs, labels)] if played else [],
-        ),
-        Section(
-            "returns",
-            "Episode returns",
-            "All episodes of all seeds' last checkpoints, and those of the data.",
-            [returns_plot(found, runs, dataset, labels) for dataset in datasets if played],
-        ),
-    ]
+    plots: dict[str, list[Plot]] = {}
+    if found.unit is not None:
+        plots = {
+            "time": [time_plot(found, runs, labels)],
+            "latency": [latency_plot(found, runs, labels)],
+            "returns": [returns_plot(found, runs, dataset, labels) for dataset in datasets],
+        }
     page = render(
         "comparison.html",
         title=f"{len(labels)} policies on {', '.join(datasets)}",
@@ -75,7 +47,9 @@ def write_comparison(found: MethodRows, missing: Sequence[str], path: Path) -> P
         found=found,
         result=Cells(f"{unit}s", headings, rows, sortable=True),
         missing=missing,
-        sections=sections,
+        plots=plots,
+        unit=unit,
+        timed="a plan" if found.measured[0].plans else "an action",
         commands={
             method: command(contents[0]) for (dataset, method), contents in runs.items() if dataset == datasets[0]
         },

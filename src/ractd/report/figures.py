@@ -287,12 +287,13 @@ def progress_plot(runs: Sequence[Contents]) -> Plot | None:
     """Score at the checkpoints that were evaluated during training, a panel for each unit; the chosen ones are large."""
     several = len(runs) > 1
     stages = unique(stage for run in runs for stage, metrics in run.curves.items() if "episode_return" in metrics)
-    units = by_unit([run for run in runs if set(stages) & set(run.curves)])
+    played = [i for i, run in enumerate(runs) if any("episode_return" in metrics for metrics in run.curves.values())]
+    units = by_unit([runs[i] for i in played])
     if not units:
         return None
     plot = new_plot("score-training", "Score during training", len(units), inches=3.2)
     panels = dict(zip(units, plot.axes, strict=True))
-    handles: dict[str, Any] = _of_runs(runs, (i for i, run in enumerate(runs) if set(stages) & set(run.curves)))
+    handles: dict[str, Any] = _of_runs(runs, played)
     for index, run in enumerate(runs):
         for number, stage in enumerate(stages):
             curve = run.curves.get(stage, {}).get("episode_return")

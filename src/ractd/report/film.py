@@ -38,7 +38,10 @@ def main() -> None:
         print(json.dumps({seed: _film(env, int(seed), Path(folder) / seed, int(frames), int(rate)) for seed in seeds}))
     except RactdError as error:
         print(error, file=sys.stderr)
-        raise SystemExit(3) from None
+        # A library of the renderer's that is missing: another renderer may work.
+        cause, no_library = error.__cause__, (ImportError, AttributeError, RuntimeError)
+        another = isinstance(cause, no_library) and not isinstance(cause, ModuleNotFoundError)
+        raise SystemExit(1 if another else 3) from None
 
 
 def _make(path: Path) -> Any:

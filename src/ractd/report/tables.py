@@ -87,10 +87,6 @@ def protocol(run: Contents) -> str:
     if not run.rows:
         return ""
     told = protocol_sentence(list(run.rows.values()))
-    if not told and all(row.estimated_return is None for row in run.rows.values()):
-        told = "No environment was given and there is no return model, so nothing says which policy is better"
-    elif not told:
-        told = "No environment was given: returns are the return model's estimates of the discounted return-to-go"
     load = mapping(run.result.get("load"))
     sound = load.get("busy") is True and None not in (number(load.get("waiting")), number(load.get("cores")))
     return f"{told}. {busy_sentence(load | {'others': number(load.get('others'))})}" if sound else f"{told}."

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ractd.data.environment import REGISTERED, EnvironmentSettings, gymnasium_with_robotics
-from ractd.envs.backends import gymnasium_vector
+from ractd.envs.backends import GymnasiumVector
 from ractd.envs.evaluate import evaluate
 from ractd.envs.modules import registered_name
 from ractd.envs.seeds import environment_seed
@@ -85,7 +85,7 @@ def best_and_worst(run: Contents, progress: Callable[[str], None]) -> list[Clip]
         execute=int(execute),
         history=policy.sequence.history,
         seed=seed,
-        make=lambda env_id, count, first: _Recorder(gymnasium_vector(env_id, count, first, settings), actions),
+        make=lambda env_id, count, first: _noting(GymnasiumVector(env_id, count, first, settings), actions),
     )
     chosen = {"Best": int(played.returns.argmax()), "Worst": int(played.returns.argmin())}
     progress(f"{run.label}: filming the best and the worst")
@@ -158,22 +158,14 @@ def _registration(env_id: str) -> dict[str, Any]:
         return found | {"kwargs": None}
 
 
-class _Recorder:
-    """An environment that keeps the actions of each of its copies."""
+def _noting(env: VectorEnv, actions: list[list[NDArray[np.floating[Any]]]]) -> VectorEnv:
+    """Let an environment keep the actions of each of its copies."""
+    step = env.step
 
-    def __init__(self, env: VectorEnv, actions: list[list[NDArray[np.floating[Any]]]]) -> None:
-        self.env, self.actions = env, actions
-        self.backend, self.num_envs, self.observation_dim = env.backend, env.num_envs, env.observation_dim
-        self.action_low, self.action_high = env.action_low, env.action_high
-        self.max_episode_steps = env.max_episode_steps
+    def noted(taken: NDArray[np.floating[Any]], rows: Rows | None = None) -> Step:
+        for index, action in zip(range(env.num_envs) if rows is None else rows, taken, strict=True):
+            actions[index].append(action)
+        return step(taken, rows)
 
-    def reset(self, rows: Rows | None = None) -> NDArray[np.float32]:
-        return self.env.reset(rows)
-
-    def step(self, actions: NDArray[np.floating[Any]], rows: Rows | None = None) -> Step:
-        for index, action in zip(range(self.num_envs) if rows is None else rows, actions, strict=True):
-            self.actions[index].append(action)
-        return self.env.step(actions, rows)
-
-    def close(self) -> None:
-        self.env.close()
+    env.step = noted  # type: ignore[assignment, method-assign]
+    return env

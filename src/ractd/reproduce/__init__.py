@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain, pairwise
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ from ractd.data import OfflineDataset, load_dataset
 from ractd.data.dataset import describe
 from ractd.data.scores import published_recipe
 from ractd.errors import RactdError
+from ractd.registry import unknown
 from ractd.reproduce.catalog import EXPERIMENTS, Experiment
 from ractd.reproduce.claims import Comparison, compare
 from ractd.reproduce.lines import Line, Measured, TableSource
 from ractd.reproduce.paper import dataset_key, published
 from ractd.reproduce.runs import DATA, PROTOCOL, DatasetRuns, Preset, TableRun
 from ractd.reproduce.tables import PaperTable, write_table
+from ractd.sweeps.grid import same_option
 from ractd.sweeps.trials import Outcome, check_resources, run_trials
 
 
@@ -42,19 +44,12 @@ class Resources:
 class Reproduction:
     """What became of a command."""
 
-    tables: list[WrittenTable]
+    tables: list[tuple[PaperTable, list[Path]]]
+    """Each with its files."""
+    runs: list[Path]
+    """Directories of the runs that they were read from."""
     failed: list[str]
     """Trainings and evaluations that failed, or that needed one of these, a sentence each."""
-
-
-@dataclass(frozen=True)
-class WrittenTable:
-    """A table and its files."""
-
-    table: PaperTable
-    paths: list[Path]
-    runs: list[Path]
-    """Directories of the runs that it was read from."""
 
 
 def reproduce(
@@ -68,6 +63,7 @@ def reproduce(
     out: str | Path = "results",
     train: bool = True,
     options: Sequence[str] = (),
+    env_id: str | None = None,
     workers: Resources | None = None,
     console: Console | None = None,
 ) -> Reproduction:
@@ -75,12 +71,15 @@ def reproduce(
 
     `datasets` take the place of the paper's own, of which those that can't be used are skipped, and the table says why. Runs
     below `runs` that are there with the same settings and data are reused; `train=False` only reads these. `options` are
-    further ones of every `ractd train`, and `settings_of` reads the words of such a command. Raises `RactdError` without the
-    extra `reproduce`, for an unknown name, no seed, unusable `workers` or `options`, one of `datasets` that can't be used, and two
-    of one name.
+    further ones of every `ractd train`, `env_id` is the environment that they name if they do, and `settings_of` reads the words
+    of such a command. Raises `RactdError` without the extra `reproduce`, for an unknown name, no seed, unusable `workers` or
+    `options`, one of `datasets` that can't be used, and two of one name.
     """
     console = console or Console(quiet=True)
-    experiments = {name: _experiment(name) for name in names}
+    for name in names:
+        if name not in EXPERIMENTS:
+            raise unknown("table or figure", name, EXPERIMENTS)
+    experiments = {name: EXPERIMENTS[name] for name in names}
     if not names:
         raise RactdError(f"name at least one table or figure of {', '.join(EXPERIMENTS)}")
     if seeds < 1:
@@ -88,8 +87,7 @@ def reproduce(
     _check_extra()
     workers = workers or Resources()
     check_resources(workers.jobs, workers.cpus, workers.gpus, workers.ray_address)
-    specs = {name: tuple(datasets) or experiment.datasets for name, experiment in experiments.items()}
-    env_id = _env(options)
+    specs = {name: tuple(dict.fromkeys(datasets)) or experiment.datasets for name, experiment in experiments.items()}
     loaded = {spec: _load(spec, env_id, spec in datasets) for spec in dict.fromkeys(chain(*specs.values()))}
     usable = {
         spec: DatasetRuns(spec, dataset, Path(runs), preset, tuple(range(seeds)), tuple(options), settings_of)
@@ -111,7 +109,7 @@ def reproduce(
         ended = run_trials(list(trials.values()), Path(runs) / "logs", **asdict(workers), console=console)
     outcomes = {outcome.trial.name: outcome for outcome in ended}
     settings = {"preset": preset, "seeds": list(range(seeds)), "options": list(options)}
-    written = []
+    written, read = [], dict[str, None]()
     for name, experiment in experiments.items():
         used = [usable[spec] for spec in specs[name] if spec in usable]
         pairs = [(data, method) for data in used for method in _methods(name, experiment, data)]
@@ -123,30 +121,16 @@ def reproduce(
         table = PaperTable(
             name, experiment, lines, comparisons(experiment, lines, described), described, skipped, settings
         )
-        read = sorted({measured.run for line in lines for measured in line.seeds.values() if measured.run})
-        written.append(WrittenTable(table, write_table(table, Path(out)), [Path(runs) / run for run in read]))
-    return Reproduction(written, [f"{end.trial.name}: {end.reason}" for end in ended if end.reason])
+        read |= dict.fromkeys(sorted({each.run for line in lines for each in line.seeds.values() if each.run}))
+        written.append((table, write_table(table, Path(out))))
+    failed = [f"{end.trial.name}: {end.reason}" for end in ended if end.reason]
+    return Reproduction(written, [Path(runs) / run for run in read], failed)
 
 
 def _check_extra() -> None:
     for module in ("scipy", "rliable", "matplotlib"):
         if importlib.util.find_spec(module) is None:
             raise RactdError(f'the paper\'s tables need {module}: pip install "ractd[reproduce]"')
-
-
-def _experiment(name: str) -> Experiment:
-    if name not in EXPERIMENTS:
-        raise RactdError(f"table or figure {name!r} is not known, expected one of {', '.join(EXPERIMENTS)}")
-    return EXPERIMENTS[name]
-
-
-def _env(options: Sequence[str]) -> str | None:
-    """Return the environment that trainings are told to be scored in, None for their data's own."""
-    for word, following in pairwise([*options, ""]):
-        name, _, value = word.partition("=")
-        if name == "--env":
-            return value or following
-    return None
 
 
 def _load(spec: str, env_id: str | None, required: bool) -> OfflineDataset | str:
@@ -170,17 +154,15 @@ def _check_names(usable: Mapping[str, DatasetRuns]) -> None:
             raise RactdError(f"--datasets: {other} and {spec} are both named {data.name!r}, and so would their runs be")
 
 
-SHORT = {"--student.reward-weight": "--reward-weight"}
-"""Options of 'ractd train' with two names."""
-
-
 def _check_options(runs: Sequence[TableRun], options: Sequence[str]) -> None:
     """Raise `RactdError` for an option after '--' that a training has already, or that is out of its range."""
     names = [word.partition("=")[0].replace("_", "-") for word in options if word.startswith("--")]
     for run in dict.fromkeys(runs):
         own = run.command[: len(run.command) - len(PROTOCOL) - len(options)]
         for name in names:
-            if SHORT.get(name, name) in own:
+            if any(
+                same_option(name.removeprefix("--"), word.removeprefix("--")) for word in own if word.startswith("--")
+            ):
                 raise RactdError(f"{name} after '--': 'ractd reproduce' sets it itself, for {run.name}; leave it out")
         run.of.settings_of(run.command)
 
@@ -230,4 +212,4 @@ def comparisons(experiment: Experiment, lines: Sequence[Line], sources: Sequence
     ]
 
 
-__all__ = ["EXPERIMENTS", "Reproduction", "Resources", "WrittenTable", "comparisons", "reproduce"]
+__all__ = ["EXPERIMENTS", "Reproduction", "Resources", "comparisons", "reproduce"]

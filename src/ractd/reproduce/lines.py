@@ -29,8 +29,6 @@ QUANTITIES = {
     "swing": "how far each of those is from their mean",
 }
 """What is measured; the names are those of the CSV's columns."""
-SHARES = ("upper",)
-"""Quantities whose samples are 0 or 1."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ class Line:
         values = means if differ(means) else np.concatenate([*by_seed, []])
         if differ(values):
             return standard_error(values)
-        if quantity not in SHARES or not len(values):
+        if quantity != "upper" or not len(values):
             return np.nan
         count = len(values) + 4
         share = (values.sum() + 2) / count

@@ -7,7 +7,6 @@ Table 2 has RACTD's score on the medium maze in its average only; it is Table 11
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -30,17 +29,12 @@ REWARD_IN_TEACHER = "reward-aware teacher, unconditioned student"
 REWARD_IN_BOTH = "reward-aware teacher, reward-aware student"
 
 
-@cache
-def _numbers() -> pd.DataFrame:
-    return pd.read_csv(Path(__file__).with_name("paper.csv"), dtype={"nfe": "Int64"})
-
-
 def published(table: str) -> pd.DataFrame:
     """Return what a table prints: columns score, se, nfe, seconds, by dataset and method in the paper's order.
 
     Empty for a table or figure without numbers.
     """
-    numbers = _numbers()
+    numbers = pd.read_csv(Path(__file__).with_name("paper.csv"), dtype={"nfe": "Int64"})
     return numbers[numbers.table == table].drop(columns="table").set_index(["dataset", "method"])
 
 

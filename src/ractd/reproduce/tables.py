@@ -126,14 +126,10 @@ def _share(row: Any, _: Any) -> str:
     return "" if pd.isna(row.upper_se) else f"{row.upper:.0%} ± {row.upper_se:.1%}"
 
 
-def _ours(row: Any, _: Any) -> str:
-    return with_error(row.score, row.score_se) or "not run"
-
-
 COLUMNS: dict[str, tuple[str, Callable[[Any, Any], str]]] = {
     "method": ("method", _plain("method", "{}")),
     "paper score": ("paper: score", lambda row, _: with_error(row.paper_score, row.paper_se)),
-    "score": ("ours: {unit} ± s.e.", _ours),
+    "score": ("ours: {unit} ± s.e.", lambda row, _: with_error(row.score, row.score_se) or "not run"),
     "last": ("last checkpoint", _number("last")),
     "training": ("training: processor s", _plain("processor_seconds", "{:,.0f}")),
     "paper nfe": ("paper: NFE", _plain("paper_nfe")),

@@ -1,1 +1,1 @@
-"""Tables of results: for people, as Markdown and as CSV."""
+"""Results: tables for people, as Markdown and as CSV, what seeds say together, methods side by side."""

@@ -17,12 +17,11 @@ from ractd.files import read_json, write_json, write_text
 from ractd.results.statistics import FEWEST_SEEDS, installed, t_interval
 from ractd.results.tables import markdown_table, terminal_table
 from ractd.runs.latency import busy_sentence, time_policies
-from ractd.runs.rows import Result, Row, frame, read_result
+from ractd.runs.rows import Result, Row, complete_result, frame
 from ractd.runs.tables import protocol_sentence, with_error
 
 UNITS = {"score": ("mean_score", "score_se"), "return": ("mean_return", "return_se")}
 """What can rank methods, the first that all rows have: columns of a row. A critic's estimate can't: each method has its own."""
-PICKED = {"online": "playing"}
 LINE = ["dataset", "label", "checkpoint"]
 EPISODES = ["returns", "lengths", "terminated"]
 
@@ -60,7 +59,7 @@ class MethodRows:
         """Return a line a dataset, label and checkpoint, over seeds.
 
         `mean`; `error`, its standard error, over the episodes of a single seed; `low` and `high`, Student's t interval from three
-        seeds on; `seeds`, `picked`, `processor_seconds`, `ms_per_action`.
+        seeds on; `seeds`, `processor_seconds`, `ms_per_action`.
         """
         value, error = UNITS.get(self.unit or "", ("distance_to_data", ""))
         records = {}
@@ -74,7 +73,6 @@ class MethodRows:
                 "low": bounds[0],
                 "high": bounds[1],
                 "seeds": len(values),
-                "picked": group.selection.iloc[0],
                 "processor_seconds": group.processor_seconds.astype(float).mean(),
                 "ms_per_action": group.ms_per_action.iloc[0],
             }
@@ -84,10 +82,7 @@ class MethodRows:
         """Return the table as headings and lines of text, checkpoints side by side."""
         lines, rows = self.lines(), []
         digits = 2 if self.unit is None else 1
-        best = lines[lines.checkpoint == "best"].picked.unique()
-        headings = {"last": "last"} | (
-            {"best": f"best by {_and([PICKED.get(how, how) for how in best])}"} if len(best) else {}
-        )
+        headings = {"last": "last"} | ({"best": "best by playing"} if (lines.checkpoint == "best").any() else {})
         several = lines.dataset.nunique() > 1
         for (dataset, label), group in lines.groupby(["dataset", "label"], sort=False):
             of = group.set_index("checkpoint")
@@ -123,15 +118,16 @@ class MethodRows:
         elif counts[-1] < FEWEST_SEEDS or not installed():
             spread = f"mean over {_of(counts)} seeds ± standard error"
         else:
-            spread = f"mean over {_of(counts)} seeds ± half of its 95% t interval"
+            fewer = f" (standard error of fewer than {FEWEST_SEEDS} seeds)" if counts[0] < FEWEST_SEEDS else ""
+            spread = f"mean over {_of(counts)} seeds ± half of its 95% t interval{fewer}"
         what = f"{self.unit.capitalize()}s" if self.unit else "Distances of actions to the data's"
         lacking = (
             "" if installed() or counts[-1] < FEWEST_SEEDS else '; intervals need SciPy: pip install "ractd[sweeps]"'
         )
-        played = protocol_sentence(self.measured) or "No environment was given"
+        played = protocol_sentence(self.measured) if self.measured[0].protocol else "No environment was given"
         episodes = sorted({row.protocol.episodes for row in self.measured if row.protocol})
         apart = f" (their runs played {_of(episodes)})" if len(episodes) > 1 else ""
-        threads = self.measured[0].threads
+        threads = int(self.rows.threads.iloc[0])
         timed = (
             f"CPU min: processor time of the training; times: batch 1, {threads} thread{'s' * (threads != 1)}, in turns"
         )
@@ -187,7 +183,7 @@ def read_methods(runs: Sequence[MethodRun], also: Sequence[str], times: Path, th
 
     `also` names policies that get rows beside each method's main one.
     """
-    results = {run: result for run in runs if (result := read_result(run.directory)) is not None and result.complete}
+    results = {run: result for run in runs if (result := complete_result(run.directory)) is not None}
     if not results:
         return None
     found = [(run, label, row) for run, result in results.items() for label, row in _chosen(run, result, also)]

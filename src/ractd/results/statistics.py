@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -73,20 +72,14 @@ def _estimates(scores: Mapping[Any, Array], statistic: Callable[[Array], Array])
     """Return a statistic of each method's scores, and the bounds [2, ...] of its bootstrap interval."""
     from rliable import library
 
-    with _seeded(0):
-        return library.get_interval_estimates(  # type: ignore[no-any-return]
-            dict(scores), statistic, reps=RESAMPLES, confidence_interval_size=LEVEL
-        )
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed numpy's global generator for a while: rliable draws from it, whatever generator it is given."""
+    # rliable draws from numpy's global generator, whatever generator it is given.
     state = np.random.get_state()  # noqa: NPY002
-    np.random.seed(seed)  # noqa: NPY002
+    np.random.seed(0)  # noqa: NPY002
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # arch's, of the argument that rliable passes
-            yield
+            return library.get_interval_estimates(  # type: ignore[no-any-return]
+                dict(scores), statistic, reps=RESAMPLES, confidence_interval_size=LEVEL
+            )
     finally:
         np.random.set_state(state)  # noqa: NPY002

@@ -23,10 +23,10 @@ FORMAT_VERSION = 2
 PACKAGES = ("ractd", "torch", "numpy", "accelerate", "safetensors", "gymnasium", "envpool", "mujoco")
 
 
-def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
+def versions(*more: str) -> dict[str, str]:
+    """Return the versions that a result depends on, and those of `more` packages."""
     found = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
-    for name in PACKAGES:
+    for name in (*PACKAGES, *more):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -111,10 +111,9 @@ def differences(path: Path, run: dict[str, Any], description: dict[str, Any]) ->
     # An option that came after the run began has its default there.
     settings = method_named(run["method"]).settings
     run["config"] = to_json(from_json(settings, run.get("config"), path))
-    recorded = {key: run.get(key) for key in description}
     # Method and data first: what else differs may follow from them.
     for name in sorted(description, key=lambda name: {"method": 0, "dataset": 1}.get(name, 2)):
-        for difference in _differences(recorded[name], description[name], name):
+        for difference in _differences(run.get(name), description[name], name):
             if difference[0] != "dataset.source":  # the same data (its fingerprint is compared too), from another place
                 yield difference
 
@@ -122,6 +121,6 @@ def differences(path: Path, run: dict[str, Any], description: dict[str, Any]) ->
 def _differences(old: Any, new: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
-            yield from _differences(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))
+            yield from _differences(old.get(key), new.get(key), f"{where}.{key}")
     elif old != new:
         yield where, old, new

@@ -81,7 +81,8 @@ def evaluate_policy(
         if main != path or describe_policy(beside) != describe_policy(policy):
             timing["beside"] = beside
     with threads_for(*(each.network_settings for each in timing.values())):
-        row = row_of(policy, name, name, _seed_of(directory))
+        trained = read_run(directory)["config"]["seed"] if (directory / "config.json").exists() else None
+        row = row_of(policy, name, name, trained)
         row = score(row, policy, env_id, episodes, execute, seed, console, make)
         times, load = time_policies(timing)
     content: dict[str, Any] = {"complete": True, "load": load}
@@ -105,11 +106,6 @@ def evaluate_policy(
     )
     result.write(path)
     return result
-
-
-def _seed_of(directory: Path) -> int | None:
-    """Return the seed that a run was trained with, None where its settings are not there."""
-    return read_run(directory)["config"]["seed"] if (directory / "config.json").exists() else None
 
 
 def evaluation_path(

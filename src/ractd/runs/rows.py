@@ -6,6 +6,7 @@ Importing it imports no torch.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -239,6 +240,14 @@ def read_result(directory: Path) -> Result | None:
     return read_file(path, directory) if path.exists() else None
 
 
+def complete_result(directory: Path) -> Result | None:
+    """Read the result of a run that is finished, None where it isn't, or where its file can't be read: training tells why."""
+    with suppress(RactdError):
+        if (result := read_result(directory)) is not None and result.complete:
+            return result
+    return None
+
+
 def read_evaluations(directory: Path) -> list[Result]:
     """Read what `ractd eval` measured of a run's policies, a result of one row each."""
     return [read_file(path, directory) for path in sorted((directory / "evaluations").glob("*.json"))]
@@ -248,12 +257,9 @@ def read_file(path: Path, directory: Path) -> Result:
     """Read a result's file; raises `RactdError` for anything that is none, and for one of the first edition."""
     content = read_json(path)
     check_format(content, path)
-    rows = content["rows"]
-    read = tuple(read_row(row, f"{path}: rows[{index}]") for index, row in enumerate(rows))
-    return Result(directory, {name: value for name, value in content.items() if name not in _HEAD}, read)
-
-
-_HEAD = ("format", "format_version", "rows")
+    rows = tuple(read_row(row, f"{path}: rows[{index}]") for index, row in enumerate(content.pop("rows")))
+    del content["format"], content["format_version"]
+    return Result(directory, content, rows)
 
 
 def check_format(content: Any, path: Path) -> None:

@@ -116,11 +116,10 @@ def evaluate_run(
 
     Times come last, of all policies in turns.
     """
-    chosen, found = method_named(method), read_result(directory)
+    chosen, found = method_named(method), read_result(directory) or Result(directory, {})
     returns = dataset.episode_returns()
     stages = _stages(directory)
-    content: dict[str, Any] = {} if found is None else found.content
-    content |= {
+    content: dict[str, Any] = found.content | {
         "complete": False,
         "method": method,
         "dataset": describe(dataset),
@@ -132,7 +131,7 @@ def evaluate_run(
     variants = [each for each in chosen.variants(config) if (directory / "policy" / each.policy).is_dir()]
     loaded = {name: Policy.load(directory / "policy" / name) for name in {each.policy for each in variants}}
     policies = {_key(each): loaded[each.policy].configured(**each.sampling) for each in variants}
-    rows = {} if found is None else {(row.variant, row.policy): row for row in found.rows}
+    rows = {(row.variant, row.policy): row for row in found.rows}
 
     def write(complete: bool) -> Result:
         content["complete"] = complete

@@ -206,24 +206,18 @@ def _threads(row: Row) -> str:
 def _caption(result: Result) -> str:
     if not result.rows:
         return ""
-    row = result.rows[0]
-    times = f"times: batch 1, {_threads(row)}, medians, policies in turns{_spread_of_times(result.rows)}"
-    busy = busy_sentence(result.content.get("load"))
-    busy = f" {busy}" if busy else ""
-    if row.protocol is None:
-        told = "returns are the return model's estimates of the discounted return-to-go"
-        if row.estimated_return is None:
-            told = "there is no return model either, so nothing says which policy is better"
-        return f"No environment was given: {told}; {times}.{busy}"
-    return f"{protocol_sentence(result.rows)}; {times}.{busy}"
+    times = f"times: batch 1, {_threads(result.rows[0])}, medians, policies in turns{_spread_of_times(result.rows)}"
+    return f"{protocol_sentence(result.rows)}; {times}. {busy_sentence(result.content.get('load'))}".rstrip()
 
 
 def protocol_sentence(rows: Sequence[Row]) -> str:
-    """Say how the episodes of a result were played, without a full stop; empty where none were."""
+    """Say how the episodes of a result were played, or what its numbers are where none were; without a full stop."""
     row = rows[0]
     e = row.protocol
+    if e is None and all(each.estimated_return is None for each in rows):
+        return "No environment was given: there is no return model either, so nothing says which policy is better"
     if e is None:
-        return ""
+        return "No environment was given: returns are the return model's estimates of the discounted return-to-go"
     best = any(each.selection == "online" for each in rows)
     checkpoint = "best checkpoint by evaluations during training" if best else "last checkpoint"
     if best and any(each.checkpoint == "last" and each.variant == row.variant for each in rows):

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from rich.console import Console
 from rich.markup import escape
@@ -32,7 +31,7 @@ from ractd.policies.files import WEIGHTS
 from ractd.runs.directory import locked, open_run, read_run, versions
 from ractd.runs.rows import Result, read_result
 from ractd.runs.scoring import evaluate_run
-from ractd.sequences import Sequence, sequence_class
+from ractd.sequences import sequence_class
 from ractd.settings import TerminalsMean, check, to_json
 from ractd.stopping import Interrupted, stop_requests
 from ractd.training.log import Log
@@ -131,7 +130,7 @@ def train(
         log = Log(console, directory if main else None)
         for finding in findings:
             log.say(f"[yellow]warning:[/] {escape(finding.message)}")
-        if not sequence_class(chosen.sequence(config), "the method").Settings.open_loop:
+        if not sequence_class(chosen.sequence(config)).Settings.open_loop:
             log.say(escape(describe_ends(data, chosen.termination_penalty(config))))
         accelerator.wait_for_everyone()
         finished = read_result(directory)
@@ -197,12 +196,18 @@ def prepare(
     asked: Asked = Asked(),  # noqa: B008
 ) -> Run:
     """Bring a dataset to the device; scales come from it, or from the policy whose teacher is used."""
-    sequence = _sequence(method, config, data, asked, accelerator.device)
+    if asked.teacher is None:
+        sequence = sequence_class(method.sequence(config)).fit(config, data, accelerator.device)
+        outliers = within(data.statistics(), config.action_range).action_outliers
+        scaling = {"action_range": config.action_range, "action_outliers": int(outliers.sum())}
+    else:
+        sequence = asked.teacher.sequence.to(accelerator.device)
+        scaling = asked.teacher.provenance.get("scaling") or {}
     samples = sequence.samples(data)
     log.say(f"{escape(data.name)}: {samples.summary}")
     provenance = {
         "dataset": describe(data),
-        "scaling": _scaling(config, data, asked),
+        "scaling": scaling,
         "ends": describe_ends(data, method.termination_penalty(config)),
         "seed": config.seed,
         "versions": versions(),
@@ -238,27 +243,12 @@ def _asked(method: Method, only: str | None, teacher: str | Path | None, plain: 
     return Asked(only, _teacher_of(Path(teacher)), str(teacher), plain)
 
 
-def _sequence(method: Method, config: Any, data: OfflineDataset, asked: Asked, device: torch.device) -> Sequence:
-    """Return the sequences that a method makes, scaled as the data is, or as another run's teacher has them."""
-    if asked.teacher is not None:
-        return asked.teacher.sequence.to(device)
-    return sequence_class(method.sequence(config), "the method").fit(config, data, device)
-
-
-def _scaling(config: Any, data: OfflineDataset, asked: Asked) -> dict[str, Any]:
-    """Return where the range of the actions comes from."""
-    if asked.teacher is not None:
-        return asked.teacher.provenance.get("scaling") or {}
-    outliers = within(data.statistics(), config.action_range).action_outliers
-    return {"action_range": config.action_range, "action_outliers": int(outliers.sum())}
-
-
 def _check_nothing_to_simulate(method: Method, config: Any, env_id: str | None, env_steps: int | None) -> None:
     """Raise `RactdError` where something asks for the environment that is not to be."""
     asked = [option for option, value in (("--env", env_id), ("--env-steps", env_steps)) if value is not None]
     if asked:
         raise RactdError(f"--no-env scores nothing: leave it out, or {' and '.join(asked)}")
-    if sequence_class(method.sequence(config), "the method").Settings.open_loop:
+    if sequence_class(method.sequence(config)).Settings.open_loop:
         raise RactdError(
             "--no-env: a planner plans in the maze of its data, whose walls and goal it knows; leave it out"
         )

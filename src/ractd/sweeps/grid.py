@@ -83,10 +83,10 @@ def runs_with(
         option = word.partition("=")[0].removeprefix("--").replace("_", "-")
         if word.startswith("--"):
             check_option(f"{word} after '--'", option)
-            if option in varied:
+            if any(same_option(option, each) for each in varied):
                 raise RactdError(f"{word} after '--': this option is varied")
     short = [_short_name(dataset) for dataset in datasets]
-    if name := _repeated(short):
+    if name := repeated(short):
         raise RactdError(f"two of the datasets are called {name!r}; name each once, or rename one of the files")
     runs = [
         SweepRun(dataset, name, setting, seed, title)
@@ -94,27 +94,35 @@ def runs_with(
         for title, setting in settings
         for seed in range(seeds)
     ]
-    if name := _repeated([run.name for run in runs]):
+    if name := repeated([run.name for run in runs]):
         raise RactdError(f"two runs would be called {name!r}; use values that differ in letters and digits")
     return runs
 
 
-def _repeated(names: Sequence[str]) -> str | None:
+SHORT = {"reward-weight": "student.reward-weight", "student-network": "student.network"}
+"""Options of 'ractd train' with a second name, which is a place in the settings."""
+
+
+def same_option(one: str, other: str) -> bool:
+    """Tell whether two options, without their dashes, set the same, by whichever name, or one of them a part of the other."""
+    one, other = (SHORT.get(option, option) for option in (one, other))
+    return one == other or any(
+        whole in SHORT.values() and part.startswith(f"{whole}.") for whole, part in ((one, other), (other, one))
+    )
+
+
+def repeated(names: Sequence[str]) -> str | None:
     """Return the first name that stands there twice."""
     return next((name for index, name in enumerate(names) if name in names[:index]), None)
 
 
 def trial(run: SweepRun, out: Path, train_options: Sequence[str]) -> Trial:
     """Return a run as a trial that is done when its result is complete."""
-    from ractd.runs.rows import read_result
+    from ractd.runs.rows import complete_result
 
     directory = out / run.name
-
-    def done() -> bool:
-        result = read_result(directory)
-        return result is not None and result.complete
-
-    return Trial(run.name, (*run.options(train_options), "--out", str(directory)), done)
+    command = (*run.options(train_options), "--out", str(directory))
+    return Trial(run.name, command, lambda: complete_result(directory) is not None)
 
 
 def note_commands(trials: Sequence[Trial], out: Path) -> None:
@@ -128,10 +136,13 @@ def note_commands(trials: Sequence[Trial], out: Path) -> None:
     refuse_foreign(out, "sweep", path.name)
     known = read_json(path) if path.exists() else {}
     for trial in trials:
-        command, before = list(trial.command), known.get(trial.name)
+        command, before = (
+            list(trial.command[:-2]),
+            known.get(trial.name),
+        )  # without its --out, which may be spelt otherwise
         if before is None and (out / trial.name).exists():
             raise RactdError(f"{out / trial.name}: was not made by this sweep; use another --out")
-        if before not in (None, command):
+        if before not in (None, command, [*command, *trial.command[-2:]]):
             raise RactdError(
                 f"{out / trial.name}: {_difference(before, command)}; use the same options, or another --out"
             )
@@ -169,4 +180,5 @@ def check_option(where: str, option: str) -> None:
 
 def _short_name(dataset: str) -> str:
     path = Path(dataset)
-    return path.stem if path.suffix in (".hdf5", ".h5", ".npz") else dataset.replace("/", "-")
+    name = path.stem if path.suffix in (".hdf5", ".h5", ".npz") else dataset.replace("/", "-")
+    return name.lstrip(".")

@@ -5,10 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple
 
-from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
@@ -28,23 +26,11 @@ class Running(NamedTuple):
 
 
 class Progress:
-    """Shows a sweep on a console."""
+    """Shows a sweep where `live` is, which is transient and refreshed here."""
 
-    def __init__(self, console: Console, trials: int, done: int) -> None:
-        self.console, self.trials, self.over = console, trials, done
+    def __init__(self, live: Live, trials: int, done: int) -> None:
+        self.live, self.console, self.trials, self.over = live, live.console, trials, done
         self.seconds: list[float] = []
-        self.live = Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else None
-
-    def __enter__(self) -> Progress:
-        if self.live:
-            self.live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.live:
-            self.live.stop()
 
     def started(self, name: str, attempt: int) -> None:
         """Say that a trial runs."""
@@ -62,7 +48,7 @@ class Progress:
 
     def show(self, running: Sequence[Running]) -> None:
         """Draw the table anew, at a terminal."""
-        if not self.live:
+        if not self.console.is_terminal:
             return
         now = time.monotonic()
         table = Table(caption=self._caption(running, now), caption_justify="left", expand=True)

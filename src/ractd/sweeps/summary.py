@@ -14,7 +14,7 @@ from rich.table import Table
 from ractd.files import replacing, write_json, write_text
 from ractd.results.statistics import FEWEST_SEEDS, installed, interquartile_means, performance_profiles, t_interval
 from ractd.results.tables import markdown_table, terminal_table
-from ractd.runs.rows import frame, read_result
+from ractd.runs.rows import complete_result, frame
 from ractd.runs.tables import with_error, with_interval
 from ractd.sweeps.grid import SweepRun, label
 
@@ -63,24 +63,21 @@ def summarize(runs: Sequence[SweepRun], out: Path) -> Summary | None:
     """Compare the finished runs of a sweep; None where there is none."""
     found = []
     for run in runs:
-        result = read_result(out / run.name)
-        if result is not None and result.complete:
+        if (result := complete_result(out / run.name)) is not None:
             found += [(run, row, row.variant == result.rows[0].variant) for row in result.rows]
     if not found:
         return None
-    columns = {column for column, _ in UNITS.values()}
     rows = frame([row for _, row, _ in found]).assign(
         dataset=[run.dataset_name for run, _, _ in found],
         setting=[label(run.setting) for run, _, _ in found],
         seed=[run.seed for run, _, _ in found],
     )
-    rows = rows.reindex(columns=[*rows.columns, *columns.difference(rows.columns)])
     if rows.method.nunique() > 1:  # each method's main policy in one table
         rows["setting"] = rows.method + ", " + rows.setting
         rows["policy"] = (rows.method + ": " + rows.variant).mask([main for _, _, main in found], "each method's own")
     else:
         rows["policy"] = rows.variant
-    unit = next(unit for unit, (column, _) in UNITS.items() if rows[column].notna().all())
+    unit = next(unit for unit, (column, _) in UNITS.items() if column in rows and rows[column].notna().all())
     values = rows.assign(value=rows[UNITS[unit][0]].astype(float))
     values = values[[*LINE, "dataset", "seed", "value", "processor_seconds"]]
     datasets = list(dict.fromkeys(run.dataset_name for run in runs))

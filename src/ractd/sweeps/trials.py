@@ -15,6 +15,7 @@ from typing import Literal
 
 from filelock import FileLock, Timeout
 from rich.console import Console
+from rich.live import Live
 
 from ractd.errors import RactdError
 from ractd.processors import cores
@@ -110,8 +111,9 @@ def run_trials(
                 with (
                     _workers(jobs, cpus, gpus, ray_address, console) as workers,
                     stop_requests(console, STOPPING) as should_stop,
-                    Progress(console, len(trials), len(outcomes)) as progress,
+                    Live(console=console, transient=True, auto_refresh=False) as live,
                 ):
+                    progress = Progress(live, len(trials), len(outcomes))
                     _Sweep(trials, logs.resolve(), workers, max(1, int(cpus)), outcomes, progress).run(should_stop)
     except Timeout:
         raise RactdError(f"{logs.parent}: another process is running this sweep; wait for it or stop it") from None
@@ -139,22 +141,18 @@ def _workers(
     return ray_on_this_machine(jobs, cpus, gpus)
 
 
+@dataclass
 class _Sweep:
     """The trials of a sweep, those under way and what became of the others."""
 
-    def __init__(
-        self,
-        trials: Sequence[Trial],
-        logs: Path,
-        workers: Workers,
-        threads: int,
-        outcomes: dict[str, Outcome],
-        progress: Progress,
-    ) -> None:
-        self.trials, self.logs, self.workers, self.threads = trials, logs, workers, threads
-        self.outcomes, self.progress = outcomes, progress
-        self.running: dict[Future[int], _Begun] = {}
-        self.directory = os.getcwd()
+    trials: Sequence[Trial]
+    logs: Path
+    workers: Workers
+    threads: int
+    outcomes: dict[str, Outcome]
+    progress: Progress
+    running: dict[Future[int], _Begun] = field(default_factory=dict)
+    directory: str = field(default_factory=os.getcwd)
 
     def run(self, should_stop: Callable[[], bool]) -> None:
         """Go on until every trial has an outcome; raises `KeyboardInterrupt` once all have stopped that are to."""
