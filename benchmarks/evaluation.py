@@ -23,7 +23,7 @@ import torch
 from common import print_table, summary, write_result
 from numpy.typing import NDArray
 
-from ractd.envs import ActionSequencePolicy, envpool_vector, evaluate
+from ractd.envs import ActionSequencePolicy, EnvPoolVector, evaluate
 from ractd.envs.vector import VectorEnv
 from ractd.processors import cores
 
@@ -79,7 +79,7 @@ def ours(policy: ActionSequencePolicy, episodes: int) -> Measured:
     began = [0.0]
 
     def make(env_id: str, num_envs: int, seed: int) -> VectorEnv:
-        env = envpool_vector(env_id, num_envs, seed)
+        env = EnvPoolVector(env_id, num_envs, seed)
         began[0] = time.process_time()
         return env
 

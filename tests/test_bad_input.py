@@ -316,6 +316,18 @@ def test_a_return_model_of_another_discount(trained: Trained, cli: Cli, tmp_path
     assert_train_refused(cli, tmp_path, words, said, "expected the same: --return-model.gamma 0.9")
 
 
+def test_a_teacher_whose_critic_is_of_another_kind(trained: Trained, cli: Cli, tmp_path: Path) -> None:
+    words: list[str | Path] = [trained.dataset, "--teacher", trained.directory, "--return-model.kind", "sarsa"]
+    said = f"--return-model.kind is 'sarsa', and the critic of {trained.directory} is of kind 'return-to-go'"
+    assert_train_refused(cli, tmp_path, [*words, *options()], said, "leave it out")
+
+
+def test_a_teacher_for_a_student_from_scratch(trained: Trained, cli: Cli, tmp_path: Path) -> None:
+    words: list[str | Path] = [trained.dataset, "--preset", "following", "--teacher", trained.directory]
+    said = f"--teacher {trained.directory}: the settings train a student from scratch"
+    assert_train_refused(cli, tmp_path, words, said, "use --preset cpu, or leave --teacher out")
+
+
 def test_a_teacher_of_other_dimensions(trained: Trained, cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "data.hdf5"
     write_hdf5(path, make(lengths=(30, 30), obs=5, act=2))

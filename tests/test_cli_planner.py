@@ -21,6 +21,7 @@ from ractd.cli import parse
 from ractd.commands.train import Train
 from ractd.data import write_hdf5
 from ractd.errors import RactdError
+from ractd.export.contract import contract, open_source
 from ractd.export.graph import batch_first
 from ractd.methods.ractd import METHOD
 from ractd.methods.ractd_settings import PRESETS, Config
@@ -148,7 +149,7 @@ def test_data_without_rewards_has_a_teacher_by_default(tmp_path: Path, monkeypat
 def test_d4rl_s_mazes_are_known_before_they_are_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path))
     monkeypatch.setattr(
-        "ractd.data.formats.d4rl.download", lambda *_: pytest.fail("nothing is to be downloaded for a preset")
+        "ractd.data.formats.network.download", lambda *_: pytest.fail("nothing is to be downloaded for a preset")
     )
     assert settings("maze2d-medium-v1") == PRESETS["maze2d-medium-cpu"]
     assert settings("hopper-medium-v2") == settings("maze2d-eval-umaze-v1") == PRESETS["following"]
@@ -267,6 +268,7 @@ def test_a_planner_leaves_the_lab(run: Path, tmp_path: Path, candidates: str, cl
     content = json.loads((tmp_path / "deployed" / "policy.json").read_text())
     assert content["outputs"]["states"]["shape"] == ["batch", 16, 4]
     assert content["execution"]["execute"] == 16
+    assert contract(open_source(run / "policy" / "student", None, None))["execution"]["execute"] == 16
     deployed = ractd_runtime.Policy.load(tmp_path / "deployed")
     policy = Policy.load(run).configured(candidates=int(candidates))
     assert isinstance(policy, Planner)

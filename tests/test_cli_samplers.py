@@ -137,7 +137,8 @@ def test_a_reward_aware_ddpm_teacher_is_refused(
 )
 def test_impossible_schedules(option: str, value: str, pendulum: Path, cli: Cli, tmp_path: Path) -> None:
     out = tmp_path / "refused"
-    answer = cli("train", pendulum, "--out", out, "--preset", "cpu", f"--teacher.ddpm.{option}", value)
+    words = ["--preset", "cpu", "--teacher.parametrization", "ddpm", f"--teacher.ddpm.{option}", value]
+    answer = cli("train", pendulum, "--out", out, *words)
     assert_refused(answer, f"--teacher.ddpm.{option} is {value}")
     assert not out.exists()
 

@@ -7,7 +7,7 @@ import pytest
 
 from ractd.data.registry import load_dataset
 from ractd.data.scores import rebuilt_recipe
-from ractd.envs import gymnasium_vector, make_vector
+from ractd.envs import GymnasiumVector, make_vector
 from ractd.envs.seeds import BEHAVIOR, CHECKPOINT, CONFIRMATION, FINAL, environment_seed
 from ractd.errors import RactdError
 from ractd.recipes.behaviors import load_actors, sac_actor
@@ -16,7 +16,7 @@ from ractd.recipes.collect import Snapshot, actor_weights, collect, pick_medium
 STEPS, ROWS = 230, 500
 Collected = tuple[Path, list[Path], dict[str, tuple[int, int]]]
 """The folder, the files and how far each stage came."""
-BACKENDS = (make_vector, gymnasium_vector)
+BACKENDS = (make_vector, GymnasiumVector)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from ractd import validate
 from ractd.data import load_dataset, write_hdf5
 from ractd.data.formats.d4rl import BASE_URL, DATASETS, cache_path, url_of
 from ractd.data.scores import REFERENCES, d4rl_name, published_recipe, reference
-from ractd.envs import envpool_vector, gymnasium_vector
+from ractd.envs import EnvPoolVector, GymnasiumVector
 from ractd.envs.vector import MakeVector
 from ractd.errors import RactdError
 
@@ -224,7 +224,7 @@ def test_walker2ds_right_foot_slides_in_d4rls_data() -> None:
     assert frictions == {"v4": [0.9, 1.9], "v5": [1.9, 1.9]}
 
 
-@pytest.mark.parametrize("backend", [envpool_vector, gymnasium_vector])
+@pytest.mark.parametrize("backend", [EnvPoolVector, GymnasiumVector])
 @pytest.mark.parametrize("robot", ["Walker2d", "Hopper", "HalfCheetah"])
 def test_only_walker2d_moves_in_another_way_in_v5(
     backend: MakeVector, robot: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ractd.envs import envpool_vector, evaluate, gymnasium_vector
+from ractd.envs import EnvPoolVector, GymnasiumVector, evaluate
 from ractd.errors import RactdError
 
 pytest.importorskip("envpool")
@@ -118,7 +118,7 @@ def deterministic(dim: int) -> Any:
 
 def test_gymnasium_backend_equals_a_plain_loop_over_one_environment() -> None:
     policy = deterministic(11)
-    result = evaluate(policy, "Hopper-v5", episodes=5, seed=3, make=gymnasium_vector, num_envs=2)
+    result = evaluate(policy, "Hopper-v5", episodes=5, seed=3, make=GymnasiumVector, num_envs=2)
     for i in range(5):
         env = gymnasium.make("Hopper-v5")
         observation, _ = env.reset(seed=3 + i)
@@ -134,8 +134,8 @@ def test_gymnasium_backend_equals_a_plain_loop_over_one_environment() -> None:
 def test_envpool_agrees_with_gymnasium_and_not_with_the_batch_size() -> None:
     # Hopper starts within 0.005 of one state, so a calm policy falls at nearly the same step from every start.
     policy = deterministic(11)
-    pool = evaluate(policy, "Hopper-v5", episodes=40, make=envpool_vector)
-    plain = evaluate(policy, "Hopper-v5", episodes=40, make=gymnasium_vector)
+    pool = evaluate(policy, "Hopper-v5", episodes=40, make=EnvPoolVector)
+    plain = evaluate(policy, "Hopper-v5", episodes=40, make=GymnasiumVector)
     assert (pool.backend, plain.backend) == ("envpool", "gymnasium")
     gap = abs(pool.mean_return - plain.mean_return)
     assert gap < 4 * np.hypot(pool.return_se, plain.return_se) + 1e-6

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from ractd.envs import evaluate, gymnasium_vector, make_vector
+from ractd.envs import GymnasiumVector, evaluate, make_vector
 from ractd.envs.evaluate import probe
 from ractd.errors import RactdError
 
@@ -144,10 +144,10 @@ def test_a_policys_nan_is_still_the_policys(register: Any) -> None:
 
 
 def test_a_probe_finds_what_is_broken_from_the_start(register: Any) -> None:
-    probe(gymnasium_vector(register(None), 2, 0), "fine")
+    probe(GymnasiumVector(register(None), 2, 0), "fine")
     for what, step, broken in [("observation", 0, [0, np.nan]), ("observation", 1, 5.0), ("reward", 3, [1, 2])]:
         env_id = register(at(what, step, broken))
-        env = gymnasium_vector(env_id, 1, 0)
+        env = GymnasiumVector(env_id, 1, 0)
         with pytest.raises(RactdError, match=f"^{env_id} "):
             probe(env, env_id)
 

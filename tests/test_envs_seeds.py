@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ractd.data import load_dataset
-from ractd.envs import envpool_vector, make_vector
+from ractd.envs import EnvPoolVector, make_vector
 from ractd.envs.maze import MAZES, maze_vector
 from ractd.envs.seeds import BEHAVIOR, CHECKPOINT, CONFIRMATION, DATA, FINAL, SPAN, environment_seed
 from ractd.recipes import behaviors, make_dataset
@@ -39,7 +39,7 @@ def test_every_purpose_has_seeds_of_its_own_below_the_largest_int32() -> None:
         assert max(SCORING) + SPAN + most < DATA, "no run's evaluation meets any data"
         assert firsts[-1] + most < 2**31
     assert environment_seed(7) == 7_000
-    envpool_vector("InvertedPendulum-v5", 1, environment_seed(99_999, BEHAVIOR) + most).close()
+    EnvPoolVector("InvertedPendulum-v5", 1, environment_seed(99_999, BEHAVIOR) + most).close()
 
 
 @pytest.mark.parametrize("seed", [0, 5])

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ractd.envs import envpool_vector, gymnasium_vector, make_vector
+from ractd.envs import EnvPoolVector, GymnasiumVector, make_vector
 from ractd.envs.vector import MakeVector, VectorEnv
 from ractd.errors import RactdError
 
 pytest.importorskip("envpool")
-BACKENDS: list[MakeVector] = [envpool_vector, gymnasium_vector]
+BACKENDS: list[MakeVector] = [EnvPoolVector, GymnasiumVector]
 
 
 def roll(env: VectorEnv, steps: int, seed: int = 0) -> list[NDArray[Any]]:
@@ -64,7 +64,7 @@ def test_reset_of_some_rows_begins_new_episodes_there(make: MakeVector) -> None:
 
 
 def test_the_two_backends_simulate_the_same_hopper() -> None:
-    pool, one = envpool_vector("Hopper-v5", 1, 0), gymnasium.make("Hopper-v5")
+    pool, one = EnvPoolVector("Hopper-v5", 1, 0), gymnasium.make("Hopper-v5")
     start = pool.reset()
     # Hopper's observation lacks only the x position, which its dynamics and reward do not depend on.
     one.reset(seed=0)

@@ -46,6 +46,7 @@ from ractd.networks.fixed_time import FoldsScales
 from ractd.networks.mlp import MLP
 from ractd.policies import Policy
 from ractd.policies.folding import denoisers, preconditioning, times
+from ractd.runs.evaluation import evaluate_policy
 from ractd_runtime import Policy as Deployed
 
 
@@ -412,6 +413,12 @@ def test_export_of_a_run_with_scores(trained: Trained, tmp_path: Path) -> None:
     said = summary(done)
     assert "3 episodes: PyTorch" in said
     assert "largest difference from PyTorch" in said
+    elsewhere = shutil.copytree(trained.directory, tmp_path / "run")
+    same: dict[str, Any] = {"candidates": None, "sampler": None, "steps": None, "env_id": None, "seed": 0}
+    for episodes, execute in ((9, 1), (10, 2)):
+        evaluate_policy(elsewhere, None, episodes=episodes, execute=execute, console=console, **same)
+    score = contract_of(open_source(elsewhere, None, None))["score"]
+    assert (score["episodes"], score["execute"]) == (9, 1), "of what the contract says to execute alone"
     unscored = contract_of(open_source(trained.directory, "student", None, candidates=7))
     assert unscored["score"] is None, "nobody measured 7 candidates"
 

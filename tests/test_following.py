@@ -188,6 +188,8 @@ def test_planners_and_reward_aware_teachers_have_other_critics() -> None:
     planner = PRESETS["maze2d-umaze-cpu"]
     with pytest.raises(RactdError, match=r"--return-model.kind is 'q', expected 'goal'"):
         check(replace(planner, return_model=replace(planner.return_model, kind="q"), student=Student(reward_weight=1)))
+    with pytest.raises(RactdError, match=r"--return-model.kind is 'sarsa', expected 'goal'"):
+        check(replace(planner, return_model=replace(planner.return_model, kind="sarsa")))
 
 
 @pytest.mark.parametrize(
@@ -197,6 +199,14 @@ def test_planners_and_reward_aware_teachers_have_other_critics() -> None:
         ({"only": "return"}, "--only return: the settings train no such stage"),
         ({"teacher.optimization.steps": 5}, "'teacher.optimization.steps': no teacher is trained; name a preset"),
         ({"teacher.ddpm.timesteps": 5}, "'teacher.ddpm.timesteps': no teacher is trained"),
+        (
+            {"student.ctm_share": 0.5},
+            "'student.ctm_share': eq. 5 has no weight; use 'student.ctm_weight' 1, and a teacher",
+        ),
+        ({"student.reward_share": 0.5}, "'student.reward_share': values that follow the student are weighed in units"),
+        ({"preset": "cpu", "student.following.n_step": 3}, "'student.following.n_step': no values follow the student"),
+        ({"preset": "cpu", "teacher.ddpm.timesteps": 5}, "'teacher.ddpm.timesteps': the teacher is none; use"),
+        ({"preset": "cpu", "return_model.kind": "goal"}, "--return-model.kind is 'goal', expected one of return-to-go"),
         (
             {"return_model.optimization.steps": 5},
             "'return_model.optimization.steps': values that follow .* have its own; use 'student.optimization.steps'",

@@ -226,7 +226,7 @@ def test_commands(cli: Callable[..., Answer], tmp_path: Path) -> None:
         ("maze2d-umaze", "--maze", map_file): "mine.txt: the map has no goal",
         ("bad", "--maze", tmp_path / "none.txt"): "none.txt: can't be read",
         ("maze2d-umaze", "--overwrite", "--steps", "0"): "--steps is 0, expected at least 1",
-        ("maze2d-umaz",): "did you mean maze2d-umaze?",
+        ("maze2d-umaz",): "did you mean 'maze2d-umaze'?",
     }.items():
         answer = cli("data", "make", *arguments)
         assert (answer.code, message in answer.err.replace("\n", "")) == (2, True), answer.err

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import shortest_path
 
 from ractd.data.scores import REFERENCES
 from ractd.envs import evaluate, make_vector
@@ -54,7 +55,7 @@ def test_actions_and_speeds_are_clipped(room: PointMass) -> None:
     states = start
     for _ in range(200):
         states = room.step(states, np.array([[1.0, -1.0]]))
-    mass, step = constants.MASS, 0.01
+    mass, step = constants.DENSITY * 4 / 3 * np.pi * constants.RADIUS**3, 0.01
     top = (mass * 5 + step * 100) / (mass + step)
     np.testing.assert_allclose(states[0, 2:], [top, -top], atol=1e-9)
 
@@ -167,7 +168,8 @@ def test_the_controller_always_reaches_the_goal(maze: Maze) -> None:
     assert not result.terminated.any()
     assert result.backend == "mujoco"
     # It needs at most 30 steps a cell on the way, and stays once there.
-    longest = int(maze.distances[:, maze.number_of(maze.goal)].max())
+    beside = np.abs(maze.cells[:, None] - maze.cells).sum(axis=-1) == 1
+    longest = int(shortest_path(beside, unweighted=True)[maze.number_of(maze.goal)].max())
     assert result.returns.min() > maze.max_episode_steps - 30 * (longest + 1)
     assert result.mean_score is not None
     assert result.mean_score > 100

@@ -138,9 +138,9 @@ def test_the_command_line_takes_any_kind_of_network_with_its_options(words: list
 
 
 def test_kinds_of_what_is_not_there_by_default_and_fields_of_that_name() -> None:
-    words = ["--student.network.kind", "two-layers", "--return-model.kind", "goal"]
+    words = ["--student.network.kind", "two-layers", "--return-model.kind", "sarsa"]
     found = settings_of(["train", "logs.hdf5", "--preset", "cpu", *words])
-    assert (found.student.network, found.return_model.kind) == (TwoLayers(), "goal")
+    assert (found.student.network, found.return_model.kind) == (TwoLayers(), "sarsa")
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,21 @@ def test_the_return_estimate_is_in_the_datas_units() -> None:
 
 
 @pytest.mark.parametrize(
+    ("observation", "action", "said"),
+    [
+        (np.zeros(OBS), np.zeros((OBS, A)), "observations have shape"),
+        (np.zeros((2, OBS + 1)), np.zeros((2, A)), "observations have shape"),
+        (np.zeros((3, OBS)), np.zeros((2, A)), "a row for each action"),
+        (np.zeros((2, OBS)), np.zeros((2, A + 1)), "actions have shape"),
+        (np.full((2, OBS), np.nan), np.zeros((2, A)), "not finite"),
+    ],
+)
+def test_an_estimate_of_what_does_not_fit_is_refused(observation: Any, action: Any, said: str) -> None:
+    with pytest.raises(RactdError, match=said):
+        make().estimate_return(observation, action)
+
+
+@pytest.mark.parametrize(
     ("history", "shape"),
     [(1, (OBS + 1,)), (1, (2, 2, OBS)), (1, ()), (1, (5, OBS - 1)), (2, (OBS,)), (2, (5, OBS)), (2, (4, 3, OBS))],
 )

@@ -184,8 +184,8 @@ def test_an_unknown_kind_is_named_with_its_nearest(tmp_path: Path) -> None:
     written = to_json(small()) | {"sequence": {"kind": "state"}}
     with pytest.raises(RactdError, match=r"unknown kind of sequence 'state', expected one of .*did you mean 'states'"):
         from_json(Config, written, tmp_path)
-    with pytest.raises(RactdError, match=r"here: unknown kind of sequence 'x'"):
-        sequence_class("x", "here")
+    with pytest.raises(RactdError, match=r"unknown kind of sequence 'x'"):
+        sequence_class("x")
 
 
 def test_a_kind_whose_part_says_another_is_refused_at_once() -> None:

@@ -376,6 +376,12 @@ def test_a_client_that_reconnects_goes_on_after_the_server_was_killed(tmp_path: 
     assert second.end() == 0
 
 
+def test_a_host_that_is_no_name_is_named(tmp_path: Path) -> None:
+    server = launch(tmp_path, host="a..b")
+    assert server.process.wait(60) == 1
+    assert "RactdError: a..b:0 can't be listened on" in server.log.read_text()
+
+
 def test_a_taken_port_is_named(server: Running, tmp_path: Path) -> None:
     second = launch(tmp_path, port=server.port)
     assert second.process.wait(60) == 1

@@ -96,6 +96,25 @@ def test_values_of_a_chain(chain: OfflineDataset, tmp_path: Path, kind: str, exp
     ), "a reward of 1, the largest, in each of twelve steps"
 
 
+def test_iql_learns_from_single_steps_whose_end_was_observed(chain: OfflineDataset, tmp_path: Path) -> None:
+    """V needs no action where an episode was cut, so that each step may be an episode of its own."""
+    going = (chain.actions[:, 0] > 0).astype(np.float32)[:, None]
+    steps = replace(
+        chain, timeouts=~chain.terminals, final_observations=chain.observations + going, rewards=chain.rewards.copy()
+    )
+    method = method_named("ractd")
+    optimization = Optimization(1500, batch_size=256, learning_rate=3e-3, warmup_steps=50, ema=0.98)
+    returns = ReturnModel("iql", (32, 32), 2, GAMMA, 0.0, n_step=1, expectile=0.9, optimization=optimization)
+    config = fitted(method, settings_of(preset="cpu", return_model=returns, horizon=1), steps)
+    run = prepare(method, config, steps, tmp_path, Accelerator(cpu=True), Metrics(None), Log(Console(quiet=True), None))
+    critic = train_critic(run)
+    states, actions = np.repeat(np.arange(STATES), 2)[:, None], np.tile([-1.0, 1.0], STATES)[:, None]
+    condition = run.sequence.condition(torch.tensor(states, dtype=torch.float32)[:, None])
+    with torch.no_grad():
+        values = critic.data_units(critic.value(condition, torch.tensor(actions, dtype=torch.float32)[:, None]))
+    assert values.numpy().reshape(STATES, 2) == pytest.approx(exact(0.9), abs=0.06)
+
+
 def test_iql_joins_what_no_episode_does(junction: OfflineDataset, tmp_path: Path) -> None:  # noqa: F811
     """At the start the logged return of going the good way is that of the bad halves which follow there; IQL's value isn't."""
     optimization = Optimization(600, batch_size=64, learning_rate=3e-3, warmup_steps=50, ema=0.98)

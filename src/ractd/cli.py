@@ -32,6 +32,7 @@ UNUSABLE_PATHS = {
     "ENAMETOOLONG": "the name is too long for the file system; use a shorter one",
     "ENOTDIR": "a part of this path is a file and no folder; name another place",
     "EISDIR": "is a folder, expected a file; name another",
+    "EEXIST": "is a file, expected a folder; name another",
     "ELOOP": "its links lead in a circle; name another place",
 }
 """What the system says about a path that was given, wherever that comes up."""

@@ -45,6 +45,7 @@ def replacing_directory(path: Path, last: str = "") -> Iterator[Path]:
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        shutil.rmtree(partial, ignore_errors=True)  # of a process of this number that was killed, as in a container
         partial.mkdir(parents=True)
         yield partial
         if path.exists():

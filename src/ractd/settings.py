@@ -8,16 +8,17 @@ from __future__ import annotations
 import re
 import types
 import typing
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from abc import ABC
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import msgspec
 from msgspec import Meta
 
 from ractd.errors import RactdError
+from ractd.registry import find
 
 T = TypeVar("T")
 
@@ -123,14 +124,6 @@ class OneActionSettings(Settings):
             yield "horizon", "1: Q values single actions"
 
 
-@runtime_checkable
-class Constrained(Protocol):
-    """Settings with rules between their fields, which a range on one field can't say."""
-
-    def contradictions(self) -> Iterator[tuple[str, str]]:
-        """Yield each field that can't stand beside the others, and what is expected of it."""
-
-
 class Registered(ABC):
     """Settings of which there are several kinds, as of networks; JSON tells them apart by `kind`.
 
@@ -138,11 +131,15 @@ class Registered(ABC):
     """
 
     kind: ClassVar[str]
+    kinds: ClassVar[tuple[Mapping[str, str], str, str]]
+    """Where kinds are found, what each is, and which attribute of that is the class of its settings, empty for itself."""
 
     @classmethod
-    @abstractmethod
     def of_kind(cls, kind: str) -> type[Self]:
         """Return the class of a kind; raises `RactdError` naming the known ones."""
+        registry, what, attribute = cls.kinds
+        found = find(registry, kind, what)
+        return getattr(found, attribute) if attribute else found  # type: ignore[no-any-return]
 
 
 def check_part(cls: Any) -> None:
@@ -290,9 +287,8 @@ def _contradictions(value: Any, where: str) -> Iterator[tuple[str, str]]:
     if is_dataclass(value):
         for f in fields(value):
             yield from _contradictions(getattr(value, f.name), f"{where}.{f.name}")
-    if isinstance(value, Constrained):
-        for place, expected in value.contradictions():
-            yield f"{where}.{place}", expected
+    for place, expected in getattr(value, "contradictions", tuple)():
+        yield f"{where}.{place}", expected
 
 
 def _places(where: str) -> list[tuple[str, str]]:

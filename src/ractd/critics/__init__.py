@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ractd.critics.critic import Critic, CriticPart, Value, critic_class, differentiated, pessimistic, without_gradient
+from ractd.critics.critic import Critic, CriticPart, critic_class, differentiated, pessimistic, without_gradient
 
-__all__ = ["Critic", "CriticPart", "Value", "critic_class", "differentiated", "pessimistic", "without_gradient"]
+__all__ = ["Critic", "CriticPart", "critic_class", "differentiated", "pessimistic", "without_gradient"]

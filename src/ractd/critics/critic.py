@@ -5,14 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ractd.data import OfflineDataset
-from ractd.errors import RactdError
 from ractd.registry import find
 from ractd.sequences import Sequence
 from ractd.settings import Registered, check_part
@@ -31,8 +30,6 @@ ROWS = 4096
 
 RowValue = Callable[[Tensor, Tensor], Tensor]
 """What a critic looks at of a condition `[N, O]` and one entry of a sequence `[N, D]` -> what that is worth, `[N]`."""
-Value = Callable[[Tensor, Tensor], Tensor]
-"""Conditions `[B, K]` and decoded sequences `[B, n, D]` -> what they are worth, `[B]`; `Critic.value`, or that of a wrapper."""
 
 
 class CriticObjective(nn.Module):
@@ -51,10 +48,7 @@ class CriticObjective(nn.Module):
 class CriticPart(Registered):
     """What a policy file says of a kind of critic: a frozen dataclass."""
 
-    @classmethod
-    def of_kind(cls, kind: str) -> type[Self]:
-        """Return the class of a kind; raises `RactdError` naming the known ones."""
-        return find(CRITICS, kind, "kind of critic").Part  # type: ignore[no-any-return]
+    kinds = CRITICS, "kind of critic", "Part"
 
 
 class Critic(nn.Module):
@@ -120,9 +114,6 @@ class Critic(nn.Module):
         steps = entries[:, : self.rewarded].clamp(-1, 1).flatten(0, 1)
         return (row or self.row)(given, steps).view(-1, self.rewarded).sum(1)
 
-    def forward(self, condition: Tensor, entries: Tensor) -> Tensor:
-        return self.value(condition, entries)
-
     def __init_subclass__(cls) -> None:
         check_part(cls)
 
@@ -133,10 +124,7 @@ class Critic(nn.Module):
 
 def critic_class(kind: str, where: str | Path) -> type[Critic]:
     """Return the class of a kind of critic; raises `RactdError`, naming `where` it was asked for."""
-    try:
-        return find(CRITICS, kind, "kind of critic")  # type: ignore[no-any-return]
-    except RactdError as error:
-        raise RactdError(f"{where}: {error}") from None
+    return find(CRITICS, kind, "kind of critic", where)  # type: ignore[no-any-return]
 
 
 def pessimistic(critic: Critic, deviations: float) -> RowValue:

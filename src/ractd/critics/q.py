@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -39,16 +39,16 @@ class QFunction(Critic):
     """
 
     kind = "q"
-    Part = QPart
+    Part: ClassVar[type[CriticPart]] = QPart
     fitted_before = False
 
-    def __init__(self, part: QPart, condition_dim: int, action_dim: int) -> None:
+    def __init__(self, part: Any, condition_dim: int, action_dim: int) -> None:
         super().__init__()
         self.part, self.std, self.condition_dim = part, part.std, condition_dim
         self.ensemble = Ensemble(part.members, condition_dim + action_dim, part.layers, part.layer_norm)
 
     @classmethod
-    def build(cls, part: QPart, sequence: Sequence) -> QFunction:
+    def build(cls, part: Any, sequence: Sequence) -> Self:
         """Return action values for sequences of actions."""
         return cls(part, sequence.condition_dim, sequence.entries[1])
 
@@ -56,6 +56,6 @@ class QFunction(Critic):
         """Return every member's value of conditions `given [N, K]` and actions `entry [N, A]`: `[members, N]`."""
         return self.ensemble(torch.cat([given, entry], dim=1))  # type: ignore[no-any-return]
 
-    def largest(self, config: object, dataset: OfflineDataset) -> float:
+    def largest(self, config: Any, dataset: OfflineDataset) -> float:
         """Return the largest discounted return of a dataset."""
         return float(return_to_go(dataset, self.part.gamma).max()) / self.std

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ractd.critics.critic import Critic, CriticObjective, CriticPart
 from ractd.critics.settings import ReturnModel
 from ractd.data import OfflineDataset, return_to_go
 from ractd.data.windows import Windows
+from ractd.networks.actor import mlp
 from ractd.networks.mish import Mish
 from ractd.sequences import Sequence
 from ractd.settings import Count, Optimization, Positive
@@ -51,13 +50,8 @@ class ReturnToGo(Critic):
         super().__init__()
         self.part, self.mean, self.std = part, part.mean, part.std
         self.condition_dim = condition_dim
-        widths = (condition_dim + entry_dim, *part.layers)
-
-        def member() -> nn.Sequential:
-            hidden = [module for i, o in pairwise(widths) for module in (nn.Linear(i, o), Mish())]
-            return nn.Sequential(*hidden, nn.Linear(widths[-1], 1))
-
-        self.members = nn.ModuleList(member() for _ in range(part.members))
+        inputs = condition_dim + entry_dim
+        self.members = nn.ModuleList(mlp(inputs, part.layers, 1, activation=Mish) for _ in range(part.members))
 
     @classmethod
     def build(cls, part: ReturnToGoPart, sequence: Sequence) -> ReturnToGo:
@@ -69,20 +63,20 @@ class ReturnToGo(Critic):
         cls, config: ReturnModel, sequence: Sequence, dataset: OfflineDataset, rows: Tensor
     ) -> tuple[ReturnToGo, ReturnObjective]:
         """Return a return model in units of the dataset's returns-to-go, and what it minimises on the transitions `rows [N]`."""
-        returns = return_to_go(dataset, *discount_and_penalty(config))
+        gamma, penalty = discount_and_penalty(config)
+        returns = return_to_go(dataset, gamma, penalty)
         mean = float(returns.mean(dtype=np.float64))
         # A dataset whose returns are all alike has nothing to rank; one unit then keeps them at zero.
         std = float(returns.std(dtype=np.float64)) or 1.0
-        part = ReturnToGoPart(tuple(config.layers), config.members, mean, std, discount_and_penalty(config)[0])
+        part = ReturnToGoPart(tuple(config.layers), config.members, mean, std, gamma)
         critic = cls.build(part, sequence)
-        targets = torch.from_numpy(_standardised(returns, part)).to(rows.device)
+        targets = torch.from_numpy((returns - np.float32(mean)) / np.float32(std)).to(rows.device)
         windows = Windows(dataset, 1, sequence.history, rows.device)
         return critic, ReturnObjective(critic, sequence, windows, targets, rows, config.action_noise)
 
     def largest(self, config: ReturnModel, dataset: OfflineDataset) -> float:
-        """Return the largest return-to-go of a dataset, standardised, where it is above the mean, else 1."""
-        largest = float(_standardised(return_to_go(dataset, *discount_and_penalty(config)), self.part).max())
-        return largest if largest > 0 else 1.0
+        """Return the largest return-to-go of a dataset, standardised."""
+        return float((return_to_go(dataset, *discount_and_penalty(config)).max() - self.mean) / self.std)
 
 
 def discount_and_penalty(config: ReturnModel) -> tuple[float, float]:
@@ -90,12 +84,6 @@ def discount_and_penalty(config: ReturnModel) -> tuple[float, float]:
     assert config.gamma is not None, "the settings are not resolved"
     assert config.termination_penalty is not None, "the settings are not resolved"
     return config.gamma, config.termination_penalty
-
-
-def _standardised(returns: NDArray[np.float32], part: ReturnToGoPart) -> NDArray[np.float32]:
-    returns -= part.mean
-    returns /= part.std
-    return returns
 
 
 class ReturnObjective(CriticObjective):

@@ -13,35 +13,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ractd.critics.critic import Critic, CriticObjective, CriticPart
-from ractd.critics.return_to_go import discount_and_penalty
+from ractd.critics.critic import CriticObjective
+from ractd.critics.q import QFunction
+from ractd.critics.return_to_go import ReturnToGoPart, discount_and_penalty
 from ractd.critics.settings import ReturnModel
 from ractd.data import OfflineDataset, return_to_go
 from ractd.data.windows import Transitions, Windows
 from ractd.networks.ensemble import Ensemble
 from ractd.sequences import Sequence
-from ractd.settings import Count, Optimization, Positive
+from ractd.settings import Optimization
 
 LARGEST_WEIGHT = 100.0
 """Of a transition by its advantage, as in the code of IQL's authors."""
 
 
 @dataclass(frozen=True)
-class SarsaPart(CriticPart):
-    """What a policy file says of SARSA's values."""
+class SarsaPart(ReturnToGoPart):
+    """What a policy file says of SARSA's values, whose layers are Linear + LayerNorm + ReLU."""
 
     kind: ClassVar[str] = "sarsa"
-
-    layers: tuple[Count, ...]
-    """Widths of their Linear + LayerNorm + ReLU layers."""
-    members: Count
-    """Networks of these layers whose mean is the value."""
-    mean: float
-    """Mean of the dataset's returns-to-go: a value of 0."""
-    std: Positive
-    """Their standard deviation: the unit of values."""
-    gamma: float
-    """Discount."""
+    layer_norm: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
@@ -51,25 +42,18 @@ class ImplicitPart(SarsaPart):
     kind: ClassVar[str] = "iql"
 
 
-class Sarsa(Critic):
+class Sarsa(QFunction):
     """Q(s_n, a_n) of a sequence's *first* action, where what comes after it is what the data did (Rummery and Niranjan, 1994)."""
 
     kind = "sarsa"
-    Part: ClassVar[type[CriticPart]] = SarsaPart
+    Part = SarsaPart
+    fitted_before = True
+    asks_next_action: ClassVar[bool] = True
+    """Whether the value of what comes after a transition depends on the action that was logged there."""
 
     def __init__(self, part: SarsaPart, condition_dim: int, action_dim: int) -> None:
-        super().__init__()
-        self.part, self.mean, self.std, self.condition_dim = part, part.mean, part.std, condition_dim
-        self.ensemble = Ensemble(part.members, condition_dim + action_dim, part.layers, layer_norm=True)
-
-    @classmethod
-    def build(cls, part: SarsaPart, sequence: Sequence) -> Sarsa:
-        """Return action values for sequences of actions."""
-        return cls(part, sequence.condition_dim, sequence.entries[1])
-
-    def each(self, given: Tensor, entry: Tensor) -> Tensor:
-        """Return every member's value of conditions `given [N, K]` and actions `entry [N, A]`: `[members, N]`."""
-        return self.ensemble(torch.cat([given, entry], dim=1))  # type: ignore[no-any-return]
+        super().__init__(part, condition_dim, action_dim)
+        self.mean = part.mean
 
     @classmethod
     def fit(
@@ -85,14 +69,13 @@ class Sarsa(Critic):
         return critic, TDObjective(critic, sequence, transitions, rows, config.expectile)
 
     def largest(self, config: ReturnModel, dataset: OfflineDataset) -> float:
-        """Return the standardised value of the data's largest reward in each step of its longest episode, 1 where none is positive.
+        """Return the standardised value of the data's largest reward in each step of its longest episode.
 
         Values pass from one episode to another, so that the largest return-to-go is no bound.
         """
         gamma, length, reward = self.part.gamma, int(dataset.episode_lengths.max()), float(dataset.rewards.max())
         steps = length if gamma == 1 else (1 - gamma**length) / (1 - gamma)
-        largest = (max(reward, 0.0) * steps - self.mean) / self.std
-        return largest if largest > 0 else 1.0
+        return (max(reward, 0.0) * steps - self.mean) / self.std
 
     def value_after(self, next_condition: Tensor, next_action: Tensor) -> Tensor:
         """Return the value of what comes after transitions, `[B]`: that of the logged action there."""
@@ -108,6 +91,7 @@ class ImplicitQ(Sarsa):
 
     kind = "iql"
     Part = ImplicitPart
+    asks_next_action = False
 
     def __init__(self, part: ImplicitPart, condition_dim: int, action_dim: int) -> None:
         super().__init__(part, condition_dim, action_dim)
@@ -146,7 +130,7 @@ class ImplicitQ(Sarsa):
 class TDObjective(CriticObjective):
     """Squared error of every member against `R + gamma^n Q'(after)`, all in standard deviations of the data's returns-to-go.
 
-    Q' is the moving average. Transitions that were cut where no action is known any more are left out.
+    Q' is the moving average. Transitions that were cut where no action is known any more are left out where Q' asks for one.
     """
 
     best_by_error = False
@@ -172,7 +156,7 @@ class TDObjective(CriticObjective):
         """Return the squared temporal differences of transitions `index [B]`, `[members, B]`, and the loss of state values."""
         found, target = self.transitions.gather(index), self.average
         condition, action = self.sequence.condition(found.observations), self.sequence.scaled(found.actions[:, 0])
-        known = found.continued | (found.discounts == 0)
+        known = found.continued | (found.discounts == 0) | (not network.asks_next_action)
         with torch.no_grad():
             next_condition = self.sequence.condition(found.next_observations)
             after = target.value_after(next_condition, self.sequence.scaled(found.next_actions))

@@ -115,10 +115,8 @@ def ddpm(denoiser: Denoiser, noise: Tensor, sigmas: Tensor, condition: Tensor) -
     for i, (t, u, z) in enumerate(zip(sigmas[:-1], sigmas[1:], noise, strict=True)):
         x = mean + std * z
         x0 = denoiser(x, t[None], condition)
-        alpha, beta = (
-            (signal[i] / signal[i + 1]) ** 2,
-            (t**2 - u**2) * signal[i] ** 2,
-        )  # 1 - alpha, without cancellation
+        alpha = (signal[i] / signal[i + 1]) ** 2
+        beta = (t**2 - u**2) * signal[i] ** 2  # 1 - alpha, without cancellation
         mean = (signal[i + 1] * beta * x0 + alpha.sqrt() * noisy[i + 1] ** 2 * x) / noisy[i] ** 2
         std = beta.sqrt() * noisy[i + 1] / noisy[i]
     return mean
@@ -245,10 +243,6 @@ def _direct(
     return network(condition)
 
 
-def _none(steps: int) -> int:
-    return 0
-
-
 def _one(steps: int) -> int:
     return 1
 
@@ -267,10 +261,6 @@ def _any(diffusion: Diffusion) -> tuple[int, int]:
 
 def _bins(diffusion: Diffusion) -> tuple[int, int]:
     return 2, MOST_STEPS
-
-
-def _only_one(schedule: None) -> tuple[int, int]:
-    return 1, 1
 
 
 def _levels(schedule: DDPM) -> tuple[int, int]:
@@ -293,7 +283,7 @@ DDPM_TEACHER: dict[str, Sampler[Denoiser, DDPM]] = {
     "ddim": Sampler(_ddim, draws=_one, evaluations=_each, limits=_levels),
 }
 DIRECT: dict[str, Sampler[Callable[[Tensor], Tensor], None]] = {
-    "mean": Sampler(_direct, draws=_none, evaluations=_one, limits=_only_one),
+    "mean": Sampler(_direct, draws=lambda steps: 0, evaluations=_one, limits=lambda schedule: (1, 1)),
 }
 SAMPLERS: dict[Kind, dict[str, Sampler[Any, Any]]] = {
     "student": STUDENT,

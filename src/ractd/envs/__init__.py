@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ractd.data.scores import family, normalized_score, reference
-from ractd.envs.backends import envpool_vector, gymnasium_vector
+from ractd.envs.backends import EnvPoolVector, GymnasiumVector
 from ractd.envs.context import ActionSequencePolicy, Context, EpisodePolicy, Past
 from ractd.envs.environments import environments_of, make_vector
 from ractd.envs.evaluate import EvaluationResult, evaluate
@@ -12,16 +11,13 @@ from ractd.envs.vector import VectorEnv
 __all__ = [
     "ActionSequencePolicy",
     "Context",
+    "EnvPoolVector",
     "EpisodePolicy",
     "EvaluationResult",
+    "GymnasiumVector",
     "Past",
     "VectorEnv",
     "environments_of",
-    "envpool_vector",
     "evaluate",
-    "family",
-    "gymnasium_vector",
     "make_vector",
-    "normalized_score",
-    "reference",
 ]

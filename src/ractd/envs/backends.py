@@ -14,29 +14,17 @@ from numpy.typing import NDArray
 
 from ractd.data.environment import REGISTERED, EnvironmentSettings, gymnasium_with_robotics
 from ractd.envs.modules import registered_name
-from ractd.envs.vector import Rows, Step, VectorEnv
+from ractd.envs.vector import Rows, Step
 from ractd.errors import RactdError
 from ractd.processors import cores
 
 
-def envpool_vector(env_id: str, num_envs: int, seed: int = 0, max_episode_steps: int | None = None) -> VectorEnv:
-    """Make environments in EnvPool: C++, all cores, one call a step; None for its own step limit."""
-    if env_id not in envpool_ids():
-        raise RactdError(f"EnvPool has no environment {env_id!r}{_close_matches(env_id, envpool_ids())}")
-    return _EnvPool(env_id, num_envs, seed, max_episode_steps)
+class EnvPoolVector:
+    """Environments in EnvPool: C++, all cores, one call a step; None for its own step limit."""
 
-
-def gymnasium_vector(
-    env_id: str, num_envs: int, seed: int = 0, settings: EnvironmentSettings = REGISTERED
-) -> VectorEnv:
-    """Make environments in this process on Gymnasium, for those that EnvPool lacks."""
-    return _Gymnasium(env_id, num_envs, seed, settings)
-
-
-class _EnvPool:
     backend = "envpool"
 
-    def __init__(self, env_id: str, num_envs: int, seed: int, max_episode_steps: int | None) -> None:
+    def __init__(self, env_id: str, num_envs: int, seed: int = 0, max_episode_steps: int | None = None) -> None:
         import envpool
 
         threads = min(num_envs, cores())
@@ -82,10 +70,12 @@ class _EnvPool:
         self._env.close()
 
 
-class _Gymnasium:
+class GymnasiumVector:
+    """Environments in this process on Gymnasium, for those that EnvPool lacks."""
+
     backend = "gymnasium"
 
-    def __init__(self, env_id: str, num_envs: int, seed: int, settings: EnvironmentSettings) -> None:
+    def __init__(self, env_id: str, num_envs: int, seed: int = 0, settings: EnvironmentSettings = REGISTERED) -> None:
         self._envs = [make_gymnasium(env_id, settings) for _ in range(num_envs)]
         first = self._envs[0]
         self.num_envs = num_envs

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ractd.data.dataset import OfflineDataset
 from ractd.data.environment import REGISTERED, EnvironmentSettings
-from ractd.envs.backends import envpool_ids, envpool_vector, gymnasium_vector, registered_here
+from ractd.envs.backends import EnvPoolVector, GymnasiumVector, envpool_ids, registered_here
 from ractd.envs.maze import MAZES, OWN, maze_named, maze_vector
 from ractd.envs.vector import MakeVector, VectorEnv
 from ractd.errors import RactdError
@@ -31,8 +31,8 @@ def make_vector(env_id: str, num_envs: int, seed: int = 0, settings: Environment
     if settings.fault:
         raise RactdError(f"{env_id}: {settings.fault}")
     if not (settings.arguments or settings.wrappers or registered_here(env_id)) and env_id in envpool_ids():
-        return envpool_vector(env_id, num_envs, seed, settings.max_episode_steps)
-    return gymnasium_vector(env_id, num_envs, seed, settings)
+        return EnvPoolVector(env_id, num_envs, seed, settings.max_episode_steps)
+    return GymnasiumVector(env_id, num_envs, seed, settings)
 
 
 @dataclass(frozen=True)

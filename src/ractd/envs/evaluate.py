@@ -33,7 +33,7 @@ class Protocol:
 
     env_id: str
     backend: str
-    """`envpool` or `gymnasium`."""
+    """`envpool`, `gymnasium`, or `mujoco` for mazes."""
     episodes: int
     execute: int
     """Actions of each sequence that were executed before the next one was sampled."""

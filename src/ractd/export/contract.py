@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +78,7 @@ def contract(source: ExportSource) -> dict[str, Any]:
     policy = source.policy
     sequence, sampling, normalizer = policy.sequence, policy.sampling, policy.sequence.normalizer
     provenance, environment = policy.provenance, policy.environment
-    execute = _execute(source.run)
+    execute = _execute(source)
     seen = "the last observations, oldest first"
     if sequence.open_loop:
         seen = "a state and after it the goal, which is a state too: where to be, and zero for its velocities"
@@ -124,7 +123,7 @@ def contract(source: ExportSource) -> dict[str, Any]:
         "dataset": provenance.get("dataset"),
         "training": {key: value for key, value in provenance.items() if key not in ("dataset", "versions")},
         "score": score(source),
-        "versions": _versions(provenance),
+        "versions": {"export": versions(*PACKAGES), "training": provenance.get("versions")},
     }
 
 
@@ -176,9 +175,11 @@ def _observation_range(source: ExportSource) -> dict[str, Any]:
     }
 
 
-def _execute(run: Path | None) -> int:
-    """Return how many actions of each sequence the run executed: where it was not said, the first."""
-    return 1 if run is None else int(read_run(run)["config"]["evaluation"]["execute"] or 1)
+def _execute(source: ExportSource) -> int:
+    """Return how many actions of each sequence the run executed: where it was not said the first, of a plan all."""
+    said = None if source.run is None else read_run(source.run)["config"]["evaluation"]["execute"]
+    sequence = source.policy.sequence
+    return int(said or (sequence.horizon if sequence.open_loop else 1))
 
 
 def control_hz(environment: Environment | None) -> float | None:
@@ -201,10 +202,12 @@ def score(source: ExportSource) -> dict[str, Any] | None:
     if source.run is None:
         return None
     sampling = source.policy.sampling
-    result = read_result(source.run)
-    results = [*([] if result is None else [result]), *read_evaluations(source.run)]
+    results = [*filter(None, [read_result(source.run)]), *read_evaluations(source.run)]
     how = {"sampler": sampling.sampler, "steps": sampling.steps, "candidates": sampling.candidates}
     rows = select((row for each in results for row in each.rows), policy=source.name, **how)
+    environment = source.policy.environment
+    here = (environment and environment.env_id, _execute(source))
+    rows = [row for row in rows if row.protocol is None or (row.protocol.env_id, row.protocol.execute) == here]
     if not rows:
         return None
     row = max(rows, key=lambda row: 0 if row.protocol is None else row.protocol.episodes)
@@ -215,13 +218,3 @@ def score(source: ExportSource) -> dict[str, Any] | None:
     if row.estimated_return is None:
         return of | {"kind": "not measured: only how far it is from the data, which had no rewards", **row.offline}
     return of | {"kind": "the return model's estimate", **row.offline}
-
-
-def _versions(provenance: dict[str, Any]) -> dict[str, Any]:
-    here = versions()
-    for name in PACKAGES:
-        try:
-            here[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {"export": here, "training": provenance.get("versions")}

@@ -25,6 +25,7 @@ from ractd.export.graph import batch_first, graph_of
 from ractd.files import refuse_foreign, replacing_directory, write_json
 from ractd.policies import Policy
 from ractd_runtime.contract import CONTRACT, FORMAT
+from ractd_runtime.policy import Policy as Deployed
 
 MAX_EVALUATIONS = 32
 """Network evaluations that a graph may hold: it is a straight line of them."""
@@ -147,17 +148,12 @@ def export_graph(
         content = content | {"graph": {"format": format, "precision": precision, "files": hashes}}
         write_json(partial / CONTRACT, content)
         with console.status("verifying ..."):
-            content["graph"]["verification"] = check(_OPENERS[format](partial), content)
+            opened: verify.Sample = _open_pt2(partial) if format == "pt2" else Deployed.load(partial).sample
+            content["graph"]["verification"] = check(opened, content)
         write_json(partial / CONTRACT, content)
     for name in {"policy.onnx", "policy.xml", "policy.bin", "policy.pt2"} - hashes.keys():
         (out / name).unlink(missing_ok=True)
     return content
-
-
-def _open_runtime(directory: Path) -> verify.Sample:
-    from ractd_runtime.policy import Policy as Deployed
-
-    return Deployed.load(directory).sample
 
 
 def _open_pt2(directory: Path) -> verify.Sample:
@@ -170,13 +166,6 @@ def _open_pt2(directory: Path) -> verify.Sample:
         return actions.numpy()
 
     return sample
-
-
-_OPENERS: dict[Format, Callable[[Path], verify.Sample]] = {
-    "onnx": _open_runtime,
-    "openvino": _open_runtime,
-    "pt2": _open_pt2,
-}
 
 
 def _sha256(path: Path) -> str:

@@ -49,8 +49,6 @@ def write_onnx(
     path = to / "policy.onnx"
     # ONNX Runtime has neither mish nor a fast softplus; OpenVINO has mish.
     model = onnx_model(program, names, contract, precision, {torch.ops.aten.mish.default: _mish})
-    if model.ByteSize() > MAX_PROTOBUF:
-        raise RactdError(f"the ONNX graph has {model.ByteSize() / 1e9:.1f} GB, more than its format can hold (2 GB)")
     path.write_bytes(model.SerializeToString())
     return [path]
 
@@ -136,6 +134,8 @@ def onnx_model(
     model = _PRECISIONS[precision](model)
     del model.metadata_props[:]
     model.metadata_props.add(key="ractd", value=contract)
+    if model.ByteSize() > MAX_PROTOBUF:
+        raise RactdError(f"the ONNX graph has {model.ByteSize() / 1e9:.1f} GB, more than its format can hold (2 GB)")
     onnx.checker.check_model(model)
     return model
 

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from ractd.critics.q import QFunction, QPart
+from ractd.critics.return_to_go import discount_and_penalty
 from ractd.diffusion.ctm import one_step
 from ractd.diffusion.edm import Preconditioned
-from ractd.methods.ractd_settings import Config, penalty_of
+from ractd.methods.ractd_settings import Config
 from ractd.networks.ensemble import Ensemble
 from ractd.settings import Optimization
 from ractd.training.loop import Draws, Follower, Objective, Stage, Terms, Update, averaged_copy
@@ -44,11 +45,10 @@ class FollowingCritic:
         """Build the critic; `average` is the averaged student, whose next actions it values."""
         config: Config = run.config
         self.settings, returns = config.student.following, config.return_model
-        gamma = returns.gamma
-        assert gamma is not None, "resolve() has not been called"
+        gamma, penalty = discount_and_penalty(returns)
         self.sequence, self.diffusion = run.sequence, config.diffusion
         self.g = Preconditioned(average, config.diffusion)
-        self.samples = TransitionSamples(run.sequence, run.dataset, self.settings.n_step, gamma, penalty_of(config))
+        self.samples = TransitionSamples(run.sequence, run.dataset, self.settings.n_step, gamma, penalty)
         part = QPart(returns.layers, True, returns.members, self.samples.unit, gamma)
         self.q = QFunction.build(part, run.sequence).to(run.device)
         self.target = averaged_copy(self.q.ensemble)
@@ -83,6 +83,5 @@ class FollowingCritic:
                 Follower("average", trained.network, average, optimization.ema, grows=True, every=every),
             ],
             lambda generator: trained.draw(generator, optimization) | self.draw(generator),
-            lambda draws: draws,
             exploded=None,
         )

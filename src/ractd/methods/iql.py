@@ -13,6 +13,7 @@ from msgspec import Meta
 from torch import nn
 
 from ractd.critics.q import QFunction, QPart
+from ractd.critics.td import LARGEST_WEIGHT
 from ractd.methods import Method, best_and_last, main_optimization, meanings
 from ractd.networks.actor import Actor, GaussianActor, mlp
 from ractd.networks.ensemble import Ensemble
@@ -22,9 +23,6 @@ from ractd.training.loop import Follower, Terms, Update, averaged_copy
 from ractd.training.run import Run
 from ractd.training.selection import train_policy
 from ractd.training.transitions import Batch, TransitionSamples
-
-LARGEST_WEIGHT = 100.0
-"""Of an action in the extraction of the policy, as in the authors' code."""
 
 
 @dataclass(frozen=True)

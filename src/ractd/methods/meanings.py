@@ -98,6 +98,8 @@ RACTD = {
         "Gradient of the reward", "At its samples. It vanishes where a sample has left the data.", True
     ),
     "reward_gradient_of_data": Meaning(
-        "Gradient of the reward at the data", "Fixed: neither the data nor the critic change.", True
+        "Gradient of the reward at the data",
+        "Neither the data nor the critic change, so the running mean settles.",
+        True,
     ),
 }

@@ -39,10 +39,6 @@ def preset_named(method: Method, name: str) -> Any:
     return method.presets[name]
 
 
-EVERYWHERE = "cpu"
-"""The preset that each method has. RACTD's distils a teacher, and needs no rewards."""
-
-
 def default_preset(
     method: Method, dataset: str | Path | OfflineDataset, env_id: str | None = None, teacher: bool = False
 ) -> str:
@@ -58,7 +54,7 @@ def default_preset(
     except RactdError:
         return method.default
     maze = maze_named(env_id or data.env_id, data.maze, f"{data.where}, attribute 'maze'")
-    own = method.default if data.has_rewards and not teacher else EVERYWHERE
+    own = method.default if data.has_rewards and not teacher else "cpu"
     name = own if maze is None else planner_preset_of(maze)
     if name not in method.presets:
         raise RactdError(
@@ -70,6 +66,5 @@ def default_preset(
 
 def planner_preset_of(maze: Maze) -> str:
     """Return the CPU preset of a planner for a maze; without '-cpu' it is the paper's."""
-    limit = maze.max_episode_steps
-    as_long = [m.name for m in MAZES.values() if m.max_episode_steps >= limit]
-    return f"{as_long[0] if as_long else list(MAZES)[-1]}-cpu"
+    as_long = (m.name for m in MAZES.values() if m.max_episode_steps >= maze.max_episode_steps)
+    return f"{next(as_long, list(MAZES)[-1])}-cpu"

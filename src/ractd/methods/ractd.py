@@ -23,11 +23,9 @@ from ractd.diffusion import ctm
 from ractd.diffusion.edm import (
     Preconditioned,
     WeightedDistance,
-    distance,
     draw_sigma,
     dsm_loss,
     expand,
-    loss_weight,
     sigma_schedule,
     weighted_pseudo_huber,
     weighted_square,
@@ -242,21 +240,21 @@ class StudentObjective(nn.Module):
             unit = 1 / self.mean_over_processes(negative.detach().abs().mean()).clamp(min=1e-6)
         reward = unit * negative.mean()
         weight = self.reward_weight(lambda: self.gradients(x0, sample, negative))
-        data, at_samples, at_logged = self.reward_weight.gradients.clone()
-        return weight * reward, {
+        terms = {
             "reward": negative.detach().mean(),
             "reward_weight": weight.detach(),
-            "data_gradient": data,
-            "reward_gradient": at_samples,
-            "reward_gradient_of_data": at_logged,
             "estimated_return": -negative.detach().mean(),
         }
+        if self.config.reward_weight == "auto":
+            names = ("data_gradient", "reward_gradient", "reward_gradient_of_data")
+            terms |= dict(zip(names, self.reward_weight.gradients.clone(), strict=True))
+        return weight * reward, terms
 
     def gradients(self, x0: Tensor, sample: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean norms of the data's and the reward's gradient at one-step samples."""
         T = sample.new_tensor([self.diffusion.sigma_max])
         at_sample = sample.detach().requires_grad_()
-        data = self.config.dsm_weight * loss_weight(T, self.diffusion) * distance(x0, at_sample)
+        data = self.config.dsm_weight * DISTANCES[self.config.loss](x0, at_sample, T, self.diffusion)
         return mean_gradient(data, at_sample), self.unit * mean_gradient(negative, sample)
 
 
@@ -274,8 +272,10 @@ def train(run: Run) -> None:
             return
         origin = {"selection": "last", "reward_weight": config.teacher.reward_weight}
         run.save_policy("teacher", teacher_policy(run, teacher, critic, origin))
-    elif config.fixed_critic:
-        critic = train_critic(run)
+    else:
+        critic = train_critic(run) if config.fixed_critic else None
+        if run.sequence.decoder_stage is not None:
+            train_decoder(run)
     if asked.only not in (None, "student"):
         return
     if config.teacher.parametrization == "ddpm":
@@ -383,7 +383,9 @@ def train_student(run: Run, name: str, reward_weight: Any, teacher: nn.Module | 
         watch = CollapseWatch(
             teacher, critic, run.sequence, run.samples, run.config.diffusion, largest, run.config.seed
         )
-        stage.hooks.append(watch_for_collapse(watch, stage, average, run.log))
+        smaller = {"auto": "--student.reward-share", 0: ""}.get(reward_weight, "--reward-weight")
+        advice = f"; a smaller {smaller} helps" if smaller else ""
+        stage.hooks.append(watch_for_collapse(watch, stage, average, run.log, advice))
     train_policy(run, name, stage, average, policy)
     healthy = stage.directory / "healthy.safetensors"
     if run.accelerator.is_main_process and "collapse" in stage.record and healthy.exists():

@@ -46,23 +46,19 @@ def variants(config: Config) -> tuple[Variant, ...]:
     """Return the variants that a run of these settings has, the one that it is about first."""
     returns = ("return",) if config.fixed_critic else ()
     aware = returns if config.teacher.reward_weight else ()
-    decoder = sequence_class(config.sequence.kind, "the settings").decoder_stage
+    decoder = sequence_class(config.sequence.kind).decoder_stage
     dynamics = () if decoder is None else (decoder,)
-    teacher = Variant("teacher", "teacher", {}, (*aware, *dynamics, "teacher"))
+    distilled = ("teacher",) if config.student.distilled else ()
+    teachers = [Variant(name, name, {}, (*aware, *dynamics, name)) for name in distilled]
 
-    before = (*returns, *dynamics, *(("teacher",) if config.student.distilled else ()))
+    def ways(label: str, name: str, *more: tuple[str, int]) -> list[Variant]:
+        stages = (*returns, *dynamics, *distilled, name)
+        checkpoints = [Variant(label, policy, {}, stages) for policy in (name, f"{name}-last")]
+        return checkpoints + [Variant(f"{label}, {count} {what}", name, {what: count}, stages) for what, count in more]
 
-    def ways(label: str, name: str, more: tuple[dict[str, int], ...]) -> list[Variant]:
-        stages = (*before, name)
-        found = [Variant(label, policy, {}, stages) for policy in (name, f"{name}-last")]
-        for sampling in more:
-            ((setting, count),) = sampling.items()
-            found.append(Variant(f"{label}, {count} {setting}", name, sampling, stages))
-        return found
-
-    student = ways("RACTD", "student", ({"candidates": 32}, {"steps": 2}, {"steps": 4}))
+    student = ways("RACTD", "student", ("candidates", 32), ("steps", 2), ("steps", 4))
     if config.follows and config.student.reward_weight != 0:
-        return *student, *((teacher,) if config.student.distilled else ())
+        return *student, *teachers
     if not returns:
-        return *ways("plain student", "student", ()), *((teacher,) if config.student.distilled else ())
-    return *student, *ways("plain student", "plain", ({"candidates": 32},)), teacher
+        return *ways("plain student", "student"), *teachers
+    return *student, *ways("plain student", "plain", ("candidates", 32)), *teachers

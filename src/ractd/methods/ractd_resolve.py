@@ -95,7 +95,7 @@ def _without_returns(config: Config, only: str | None) -> Config:
 
 def _check_networks(config: Config, data: OfflineDataset) -> None:
     """Raise `RactdError` for networks that can't be built, before the hours that come before they are."""
-    sequence = sequence_class(config.sequence.kind, "the settings").describe(config, data)
+    sequence = sequence_class(config.sequence.kind).describe(config, data)
     with torch.device("meta"):
         for network in (config.teacher.network, config.student_network):
             network.build(sequence.shape, sequence.condition_dim, jumps=True)
@@ -126,6 +126,11 @@ def _check_only(config: Config, only: str | None) -> None:
 
 def _with_teacher(config: Config, teacher: Policy, data: OfflineDataset, where: str) -> Config:
     """Return the settings with what a teacher decides: horizon, history, range of actions, noise levels, networks, critic."""
+    if not config.student.distilled:
+        raise RactdError(
+            f"--teacher {where}: the settings train a student from scratch (student.distilled is False); use --preset cpu, or "
+            "leave --teacher out"
+        )
     sequence, critic = teacher.sequence, teacher.critic
     if sequence.kind != config.sequence.kind:
         raise RactdError(
@@ -167,6 +172,11 @@ def _with_critic(returns: ReturnModel, critic: Critic | None, where: str) -> Ret
     if critic is None:
         return replace(returns, members=0)
     part = critic.part
+    if returns.kind not in (None, part.kind):
+        raise RactdError(
+            f"--return-model.kind is {returns.kind!r}, and the critic of {where} is of kind {part.kind!r}, which its student is "
+            "paid by; leave it out"
+        )
     if returns.gamma not in (None, part.gamma):
         raise RactdError(
             f"--return-model.gamma is {returns.gamma:g}, and the return model of {where} has learnt returns with a discount of "

@@ -127,6 +127,8 @@ NOT_READ_BY = {
     "expectile": ("return-to-go", "goal", "q", "sarsa"),
 }
 """Settings of return models, and the kinds to which they mean nothing."""
+OF_ACTIONS = ("return-to-go", "q", "sarsa", "iql")
+"""Our kinds of critic that value actions."""
 
 
 @dataclass(frozen=True)
@@ -168,8 +170,10 @@ class Config(Settings):
                 yield "teacher.reward_weight", "0 where values follow the student: a teacher is trained before them"
             if self.student.reward_weight == "auto":
                 yield "student.reward_weight", "a number where values follow the student"
-            if self.sequence.open_loop:
-                yield "return_model.kind", "'goal' for a planner: Q values actions"
+        if self.sequence.open_loop and self.return_model.kind in OF_ACTIONS:
+            yield "return_model.kind", "'goal' for a planner: this kind values actions"
+        if not self.sequence.open_loop and self.return_model.kind == "goal":
+            yield "return_model.kind", f"one of {', '.join(OF_ACTIONS)}: 'goal' values a planner's states"
         for name, expected in self.sequence.contradictions_of(self.horizon):
             yield f"sequence.{name}", expected
         if self.student.advantage_temperature and (self.return_model.kind != "iql" or not self.fixed_critic):
@@ -205,8 +209,19 @@ class Config(Settings):
                 "values that follow the student are not measured on held-out episodes",
             )
         for name, kinds in NOT_READ_BY.items():
-            if (self.return_model.kind or "return-to-go") in kinds:
-                yield f"return_model.{name}", f"critics of kind {self.return_model.kind or 'return-to-go'!r} have none"
+            kind = self.return_model.kind or ("goal" if self.sequence.open_loop else "return-to-go")
+            if kind in kinds:
+                yield f"return_model.{name}", f"critics of kind {kind!r} have none"
+        if not self.student.ctm_weight:
+            for name in ("ctm_share", "ode_steps"):
+                yield f"student.{name}", f"eq. 5 has no weight; use {spell('student.ctm_weight')} 1, and a teacher"
+        if self.follows:
+            for name in ("reward_share", "normalize_returns"):
+                yield f"student.{name}", "values that follow the student are weighed in units of their own mean"
+        else:
+            yield "student.following", f"no values follow the student; use {spell('return_model.kind')} q"
+        if self.teacher.parametrization == "edm":
+            yield "teacher.ddpm", f"the teacher is none; use {spell('teacher.parametrization')} ddpm"
 
 
 def _unet_preset(horizon: int, network: UNet) -> Config:
@@ -226,25 +241,25 @@ _GOAL_REWARD = ReturnModel(
 )
 
 
-def _planner(config: Config, states: StatesSettings) -> Config:
-    return replace(config, return_model=_GOAL_REWARD, sequence=states)
+def _unet_planner(horizon: int, *down_dims: int) -> Config:
+    config = _unet_preset(horizon, UNet(down_dims=down_dims, embed_dim=256))
+    return replace(config, return_model=_GOAL_REWARD, sequence=StatesSettings())
 
 
 def _cpu_planner(horizon: int) -> Config:
-    config = _planner(
-        Config(
-            horizon=horizon,
-            teacher=Teacher(
-                network=MLP(width=384, blocks=3),
-                optimization=Optimization(steps=25_000, batch_size=256, learning_rate=1e-3),
-            ),
-            student=Student(ctm_share=0.25, optimization=Optimization(steps=3_000)),
-            evaluation=Evaluation(checkpoints=8),
+    return Config(
+        horizon=horizon,
+        return_model=replace(
+            _GOAL_REWARD, layers=(64, 64)
+        ),  # it judges every state of every sample's plan: a small one
+        sequence=StatesSettings(points=horizon // 8),
+        teacher=Teacher(
+            network=MLP(width=384, blocks=3),
+            optimization=Optimization(steps=25_000, batch_size=256, learning_rate=1e-3),
         ),
-        StatesSettings(points=horizon // 8),
+        student=Student(ctm_share=0.25, optimization=Optimization(steps=3_000)),
+        evaluation=Evaluation(checkpoints=8),
     )
-    # R judges every state of every sample's plan: a small one.
-    return replace(config, return_model=replace(_GOAL_REWARD, layers=(64, 64)))
 
 
 # Ours, for CPUs: three wider, smoother, farther-sighted return models rank actions better than the paper's one, and where they
@@ -254,16 +269,6 @@ _CPU_RETURN = ReturnModel(layers=(256, 256), members=3, gamma=0.997, action_nois
 _CPU_STUDENT = Student(
     reward_weight="auto", reward_share=0.075, pessimism=2.0, ctm_share=0.25, optimization=Optimization(steps=4_000)
 )
-_FOLLOWING = Student(
-    distilled=False,
-    loss="square",
-    share="auto",
-    ctm_weight=0.0,
-    pessimism=0.5**0.5,  # the smaller of two values is their mean less so many of their standard deviations
-    optimization=Optimization(steps=12_000, learning_rate=1e-3, weight_decay=1e-5),
-)
-"""From scratch, with values that follow it."""
-
 
 PRESETS: dict[str, Config] = {
     "following": Config(
@@ -276,7 +281,14 @@ PRESETS: dict[str, Config] = {
             termination_penalty=0.0,  # a fall costs what would have come after it (docs/method.md has what -100 did)
             optimization=Optimization(steps=12_000, learning_rate=1e-3, weight_decay=0.0),
         ),
-        student=_FOLLOWING,
+        student=Student(
+            distilled=False,
+            loss="square",
+            share="auto",
+            ctm_weight=0.0,
+            pessimism=0.5**0.5,  # the smaller of two values is their mean less so many of their standard deviations
+            optimization=Optimization(steps=12_000, learning_rate=1e-3, weight_decay=1e-5),
+        ),
     ),
     "cpu": Config(return_model=_CPU_RETURN, student=_CPU_STUDENT),
     # The whole pipeline in minutes: half the steps, a third of the episodes.
@@ -287,27 +299,14 @@ PRESETS: dict[str, Config] = {
         evaluation=Evaluation(episodes=30, checkpoints=4, checkpoint_episodes=10),
     ),
     "mujoco": _unet_preset(16, UNet(down_dims=(512, 1024, 2048), embed_dim=128)),  # Table 7
-    "maze2d-umaze": _planner(
-        _unet_preset(128, UNet(down_dims=(256, 512, 1024), embed_dim=256)), StatesSettings()
-    ),  # Table 6
-    "maze2d-medium": _planner(
-        _unet_preset(256, UNet(down_dims=(512, 1024, 2048), embed_dim=256)), StatesSettings()
-    ),  # Table 6
-    "maze2d-large": _planner(
-        _unet_preset(384, UNet(down_dims=(256, 512, 1024, 2048), embed_dim=256)), StatesSettings()
-    ),  # Table 6
+    "maze2d-umaze": _unet_planner(128, 256, 512, 1024),  # Table 6, as the next two
+    "maze2d-medium": _unet_planner(256, 512, 1024, 2048),
+    "maze2d-large": _unet_planner(384, 256, 512, 1024, 2048),
     # The same horizons for CPUs, on the residual MLP.
     "maze2d-umaze-cpu": _cpu_planner(128),
     "maze2d-medium-cpu": _cpu_planner(256),
     "maze2d-large-cpu": _cpu_planner(384),
 }
-
-
-def penalty_of(config: Config) -> float:
-    """Return the penalty of a failure, of a configuration that was resolved for a dataset."""
-    penalty = config.return_model.termination_penalty
-    assert penalty is not None, "resolve() has not been called"
-    return penalty
 
 
 NAMED_NETWORKS: dict[str, Network] = {

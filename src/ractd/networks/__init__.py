@@ -6,9 +6,8 @@ Nothing here knows about training, data or files. Importing this imports no torc
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
-from ractd.registry import find
 from ractd.settings import Registered
 
 if TYPE_CHECKING:
@@ -30,10 +29,7 @@ class Network(Registered):
     denoises: ClassVar[bool] = True
     """Whether it makes them of noise at known times, or of the condition alone."""
 
-    @classmethod
-    def of_kind(cls, kind: str) -> type[Self]:
-        """Return the class of a kind; raises `RactdError` naming the known ones."""
-        return find(NETWORKS, kind, "network")  # type: ignore[no-any-return]
+    kinds = NETWORKS, "network", ""
 
     @abstractmethod
     def build(self, shape: tuple[int, int], condition_dim: int, jumps: bool) -> nn.Module:

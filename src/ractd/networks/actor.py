@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar, Literal
@@ -41,11 +42,17 @@ class Actor(Network):
         return HEADS[self.head](self, shape, condition_dim)
 
 
-def mlp(inputs: int, layers: tuple[int, ...], outputs: int, layer_norm: bool = False) -> nn.Sequential:
-    """Return Linear + ReLU layers of these widths, normalised before each ReLU where `layer_norm` says so, and a Linear one."""
+def mlp(
+    inputs: int,
+    layers: tuple[int, ...],
+    outputs: int,
+    layer_norm: bool = False,
+    activation: Callable[[], nn.Module] = nn.ReLU,
+) -> nn.Sequential:
+    """Return Linear layers of these widths, each activated, and normalised before that where asked to; the last is Linear alone."""
     hidden: list[nn.Module] = []
     for i, o in pairwise((inputs, *layers)):
-        hidden += [nn.Linear(i, o), *([nn.LayerNorm(o)] if layer_norm else []), nn.ReLU()]
+        hidden += [nn.Linear(i, o), *([nn.LayerNorm(o)] if layer_norm else []), activation()]
     return nn.Sequential(*hidden, nn.Linear((inputs, *layers)[-1], outputs))
 
 

@@ -77,7 +77,7 @@ def read_policy(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Path]:
         )
     where = directory / DESCRIPTION
     file = _read_file(where)
-    sequence = sequence_class(file.sequence.kind, where)(file.sequence)
+    sequence = sequence_class(file.sequence.kind)(file.sequence)
     critic = None if file.critic is None else critic_class(file.critic.kind, where).build(file.critic, sequence)
     parts = {
         "sequence": sequence,

@@ -10,13 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ractd.diffusion.edm import scalings
-from ractd.diffusion.samplers import Kind
 from ractd.diffusion.settings import Diffusion
 from ractd.networks.fixed_time import NETWORK_ALONE, AtTime, FoldsTime, Preconditioning
 from ractd.policies.sampling import Sampling
-
-PRECONDITIONED: tuple[Kind, ...] = ("student", "teacher")
-"""Kinds of networks whose model is `a x + b F(c x)` at each time; others keep their own arithmetic around the network."""
 
 
 @torch.no_grad()
@@ -46,8 +42,7 @@ def denoisers(sampling: Sampling, network: nn.Module) -> list[nn.Module]:
 
     They share weights with the network; what depends on time is folded where the network can do that, see `FoldsTime`.
     """
-    schedule = sampling.schedule if sampling.kind in PRECONDITIONED else None
-    like = next(network.parameters())
+    schedule, like = sampling.schedule, next(network.parameters())
     return [
         (network.at_time if isinstance(network, FoldsTime) else partial(AtTime, network))(
             t.to(like),
@@ -65,4 +60,4 @@ def model_of(sampling: Sampling, at_times: Sequence[Callable[..., Tensor]]) -> C
     def at_its_time(x: Tensor, t: Tensor, condition: Tensor, s: Tensor | None = None) -> Tensor:
         return at_times[next(number)](x, condition)
 
-    return at_its_time if sampling.kind in PRECONDITIONED else sampling.model(at_its_time)
+    return at_its_time if isinstance(sampling.schedule, Diffusion) else sampling.model(at_its_time)

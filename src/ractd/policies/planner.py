@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ractd.envs.maze import Maze, maze_named
+from ractd.errors import RactdError
 from ractd.policies.policy import Policy
 from ractd.sequences.states import States
 
@@ -47,4 +48,6 @@ class Planner(Policy):
 
     def observe(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return an environment's states `[B, 1, S]` with the goal of the maze, `[B, 1, 2 S]`."""
-        return self.sequence.observe(observations, self.maze)
+        if self.maze is None:
+            raise RactdError("a plan needs a goal, and the policy's environment is no maze that has one")
+        return self.sequence.with_goal(observations[:, -1], self.maze.goal)[:, None]

@@ -107,7 +107,7 @@ class Policy(nn.Module):
     def need_critic(self, what: str) -> Critic:
         """Return the critic; raises `RactdError`, which says `what` it is needed for, where there is none."""
         if self.critic is None:
-            raise RactdError(f"{what}: the policy has no critic; only data with rewards can teach it one")
+            raise RactdError(f"{what}: the policy has no critic: its data has no rewards, or its method learns none")
         return self.critic
 
     def reset(self, seed: int = 0) -> Self:
@@ -193,7 +193,7 @@ class Policy(nn.Module):
 
     def observe(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return what `act_chunk` takes, of an environment's observations `[B, h, O]`."""
-        return self.sequence.observe(observations, None)
+        return observations
 
     def acting(self) -> ActsInEpisodes:
         """Return what `ractd.envs.evaluate` runs, with the noise of the seed that the policy was last reset to."""
@@ -203,12 +203,20 @@ class Policy(nn.Module):
     def estimate_return(self, observation: NDArray[Any], action: NDArray[Any]) -> NDArray[np.float32]:
         """Return the critic's estimate for actions `[B, A]` (a plan's states `[B, c, S]`) at observations `[B, O]`, in data units.
 
-        Raises `RactdError` for a policy without a critic.
+        Raises `RactdError` for a policy without a critic, and for numbers that are not finite or of another shape.
         """
         critic = self.need_critic("there is no estimate of returns")
-        observations, raw = (
-            torch.as_tensor(array, dtype=torch.float32, device=self.device) for array in (observation, action)
-        )
+        inputs, outputs = self.sequence.observation_dim, self.sequence.entries[1]
+        given, taken = np.asarray(observation, np.float32), np.asarray(action, np.float32)
+        if given.ndim != 2 or given.shape[1] != inputs or taken.shape[:1] != given.shape[:1]:
+            raise RactdError(
+                f"observations have shape {list(given.shape)}, expected ['B', {inputs}], a row for each action"
+            )
+        if taken.ndim not in (2, 3) or taken.shape[-1] != outputs:
+            raise RactdError(f"actions have shape {list(taken.shape)}, expected ['B', {outputs}], or a plan's")
+        if not (np.isfinite(given).all() and np.isfinite(taken).all()):
+            raise RactdError("observations or actions are not finite; an estimate needs numbers")
+        observations, raw = torch.from_numpy(given).to(self.device), torch.from_numpy(taken).to(self.device)
         condition = self.sequence.condition(observations.unsqueeze(1))
         entries = self.sequence.scaled(raw if raw.ndim > 2 else raw.unsqueeze(1))
         return critic.data_units(critic.value(condition, entries)).cpu().numpy()  # type: ignore[no-any-return]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ractd.diffusion.ddpm import CleanEstimate
 from ractd.diffusion.edm import Preconditioned
@@ -15,19 +15,8 @@ from ractd.diffusion.settings import DDPM, Diffusion, Schedule
 from ractd.errors import RactdError
 
 MOST_CANDIDATES = 4096
-
-
-def _as_it_is(network: nn.Module, schedule: None) -> Callable[..., Tensor]:
-    return network
-
-
-MODELS: dict[Kind, Callable[[Any, Any], Callable[..., Tensor]]] = {
-    "student": Preconditioned,
-    "teacher": Preconditioned,
-    "DDPM teacher": CleanEstimate,
-    "direct": _as_it_is,
-}
-"""What the samplers of each kind of network take, from the network and its schedule."""
+MODELS: dict[type[Schedule], Callable[..., Any]] = {Diffusion: Preconditioned, DDPM: CleanEstimate}
+"""What samplers take of a network that knows a schedule, made of both; one that knows none is taken as it is."""
 SCHEDULE_OF: dict[Kind, type[Schedule] | None] = {
     "student": Diffusion,
     "teacher": Diffusion,
@@ -73,7 +62,7 @@ class Sampling:
 
     def model(self, network: Any) -> Callable[..., Tensor]:
         """Return what the sampler takes: the network with its preconditioning, see `MODELS`."""
-        return MODELS[self.kind](network, self.schedule)
+        return network if self.schedule is None else MODELS[type(self.schedule)](network, self.schedule)  # type: ignore[no-any-return]
 
     def sample(self, model: Callable[..., Tensor], noise: Tensor, condition: Tensor) -> Tensor:
         """Return x `[B, n, D]` of noise `[draws, B, n, D]` and conditions `[B, K]`."""

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from ractd.data.formats.made import MADE_HERE, dataset_file
-from ractd.envs.maze import MAZES, Maze, read_maze
+from ractd.envs.maze import MAZES, Maze
 from ractd.errors import RactdError
 from ractd.recipes.behaviors import RECIPES, run_recipe, write_transitions
-from ractd.recipes.mazes import check_name, make_maze_dataset
-
-
-def own_maze(file: Path, name: str) -> Maze:
-    """Read a maze of one's own whose dataset is to get a name.
-
-    Raises:
-        RactdError: where the file is no map, or the name is taken or can't be one.
-    """
-    maze = read_maze(file, name)
-    check_name(maze)
-    return maze
+from ractd.recipes.mazes import make_maze_dataset
+from ractd.registry import unknown
 
 
 def make_dataset(
@@ -46,16 +35,16 @@ def make_dataset(
         The file, which appears whole or not at all.
 
     Raises:
-        RactdError: for an unknown name, or a size below 1.
+        RactdError: for an unknown name, a size below 1, or a seed below 0.
     """
+    if seed < 0:
+        raise RactdError(f"seed is {seed}, expected at least 0")
     maze = MAZES.get(what) if isinstance(what, str) else what
     if maze is not None:
         return make_maze_dataset(maze, transitions=transitions, seed=seed, directory=directory, progress=progress)
     name = str(what)
     if name not in RECIPES:
-        close = difflib.get_close_matches(name, MADE_HERE, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise RactdError(f"no recipe is called {name!r}; {hint}there are: {', '.join(MADE_HERE)}")
+        raise unknown("recipe", name, MADE_HERE)
     recipe = RECIPES[name]
     if transitions is not None:
         recipe = replace(recipe, transitions=transitions)

@@ -57,8 +57,6 @@ class Recipe:
     """The file of snapshots in `ractd/recipes/assets`."""
     schedule: tuple[Stretch, ...]
     """In order; shares add up to 1."""
-    noise: float = 1.0
-    """Scale of the policy's own exploration noise: 1 is SAC's stochastic policy, 0 its mean."""
     wobble: float = 0.025
     """Gaussian noise on the weights, drawn anew every `PIECE` transitions, in units of each tensor's deviation:
     the ups and downs of a run that its snapshots leave out."""
@@ -147,7 +145,7 @@ def _act(
             layers.append((between + wobble).astype(np.float32))
         weights[key] = np.stack(layers)
     shares = [0.0 if p.end == RANDOM else p.along if p.start == RANDOM else 1.0 for p in pieces]
-    return mixture(uniform, sac_actor(weights, rng, recipe.noise), np.array(shares), rng)
+    return mixture(uniform, sac_actor(weights, rng), np.array(shares), rng)
 
 
 def counted(act: Act, total: int, progress: Progress, done: int = 0) -> Act:

@@ -84,14 +84,15 @@ def make_maze_dataset(
     return path
 
 
-def check_name(maze: Maze) -> None:
-    """Raise `RactdError` where a maze of one's own has a name that means another dataset, or can't be one."""
+def check_name(maze: Maze) -> Maze:
+    """Return a maze; raises `RactdError` where one's own has a name that means another dataset, or can't be one."""
     if maze == MAZES.get(maze.name):
-        return
+        return maze
     if not re.fullmatch(r"\w[\w.-]*", maze.name):
         raise RactdError(f"{maze.name!r} can't be the name of a dataset; use letters, digits, '-', '_' and '.'")
     if maze.name in MADE_HERE or maze.name in d4rl.DATASETS:
         raise RactdError(f"{maze.name!r} is another dataset's name; give the dataset of your maze its own")
+    return maze
 
 
 def _run(maze: Maze, total: int, seed: int, threads: int, fields: dict[str, Any], progress: Progress | None) -> None:

@@ -66,8 +66,7 @@ class Normalizer(nn.Module):
 
     def action(self, action: Tensor) -> Tensor:
         """Scale raw actions `[..., A]` to [-1, 1], those outside their range clipped to it."""
-        width = torch.where(self.varying, self.action_high - self.action_low, 1)
-        return (2 * (action - self.action_low) / width - 1).clamp(-1, 1) * self.varying
+        return ((action - self.action_low) / self.half_range - 1).clamp(-1, 1) * self.varying
 
     def raw_action(self, action: Tensor) -> Tensor:
         """Clip to [-1, 1] and scale back to the environment's units."""

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ractd.data import OfflineDataset
-from ractd.envs.maze import Maze
-from ractd.errors import RactdError
 from ractd.registry import find
 from ractd.sequences.normalizer import Normalizer
 from ractd.sequences.settings import SEQUENCES, SequenceSettings
@@ -48,10 +43,7 @@ class LearntDecoder(NamedTuple):
 class SequencePart(Registered):
     """What a policy file says of a kind of sequence: a frozen dataclass."""
 
-    @classmethod
-    def of_kind(cls, kind: str) -> type[Self]:
-        """Return the class of a kind; raises `RactdError` naming the known ones."""
-        return find(SEQUENCES, kind, "kind of sequence").Part  # type: ignore[no-any-return]
+    kinds = SEQUENCES, "kind of sequence", "Part"
 
 
 class Sequence(nn.Module):
@@ -141,10 +133,6 @@ class Sequence(nn.Module):
         """Return shape and meaning of the outputs besides `actions`, for the contract of an exported policy."""
         return {}
 
-    def observe(self, observations: NDArray[np.float32], maze: Maze | None) -> NDArray[np.float32]:
-        """Return what a policy is asked with, of an environment's observations `[B, h, O]`: the same."""
-        return observations
-
     decoder_stage: ClassVar[str | None] = None
     """Name of the stage that `learnt_decoder` is trained in, which seeds its draws; None where nothing has to be learnt."""
 
@@ -157,9 +145,6 @@ class Sequence(nn.Module):
         raise NotImplementedError(f"sequences of {self.kind} have no decoder to learn")
 
 
-def sequence_class(kind: str, where: str | Path) -> type[Sequence]:
-    """Return the class of a kind of sequence; raises `RactdError`, naming `where` it was asked for."""
-    try:
-        return find(SEQUENCES, kind, "kind of sequence")  # type: ignore[no-any-return]
-    except RactdError as error:
-        raise RactdError(f"{where}: {error}") from None
+def sequence_class(kind: str) -> type[Sequence]:
+    """Return the class of a kind of sequence; raises `RactdError` naming the known ones."""
+    return find(SEQUENCES, kind, "kind of sequence")  # type: ignore[no-any-return]

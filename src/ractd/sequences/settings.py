@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar, Self
+from typing import ClassVar
 
-from ractd.registry import find
 from ractd.settings import Count, CountOrZero, Optimization, Registered
 
 SEQUENCES = {
@@ -24,11 +23,7 @@ class SequenceSettings(Registered):
     open_loop: ClassVar[bool] = False
     """Whether the whole sequence is executed before the next one is made (paper, section 4.2), or its first action only."""
 
-    @classmethod
-    def of_kind(cls, kind: str) -> type[Self]:
-        """Return the settings' class of a kind; raises `RactdError` naming the known ones."""
-        settings: type[Self] = find(SEQUENCES, kind, "kind of sequence").Settings
-        return settings
+    kinds = SEQUENCES, "kind of sequence", "Settings"
 
     def contradictions_of(self, horizon: int) -> Iterator[tuple[str, str]]:
         """Yield each field that can't stand beside a horizon, and what is expected of it."""

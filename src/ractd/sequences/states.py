@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from ractd.data import OfflineDataset
 from ractd.data.ranges import within
 from ractd.data.windows import Windows
-from ractd.envs.maze import Maze
 from ractd.errors import RactdError
 from ractd.sequences.dynamics import DynamicsObjective, InverseDynamics
 from ractd.sequences.normalizer import PlanNormalizer
@@ -134,7 +133,10 @@ class States(Sequence):
             RactdError: For a wrong shape.
         """
         S = self.state_dim
-        states, goals = np.asarray(state, np.float32), np.asarray(goal, np.float32)
+        try:
+            states, goals = np.asarray(state, np.float32), np.asarray(goal, np.float32)
+        except (TypeError, ValueError):
+            raise RactdError("state or goal is no array of numbers") from None
         if states.ndim not in (1, 2) or states.shape[-1] != S:
             raise RactdError(f"state has shape {list(states.shape)}, expected [{S}] or ['B', {S}]")
         if goals.ndim not in (1, 2) or not 1 <= goals.shape[-1] <= S:
@@ -145,12 +147,6 @@ class States(Sequence):
         except ValueError:
             raise RactdError(f"{list(goals.shape)} goals were given for {list(states.shape)} states") from None
         return np.concatenate([states, whole], axis=-1)
-
-    def observe(self, observations: NDArray[np.float32], maze: Maze | None) -> NDArray[np.float32]:
-        """Return a maze's states `[B, 1, S]` with its goal, `[B, 1, 2 S]`."""
-        if maze is None:
-            raise RactdError("a plan needs a goal, and the policy's environment is no maze that has one")
-        return self.with_goal(observations[:, -1], maze.goal)[:, None]
 
     def learnt_decoder(self, samples: Samples) -> LearntDecoder:
         """Return the inverse dynamics."""

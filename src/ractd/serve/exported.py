@@ -44,8 +44,7 @@ class ExportedPolicy:
 
     def sample(self, observations: FloatArray, noise: FloatArray, past: Past | None) -> FloatArray:
         """See `ServedPolicy.sample`."""
-        actions: FloatArray = self.policy.sample(observations, noise, past)
-        return actions
+        return self.policy.sample(observations, noise, past)  # type: ignore[no-any-return]
 
 
 def exported_policy(path: Path) -> ServedPolicy:

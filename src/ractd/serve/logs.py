@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from datetime import UTC, datetime
-from typing import TextIO
 
 
 class JsonLines(logging.Formatter):
@@ -24,10 +22,10 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-def json_logger(stream: TextIO | None = None) -> logging.Logger:
-    """Return the server's logger, writing to a stream (standard error by default)."""
+def json_logger() -> logging.Logger:
+    """Return the server's logger, which writes to standard error."""
     logger = logging.getLogger("ractd.serve")
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.INFO)

@@ -88,10 +88,8 @@ class TorchPolicy:
         """See `ServedPolicy.sample`."""
         import torch
 
-        device = self.policy.device
-        with torch.inference_mode():
-            draws = torch.from_numpy(noise).to(device).transpose(0, 1).flatten(1, 2)
-            return self.policy.sample(torch.from_numpy(observations).to(device), draws).cpu().numpy()  # type: ignore[no-any-return]
+        observed, drawn = (torch.from_numpy(array).to(self.policy.device) for array in (observations, noise))
+        return self.policy.sample_array(observed, drawn.transpose(0, 1).flatten(1, 2))
 
 
 def torch_policy(path: Path, device: str) -> ServedPolicy:

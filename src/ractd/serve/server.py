@@ -61,7 +61,7 @@ class Server:
         self.load, self.logger, self.api_key, self.tls = load, logger, api_key, tls
         self.settings = replace(settings, max_connections=reserve_files(settings.max_connections))
         if self.settings.max_connections < settings.max_connections:
-            self._warn(
+            self.logger.warning(
                 f"this process may open files for {self.settings.max_connections} connections only, see ulimit -n"
             )
         self.metrics = ServerMetrics(logger)
@@ -79,8 +79,8 @@ class Server:
         self.metrics.policy.info({"identity": first.identity})
         self._stop, self._idle, self._swapping = asyncio.Event(), asyncio.Event(), asyncio.Lock()
 
-    async def run(self, listening: Callable[[int], None] | None = None) -> None:
-        """Serve until SIGTERM or SIGINT; calls `listening` with the port. Raises `RactdError` where it can't listen."""
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT. Raises `RactdError` where it can't listen."""
         settings, loop = self.settings, asyncio.get_running_loop()
         tasks: set[asyncio.Task[None]] = set()
 
@@ -113,18 +113,16 @@ class Server:
                 backlog=BACKLOG,
                 logger=logging.getLogger("ractd.serve.websockets"),
             )
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter of a host that can be no name
             raise RactdError(
-                f"{settings.host}:{settings.port} can't be listened on ({error.strerror or error}); "
+                f"{settings.host}:{settings.port} can't be listened on ({getattr(error, 'strerror', None) or error}); "
                 "name another with --host or --port"
             ) from None
         async with listener:
             port = int(next(iter(listener.sockets)).getsockname()[1])
             self._info("listening", host=settings.host, port=port, tls=self.tls is not None)
             if danger := exposure_warning(settings.host, self.api_key, self.tls):
-                self._warn(danger)
-            if listening is not None:
-                listening(port)
+                self.logger.warning(danger)
             await self._stop.wait()
             self.batcher.close()
         if batching.done():
@@ -147,7 +145,7 @@ class Server:
                     self._idle.clear()
                     await self._idle.wait()
         except TimeoutError:
-            self._warn(f"{len(self.sessions)} clients were not done after {self.settings.drain_seconds:g} s")
+            self.logger.warning(f"{len(self.sessions)} clients were not done after {self.settings.drain_seconds:g} s")
         self._stop.set()
 
     async def reload(self) -> None:
@@ -195,9 +193,6 @@ class Server:
 
     def _info(self, event: str, **fields: Any) -> None:
         self.logger.info(event, extra={"fields": fields})
-
-    def _warn(self, event: str) -> None:
-        self.logger.warning(event)
 
 
 def _connection(limit: int, protocol: Any, server: Any, **options: Any) -> ServerConnection:

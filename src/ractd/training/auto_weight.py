@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache
 from typing import Literal
 
 import torch
@@ -55,21 +55,16 @@ class RewardWeight(nn.Module):
         """Make a weight; `at_logged` returns the reward's gradient at logged sequences, see `gradient_at_logged`."""
         super().__init__()
         self.weight, self.share = weight, share
-        self.at_logged_of, self.mean_over_processes = at_logged, mean_over_processes
+        self.at_logged, self.mean_over_processes = cache(at_logged), mean_over_processes
         self.gradients: Tensor
         self.register_buffer("gradients", torch.zeros(3))  # running means: data, reward, reward at logged sequences
-
-    @cached_property
-    def at_logged(self) -> Tensor:
-        """The reward's gradient at logged sequences."""
-        return self.at_logged_of()
 
     def forward(self, norms: Callable[[], tuple[Tensor, Tensor]]) -> Tensor:
         """Return the weight; `norms` computes the mean norms of the data's and of the reward's gradient."""
         if self.weight != "auto":
             return torch.as_tensor(self.weight, device=self.gradients.device)
         if self.training:
-            now = torch.stack([*self.mean_over_processes(torch.stack(norms())), self.at_logged])
+            now = torch.stack([*self.mean_over_processes(torch.stack(norms())), self.at_logged()])
             self.gradients.lerp_(now, 1 - WEIGHT_MEMORY)
         data, at_samples, at_logged = self.gradients
         weight: Tensor = self.share * data / torch.maximum(at_samples, at_logged).clamp(min=1e-12)

@@ -41,10 +41,18 @@ class CollapseWatch:
         largest: float,
         seed: int,
     ) -> None:
-        """Draw the states and the teacher's samples there; `largest` is the value that no logged sequence exceeds."""
+        """Draw the states and the teacher's samples there.
+
+        `largest` is the value that no logged sequence exceeds; the unit of promises is 1 where that is not above the mean.
+        """
         generator = torch.Generator().manual_seed(seed)
         self.condition, x0 = samples.gather(samples.draw(STATES, generator))
-        self.sequence, self.critic, self.diffusion, self.largest = sequence, critic, diffusion, largest
+        self.sequence, self.critic, self.diffusion, self.largest = (
+            sequence,
+            critic,
+            diffusion,
+            largest if largest > 0 else 1.0,
+        )
         self.noise = torch.randn(x0.shape, generator=generator).to(x0.device)
         noise = torch.randn(STATES * SAMPLES, *sequence.shape, generator=generator).to(x0.device)
         sigmas = sigma_schedule(diffusion, BINS).to(x0.device)
@@ -87,9 +95,9 @@ def complaint(measured: dict[str, float]) -> str | None:
 
 
 def watch_for_collapse(
-    watch: CollapseWatch, stage: Stage, average: nn.Module, log: Log
+    watch: CollapseWatch, stage: Stage, average: nn.Module, log: Log, advice: str
 ) -> Callable[[int, dict[str, float]], dict[str, float]]:
-    """Return a hook of a student's stage that looks for collapse, says so once, and keeps the last weights before it."""
+    """Return a hook of a student's stage that looks for collapse, says so and what helps once, and keeps the weights before it."""
     healthy = stage.directory / "healthy.safetensors"
 
     def look(step: int, metrics: dict[str, float]) -> dict[str, float]:
@@ -102,14 +110,10 @@ def watch_for_collapse(
                 write_tensors(healthy, average.state_dict(), {"step": step})
             else:
                 stage.record["collapse"] = {"step": step, "why": why}
-                kept = (
-                    f"The last checkpoint before it is kept as policy '{stage.name}-before-collapse'; a"
-                    if healthy.exists()
-                    else "A"
-                )
+                kept = f"; the last checkpoint before it is kept as policy '{stage.name}-before-collapse'"
                 log.say(
-                    f"[yellow]warning:[/] policy '{stage.name}' is collapsing at step {step}: {why}. "
-                    f"{kept} smaller --reward-weight or --student.reward-share helps"
+                    f"[yellow]warning:[/] policy '{stage.name}' is collapsing at step {step}: {why}"
+                    f"{kept if healthy.exists() else ''}{advice}"
                 )
         return measured
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from ractd.errors import RactdError
+from ractd.files import replacing
 from ractd.training.tracking import Tracking
 
 
@@ -37,8 +38,6 @@ class Metrics:
             lines = self.path.read_text().splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and not _is_later(json.loads(line), stage, step)]
             if len(kept) < len(lines):
-                from ractd.files import replacing
-
                 with replacing(self.path) as partial:
                     partial.write_text("".join(kept))
         self.close()

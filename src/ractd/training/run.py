@@ -97,7 +97,7 @@ class Run:
         updates: list[Update],
         followers: list[Follower],
         draw: Callable[[torch.Generator], Draws],
-        gather: Callable[[Draws], Any],
+        gather: Callable[[Draws], Any] = lambda draws: draws,
         exploded: float | None = EXPLODED,
     ) -> Stage:
         """Describe one stage of this run that trains networks in turns."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -59,7 +59,7 @@ def tracking(name: TrackerName, directory: Path, run: Mapping[str, Any]) -> Iter
     """
     identity = hashlib.sha256(json.dumps([directory.name, run["invocations"][0]]).encode()).hexdigest()[:8]
     try:
-        tracker = _OPEN[name](directory, f"{directory.name}-{identity}")
+        tracker = _started(name, directory, f"{directory.name}-{identity}")
         tracker.store_init_configuration({key: run[key] for key in ("config", "dataset", "teacher_from", "plain")})
     except Exception as error:  # each service has its own
         raise RactdError(f"--track {name}: can't begin ({str(error).strip() or type(error).__name__})") from error
@@ -69,20 +69,12 @@ def tracking(name: TrackerName, directory: Path, run: Mapping[str, Any]) -> Iter
         tracker.finish()
 
 
-def _wandb(directory: Path, name: str) -> GeneralTracker:
-    from accelerate.tracking import WandBTracker
+def _started(name: TrackerName, directory: Path, run: str) -> Any:
+    from accelerate.tracking import TrackioTracker, WandBTracker
 
-    tracker = WandBTracker(PROJECT, id=name, name=directory.name, dir=str(directory), resume="allow")
+    if name == "wandb":
+        tracker: Any = WandBTracker(PROJECT, id=run, name=directory.name, dir=str(directory), resume="allow")
+    else:
+        tracker = TrackioTracker(PROJECT, name=run, resume="allow", embed=False)
     tracker.start()
     return tracker
-
-
-def _trackio(directory: Path, name: str) -> GeneralTracker:
-    from accelerate.tracking import TrackioTracker
-
-    tracker = TrackioTracker(PROJECT, name=name, resume="allow", embed=False)
-    tracker.start()
-    return tracker
-
-
-_OPEN: dict[TrackerName, Callable[[Path, str], Any]] = {"wandb": _wandb, "trackio": _trackio}

@@ -84,18 +84,9 @@ class Maze:
         return numbers
 
     @cached_property
-    def _ways(self) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
-        return _shortest_ways(self.index, self.cells)
-
-    @property
-    def distances(self) -> NDArray[np.int16]:
-        """Steps from cell to cell on a shortest way through the sides of cells, [K from, K to]."""
-        return self._ways[0]
-
-    @property
     def next_cells(self) -> NDArray[np.int16]:
         """The cell after the first step of a shortest way, [K from, K to]; a cell itself where the way ends."""
-        return self._ways[1]
+        return _first_steps(self.index, self.cells)
 
     def cell_of(self, positions: NDArray[np.floating[Any]]) -> Ints:
         """Return row and column of the cell that a position lies in, [..., 2], clipped to the map."""
@@ -204,8 +195,8 @@ def _flood(open_cells: Bools, seed: Bools) -> tuple[Bools, int]:
         found, steps = grown, steps + 1
 
 
-def _shortest_ways(index: Ints, cells: Ints) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
-    """Search breadth-first from all goals at once: distances and first steps between the cells, each [K, K]."""
+def _first_steps(index: Ints, cells: Ints) -> NDArray[np.int16]:
+    """Search breadth-first from all goals at once: first steps of the shortest ways between the cells, [K, K]."""
     count = len(cells)
     beside = cells[:, None] + NEIGHBOURS
     neighbours = index[beside[..., 0], beside[..., 1]]  # [K, 4]; -1, the last row below, for walls
@@ -221,7 +212,7 @@ def _shortest_ways(index: Ints, cells: Ints) -> tuple[NDArray[np.int16], NDArray
     nearest = np.argmin(distances[neighbours], axis=1)  # which neighbour, [K, K]
     steps = np.take_along_axis(neighbours, nearest, axis=1).astype(np.int16)
     np.fill_diagonal(steps, np.arange(count))
-    return distances[:-1], steps
+    return steps
 
 
 def _d4rl(size: str, max_episode_steps: int, text: str) -> Maze:

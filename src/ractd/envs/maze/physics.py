@@ -14,7 +14,6 @@ TIMESTEP = 0.01
 """Seconds of one environment step."""
 RADIUS = 0.1
 DENSITY = 1000.0
-MASS = DENSITY * 4 / 3 * np.pi * RADIUS**3
 DAMPING = 1.0
 GEAR = 100.0
 """Force of an action of 1."""

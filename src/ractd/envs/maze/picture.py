@@ -35,31 +35,22 @@ class MazePanel:
     """Planned states, each [H, 2 or more]; dashed where there is something executed beside them."""
     executed: Sequence[Array] = ()
     """States that came of it, each [T, 2 or more]."""
-    goals: Array | None = None
-    """Where each sequence should go, [B, 2]; by default the maze's goal."""
 
 
-def draw(maze: Maze, panels: Sequence[MazePanel], path: str | Path) -> Path:
+def draw(maze: Maze, panels: Sequence[MazePanel], path: Path) -> Path:
     """Draw panels of a maze side by side, as its text map lies (x downwards), and return the image's path.
 
-    The suffix says the format; the file appears whole or not at all. Raises `RactdError` without Matplotlib, for no
-    panels, and for a suffix that Matplotlib doesn't know.
+    The suffix says the format; the file appears whole or not at all. Raises `RactdError` without Matplotlib.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise RactdError('pictures need Matplotlib, which is not installed: pip install "ractd[plot]"') from None
-    if not panels:
-        raise RactdError("a picture needs at least one panel")
     rows, columns = maze.grid.shape
     height = PANEL_INCHES * (rows - 2 * CROPPED) / (columns - 2 * CROPPED)
     figure = Figure(figsize=(PANEL_INCHES * len(panels), height + 0.3), layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         draw_panel(axes, maze, panel)
-    path = Path(path)
-    supported = figure.canvas.get_supported_filetypes()
-    if path.suffix[1:] not in supported:
-        raise RactdError(f"{path}: can't draw {path.suffix or 'no suffix'!r}, expected one of .{', .'.join(supported)}")
     with replacing(path) as partial:
         figure.savefig(partial, dpi=150, format=path.suffix[1:])
     return path
@@ -80,7 +71,7 @@ def draw_panel(axes: Any, maze: Maze, panel: MazePanel) -> None:
         counts, *_ = np.histogram2d(panel.data[:, 0], panel.data[:, 1], bins=edges)
         shades = LinearSegmentedColormap.from_list("density", ["#e3edf5", "#7fb0d3", "#1c5c93"])
         # The brightest hundredth is cut off, or a few crossings would leave the rest pale.
-        norm = LogNorm(1, max(2.0, float(np.quantile(counts[counts > 0], 0.99))))
+        norm = LogNorm(1, max(2.0, float(np.quantile(counts[counts > 0], 0.99)) if counts.any() else 0.0))
         axes.pcolormesh(edges[1], edges[0], np.ma.masked_equal(counts, 0), cmap=shades, norm=norm, rasterized=True)
     extent = (low, low + columns, low + rows, low)
     wall = LinearSegmentedColormap.from_list("wall", [WALL_COLOR, WALL_COLOR])
@@ -92,7 +83,4 @@ def draw_panel(axes: Any, maze: Maze, panel: MazePanel) -> None:
             color = PAIR_COLORS[pair % len(PAIR_COLORS)]
             axes.plot(states[:, 1], states[:, 0], style, color=color, linewidth=1.5, alpha=0.85)
             axes.plot(states[0, 1], states[0, 0], "o", color=color, markersize=6, markeredgecolor="white", zorder=4)
-    goals = maze.goal[None] if panel.goals is None else panel.goals
-    for pair, goal in enumerate(goals):
-        color = GOAL_COLOR if panel.goals is None else PAIR_COLORS[pair % len(PAIR_COLORS)]
-        axes.plot(goal[1], goal[0], "*", color=color, markersize=14, markeredgecolor="white", zorder=5)
+    axes.plot(maze.goal[1], maze.goal[0], "*", color=GOAL_COLOR, markersize=14, markeredgecolor="white", zorder=5)
