@@ -37,5 +37,5 @@ proofs: install  ## the slow tests
 docs: install  ## the site, in site/
 	$(BIN)/mkdocs build
 
-clean:
-	rm -rf .venv runs site .pytest_cache .mypy_cache .ruff_cache
+clean:  ## what was installed and built, not what was trained
+	rm -rf .venv site .pytest_cache .mypy_cache .ruff_cache .hypothesis

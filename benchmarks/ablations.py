@@ -73,7 +73,11 @@ class Options:
 
 def run_of(options: Options, dataset: str, variant: str) -> Path:
     """Return where a run is kept."""
-    return options.runs / dataset / variant.replace(" ", "-").replace(",", "").replace("%", "").replace(".", "")
+    return (
+        options.runs
+        / f"{dataset}-s{options.seed}"
+        / variant.replace(" ", "-").replace(",", "").replace("%", "").replace(".", "")
+    )
 
 
 def measured(run: Path) -> dict[str, Any] | None:
@@ -105,8 +109,9 @@ def watched(run: Path) -> dict[str, float]:
 def collect(options: Options) -> dict[str, Any]:
     """Read every run that is there, the last result of the others."""
     kept = RESULTS / "ablations.json"
-    runs: dict[str, Any] = json.loads(kept.read_text())["runs"] if kept.exists() else {}
-    for dataset in DATASETS:
+    content: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {"seed": options.seed, "runs": {}}
+    runs: dict[str, Any] = content["runs"] if content["seed"] == options.seed else {}
+    for dataset in options.datasets:
         for variant in VARIANTS:
             if (found := measured(run_of(options, dataset, variant))) is not None:
                 runs[f"{dataset}, {variant}"] = found
@@ -118,9 +123,9 @@ def table(runs: dict[str, Any]) -> str:
 
     Students that the watch for collapse has warned of are `condemned`.
     """
-    lines = []
+    lines, datasets = [], list(dict.fromkeys(name.partition(", ")[0] for name in runs))
     for variant in VARIANTS:
-        found = [runs.get(f"{dataset}, {variant}") for dataset in DATASETS]
+        found = [runs.get(f"{dataset}, {variant}") for dataset in datasets]
         cells = [
             ""
             if of is None
@@ -130,7 +135,7 @@ def table(runs: dict[str, Any]) -> str:
         seconds = [of["processor_seconds"] for of in found if of is not None]
         if seconds:
             lines.append([variant, *cells, f"{sum(seconds) / len(seconds):.0f}"])
-    return markdown_table(["one step; four", *DATASETS, "s"], lines)
+    return markdown_table(["one step; four", *datasets, "s"], lines)
 
 
 def main() -> None:
@@ -143,7 +148,7 @@ def main() -> None:
                 run, data = run_of(options, dataset, variant), options.data / f"{dataset}.hdf5"
                 seed = ("--preset", "following", "--seed", str(options.seed), "--out", run)
                 if measured(run) is None:
-                    code = code or ractd("train", data, *seed, *words)
+                    code = ractd("train", data, *seed, *words) or code
     content = collect(options)
     path = write_result("ablations", content)
     path.with_suffix(".md").write_text(table(content["runs"]))

@@ -37,7 +37,9 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": versions,
         "commit": _git("rev-parse", "--short=12", "HEAD"),
-        "modified": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "src", "benchmarks/*.py")),
+        "modified": bool(
+            _git("status", "--porcelain", "--untracked-files=no", "--", "src", "runtime", "benchmarks/*.py")
+        ),
     }
 
 

@@ -25,7 +25,7 @@ BEGAN = time.monotonic()
 SECONDS = {"card": 2.0, "training": 60.0, "action": 105.0, "policy": 360.0}
 """What each section may take, 8 minutes 47 in all, imports included; what one leaves the last has."""
 SECONDS_TINY = {"card": 1.0, "training": 8.0, "action": 14.0, "policy": 16.0}
-MODULES = ("accelerate", "filelock", "h5py", "numpy", "platformdirs", "rich", "safetensors", "torch", "tyro")
+MODULES = ("accelerate", "filelock", "h5py", "msgspec", "numpy", "platformdirs", "rich", "safetensors", "torch", "tyro")
 """What is imported on the way."""
 TO_PLAY = ("gymnasium", "mujoco")
 """What scores need besides, and EnvPool for speed."""

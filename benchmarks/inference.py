@@ -87,12 +87,12 @@ def observations(policy: Policy, batch: int) -> NDArray[np.float32]:
     return near
 
 
-def exported(policy: Policy, **options: Any) -> Deployed:
+def exported(policy: Policy, threads: int = 1, **options: Any) -> Deployed:
     """The runtime, on a graph that is exported for the purpose, with options of `export_policy`."""
     with tempfile.TemporaryDirectory() as directory:
         policy.save(Path(directory) / "policy")
         export_policy(Path(directory) / "policy", Path(directory) / "out", **options)
-        return Deployed.load(Path(directory) / "out")
+        return Deployed.load(Path(directory) / "out", threads=threads)
 
 
 def timed(policy: Policy | Deployed, observation: NDArray[np.float32]) -> float:
@@ -170,7 +170,9 @@ def main() -> None:
     goal = GOAL_OF_PLANS if any(student.sequence.open_loop for student, _ in pairs.values()) else GOAL
     results, blocks = {}, 1 if arguments.quick else BLOCKS
     for name, (student, teacher) in pairs.items():
-        graphs: dict[str, Deployed] = {format: exported(student, format=format) for format in FORMATS}
+        graphs: dict[str, Deployed] = {
+            format: exported(student, arguments.threads, format=format) for format in FORMATS
+        }
         for batch in batches:
             results[f"{name}, batch {batch}"] = compare(student, teacher, graphs, batch, seconds, blocks)
     torch.set_num_threads(before)

@@ -62,14 +62,15 @@ class Options:
     """Train nothing, read what is there."""
 
 
-def run(log: Path, *arguments: str) -> None:
-    """Run one `ractd` command on one thread; its output goes to a log beside the run."""
+def run(log: Path, *arguments: str) -> int:
+    """Run one `ractd` command on one thread, its output to a log beside the run; return its exit code."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a") as file:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "ractd.cli", *arguments]
         code = subprocess.run(command, stdout=file, stderr=file, env=environment).returncode
     print(f"{' '.join(arguments)}: {'done' if code == 0 else f'exit code {code}'}", flush=True)
+    return code
 
 
 def played(out: Path, name: str, episodes: int, execute: int) -> Path:
@@ -83,13 +84,14 @@ def horizon(out: Path) -> int:
     return int(json.loads((out / "config.json").read_text())["config"]["horizon"])
 
 
-def make(maze: str, options: Options) -> None:
-    """Make one maze's data, planner and closed-loop scores."""
+def make(maze: str, options: Options) -> int:
+    """Make one maze's data, planner and closed-loop scores; return 1 where the planner isn't trained."""
     out = options.runs / f"{maze}-s0"
     log = out.with_suffix(".log")
     if maze not in built_names():
         run(log, "data", "make", maze)
-    run(log, "train", maze, "--out", str(out), "--evaluation.select", "online")
+    if run(log, "train", maze, "--out", str(out), "--evaluation.select", "online"):
+        return 1
     for name in POLICIES:
         if not played(out, name, 100, options.replan).exists():
             run(log, "eval", str(out), "--policy", name, "--replan", str(options.replan))
@@ -97,6 +99,7 @@ def make(maze: str, options: Options) -> None:
     for name, (execute, loop) in product(COMPARED, loops.items()):
         if not played(out, name, EPISODES, execute).exists():
             run(log, "eval", str(out), "--policy", name, "--episodes", str(EPISODES), *loop)
+    return 0
 
 
 def compared(out: Path, execute: int) -> dict[str, Any] | None:
@@ -176,14 +179,15 @@ def markdown(content: dict[str, Any]) -> str:
 
 def main() -> None:
     """Run what is missing, then write the tables."""
-    options = tyro.cli(Options, description=__doc__)
+    options, codes = tyro.cli(Options, description=__doc__), list[int]()
     if not options.collect:
         with ThreadPoolExecutor(options.jobs) as pool:
-            list(pool.map(lambda maze: make(maze, options), options.mazes))
+            codes = list(pool.map(lambda maze: make(maze, options), options.mazes))
     content = collect(options)
     path = write_result("mazes", content)
     path.with_suffix(".md").write_text(markdown(content))
     print(markdown(content))
+    sys.exit(1 if any(codes) else 0)
 
 
 if __name__ == "__main__":

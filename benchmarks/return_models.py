@@ -101,7 +101,7 @@ def main() -> None:
                 continue
             config = resolve(replace(PRESETS["cpu"], seed=seed, return_model=model), data, Asked())
             where, silent = Path("runs/return_models") / f"{data.name}-{label}-s{seed}", Log(Console(quiet=True), None)
-            critic = train_critic(prepare(METHOD, config, data, where, Accelerator(), Metrics(None), silent))
+            critic = train_critic(prepare(METHOD, config, data, where, Accelerator(cpu=True), Metrics(None), silent))
             every = slice(0, None, max(1, data.num_transitions // 4096))
             state = plain.sequence.normalizer.observation(torch.from_numpy(data.observations[every]))
             logged = plain.sequence.normalizer.action(torch.from_numpy(data.actions[every]))

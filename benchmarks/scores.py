@@ -68,8 +68,8 @@ class Options:
     """Train nothing, read what is there."""
 
 
-def commands(options: Options) -> list[list[str]]:
-    """Return the commands of all runs; those that need another run's teacher come after it."""
+def commands(options: Options) -> list[list[list[str]]]:
+    """Return the commands of all runs in three stages: what is trained by itself, with a teacher of these, and played."""
     first, second, third = [], [], []
     for name, seeds in SEEDS.items():
         path = str(options.data / f"{name}.hdf5")
@@ -81,7 +81,7 @@ def commands(options: Options) -> list[list[str]]:
             second.append(["train", path, "--out", str(out), "--seed", str(seed), *ALL, *words, *changed])
             if not evaluation(out, seed).exists():
                 third.append(["eval", str(out), "--seed", str(seed)])
-    return first + second + third
+    return [first, second, third]
 
 
 def weighted(runs: Path, name: str, weight: float) -> Path:
@@ -220,7 +220,8 @@ def main() -> None:
     codes: list[int] = []
     if not options.collect:
         with ThreadPoolExecutor(options.jobs) as pool:
-            codes = list(pool.map(run, commands(options)))
+            for stage in commands(options):
+                codes += pool.map(run, stage)
     content = collect(options)
     path = write_result("scores", content)
     path.with_suffix(".md").write_text(markdown(content))

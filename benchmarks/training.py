@@ -1,6 +1,6 @@
 """Training speed on the CPU: samples/s and GFLOP/s of every stage, beside the matrix-multiplication peak of the same run.
 
-    python benchmarks/training.py [--threads 2] [--repeats 5] [--seconds 5] [--precision bf16] [--compile]
+    python benchmarks/training.py [--threads 2] [--repeats 5] [--seconds 5] [--precision bf16] [--compile] [--name NAME]
 
 Each stage is trained by `run_stage` on the stage's own objective, without hooks (evaluations, looks for collapse), on
 random data of Hopper's sizes. A FLOP count is that of one step's matrix multiplications and convolutions, forward and
@@ -237,8 +237,11 @@ def gemm_peak(seconds: float, shapes: Sequence[tuple[int, int, int]] = GEMM_SHAP
 
 
 def steps_for(seconds: float, measure: Callable[[int], float]) -> tuple[float, int]:
-    """The seconds of a first step, which pays for what only a first one does, and how many steps take about so many seconds."""
-    return measure(1), max(2, round(seconds / measure(2)))
+    """The seconds of the first two steps, which pay for what only first ones do, and how many steps take about so many seconds.
+
+    Both are even: a student that a critic follows is trained in every second step.
+    """
+    return 2 * measure(2), max(2, 2 * round(seconds / measure(2) / 2))
 
 
 def report(
@@ -271,6 +274,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="of each stage in each repeat")
     parser.add_argument("--rows", type=int, default=400_000, help="transitions of the dataset")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--name", default="training", help="of the result's file")
     parser.add_argument("--compile", action="store_true", help="the losses, by torch.compile")
     parser.add_argument("--quick", action="store_true", help="see that it works; nothing is written")
     arguments = parser.parse_args()
@@ -319,11 +323,11 @@ def main() -> None:
     print_table(title, columns, rows)
     torch.set_num_threads(before)
     if not arguments.quick:
-        settings = {key: getattr(arguments, key) for key in ("threads", "repeats", "seconds", "rows")}
+        settings = {key: getattr(arguments, key) for key in ("threads", "repeats", "seconds", "rows", "compile")}
         sizes = {"observation_dim": OBSERVATIONS, "action_dim": ACTIONS, "precision": arguments.precision}
         gemm = {shape: summary([peak[shape] for peak in peaks]) for shape in peaks[0]}
         result = {**settings, **sizes, "gemm_gflops_per_second": gemm, "results": results}
-        print(write_result("training", result).name)
+        print(write_result(arguments.name, result).name)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,15 @@ from rich.console import Console
 from rich.table import Table
 
 import ractd
-from ractd.envs import EvaluationResult, evaluate
+from ractd.envs import EvaluationResult, evaluate, make_vector
+from ractd.envs.environments import environments_of
+from ractd.envs.vector import MakeVector
 
 
-def score(policy: ractd.Policy, env_id: str, episodes: int, execute: int) -> EvaluationResult:
+def score(policy: ractd.Policy, env_id: str, episodes: int, execute: int, make: MakeVector) -> EvaluationResult:
     """Closed loop for `execute` 1, else so many actions of each sequence."""
     history = policy.sequence.history
-    return evaluate(policy.reset(0).acting(), env_id, episodes=episodes, execute=execute, history=history)
+    return evaluate(policy.reset(0).acting(), env_id, episodes=episodes, execute=execute, history=history, make=make)
 
 
 def row(candidates: int, steps: int, result: EvaluationResult) -> list[str]:
@@ -54,12 +56,15 @@ def main() -> None:
     env_id = arguments.env or (None if policy.environment is None else policy.environment.env_id)
     if env_id is None:
         parser.error("the policy names no environment, give one with --env")
+    # The policy's own environment has its settings, step limit and maze.
+    own = None if arguments.env else policy.environment
+    make = make_vector if own is None else environments_of(own, arguments.run)
     table = Table(title=f"{arguments.policy} in {env_id}, {arguments.episodes} episodes", title_justify="left")
     for column in ("candidates", "steps", "return ± s.e.", "score", "length", "µs/action in the batch"):
         table.add_column(column, justify="right")
     for candidates, steps in product(arguments.candidates, arguments.steps):
         configured = policy.configured(candidates=candidates, steps=steps)
-        result = score(configured, env_id, arguments.episodes, arguments.execute)
+        result = score(configured, env_id, arguments.episodes, arguments.execute, make)
         table.add_row(*row(candidates, steps, result))
     Console().print(table)
 

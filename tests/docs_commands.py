@@ -81,7 +81,7 @@ NETWORK = "downloads"
 PARSED: dict[str, str] = {
     "ractd data inspect mujoco/hopper/medium-v0": NETWORK,
     "ractd train hopper-medium-replay-v2": NETWORK,
-    "ractd sweep hopper-mixed walker2d-medium-v2 --vary student.reward-weight 0.1 0.3 auto --vary horizon 4 8 --jobs 8": NETWORK,
+    "ractd sweep hopper-mixed walker2d-medium-v2 --vary student.reward-weight 2.5 5 10 --vary horizon 1 4 --jobs 8": NETWORK,
     "ractd data collect Hopper-v5 --steps 1000000": "trains SAC for hours; tests/test_collect.py runs it",
     "torchrun --nproc_per_node 2 -m ractd.cli train logs.hdf5 --preset mujoco": GPU,
     "accelerate launch --multi_gpu -m ractd.cli train logs.hdf5 --preset mujoco": GPU,

@@ -308,5 +308,5 @@ def test_methods_are_listed_with_what_they_need(cli: Callable[..., Answer]) -> N
     entries = [" ".join(part.split()) for part in "\n".join(lines).split("\n\n") if part]
     assert [entry.split()[0] for entry in entries] == list(METHODS)
     told = {entry.split()[0]: entry for entry in entries}
-    assert "needs: rewards, next observations source: Offline Reinforcement Learning with Implicit" in told["iql"]
+    assert "needs: rewards source: Offline Reinforcement Learning with Implicit" in told["iql"]
     assert "needs: observations and actions; rewards, for a share below 1 source: ALVINN" in told["bc"]

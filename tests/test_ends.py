@@ -389,7 +389,11 @@ def test_a_penalty_above_the_spread_of_returns_is_named(tmp_path: Path) -> None:
     fields = arrays([5, 6, 7, 8], terminal=[True] * 4)
     fields["rewards"] = (1 + 0.01 * fields["rewards"]).astype(np.float32)
     path = save_fields(tmp_path / "x.hdf5", fields)
-    assert any("a failure costs 100" in f and "spread of 1.1" in f for f in warnings_of(path, ends="failure"))
+    _, findings = examined(path, ends="failure", termination_penalty=None)
+    assert any("a failure costs 100" in each.message and "spread of 1.1" in each.message for each in findings)
+    assert not any("a failure costs" in each for each in warnings_of(path, ends="failure")), (
+        "the default preset has none"
+    )
 
 
 def test_a_penalty_that_was_chosen_is_the_one_that_is_compared(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import threading
 import time
 import venv
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -213,7 +215,21 @@ def test_no_damage_to_the_contract_is_more_than_an_error(mine: Path) -> None:
             Contract.read(mine)
 
 
-@pytest.mark.parametrize("name", ["../policy.onnx", "/etc/hostname", "a/b"])
+def test_numbers_and_texts_that_nobody_writes_are_refused(mine: Path) -> None:
+    whole = (mine / "policy.json").read_text()
+    edit(mine, lambda content: content["inputs"]["observation"]["low"].__setitem__(0, 10**400))
+    with pytest.raises(RactdError, match=r"inputs.observation.low is no list of \d numbers"):
+        Contract.read(mine)
+    (mine / "policy.json").write_text(whole)
+    edit(mine, lambda content: content["execution"].update(execute=1.5))
+    with pytest.raises(RactdError, match=r"execution.execute is 1.5, expected a whole number"):
+        Contract.read(mine)
+    (mine / "policy.json").write_text("[" * 200_000)
+    with pytest.raises(RactdError, match="not a readable contract"):
+        Contract.read(mine)
+
+
+@pytest.mark.parametrize("name", ["../policy.onnx", "/etc/hostname", "a/b", "a\0", "\ud800"])
 def test_a_graph_outside_the_directory_is_refused(mine: Path, name: str) -> None:
     edit(mine, lambda contract: contract["graph"].update(files={name: {"sha256": "0", "bytes": 1}}))
     with pytest.raises(RactdError, match="not a plain name"):
@@ -254,6 +270,14 @@ def test_a_wrong_dtype_is_refused(deployed: Path, dtype: Any) -> None:
         Policy.load(deployed).act(np.zeros(OBSERVATIONS, dtype))
 
 
+def test_ragged_lists_and_seeds_below_zero_are_refused(deployed: Path) -> None:
+    policy = Policy.load(deployed)
+    with pytest.raises(RactdError, match="observation is no array of numbers but list"):
+        policy.act([[1.0], [1.0, 2.0]])
+    with pytest.raises(RactdError, match="seed is -1, expected 0 or more"):
+        policy.reset(-1)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_nan_and_infinity_are_refused(deployed: Path, bad: float) -> None:
     seen = np.zeros((4, OBSERVATIONS))
@@ -275,6 +299,9 @@ def test_far_outside_the_data_is_said_once_a_dimension_and_counted(deployed: Pat
     with pytest.warns(ObservationWarning, match=r"observation\[1\] is .* far outside the training data") as said:
         policy.act(outside)
     assert said[0].filename == __file__, "where the caller's mistake is"
+    with pytest.warns(ObservationWarning) as said:
+        Policy.load(deployed).act(outside, deadline_ms=1000)
+    assert said[0].filename == __file__, "through a thread of its own as well"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         policy.act(outside)
@@ -285,6 +312,21 @@ def test_far_outside_the_data_is_said_once_a_dimension_and_counted(deployed: Pat
     with pytest.warns(ObservationWarning, match=r"observation\[1\]"):
         policy.reset().act(outside)
     assert policy.out_of_range == 1
+
+
+def test_a_call_that_is_wrong_in_two_ways_counts_once() -> None:
+    policy = Policy(contract(checks={"not_finite": "warning", "out_of_range": "warning"}), Gated())
+    with pytest.warns(ObservationWarning), pytest.raises(RactdError, match="gave NaN"):
+        policy.act(np.array([[np.nan], [1e9]], np.float32))
+    assert policy.out_of_range == 1
+
+
+def test_a_policy_that_is_gone_leaves_no_engine_with_its_thread() -> None:
+    engine = Gated()
+    policy, gone = Policy(contract(), engine), weakref.ref(engine)
+    policy.act(np.zeros(1, np.float32), deadline_ms=1000)
+    del policy, engine
+    until(lambda: gc.collect() >= 0 and gone() is None)
 
 
 def test_any_memory_layout_is_accepted(deployed: Path) -> None:

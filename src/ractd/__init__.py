@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ractd.runs.rows import Result
     from ractd.runs.train import train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 _HOMES = {
     "OfflineDataset": "ractd.data",
     "Policy": "ractd.policies",

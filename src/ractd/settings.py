@@ -71,7 +71,7 @@ class Evaluation:
     as well (the paper's protocol). One that is better than the best so far is scored again, on other `episodes`, and counts by
     those."""
     checkpoints: Count = 16
-    """Evaluations during the student's training for `online`."""
+    """Evaluations during training for `online`."""
     checkpoint_episodes: Count = 20
     """Episodes of each of those; their seeds are never those of the final evaluation."""
 

@@ -88,7 +88,9 @@ class Contract:
         history, observation_dim = inputs["observation"]
         low, high = (field.numbers(f"inputs.observation.{name}", observation_dim) for name in ("low", "high"))
         margin = field.number("inputs.observation.margin", 0, 1e6) * (high - low)
-        rate = field.get("execution.control_hz")
+        rate, execute = field.get("execution.control_hz"), field.number("execution.execute", 1, horizon)
+        if execute % 1:
+            raise RactdError(f"{path}: execution.execute is {execute:g}, expected a whole number")
         return cls(
             path=path,
             content=content,
@@ -99,7 +101,7 @@ class Contract:
             inputs=inputs,
             horizon=horizon,
             action_dim=action_dim,
-            execute=int(field.number("execution.execute", 1, horizon)),
+            execute=int(execute),
             control_hz=None if rate is None else field.number("execution.control_hz", 1e-6, 1e9),
             observation_low=(low - margin).astype(np.float32),
             observation_high=(high + margin).astype(np.float32),
@@ -110,7 +112,7 @@ class Contract:
         """Raise `RactdError` where the graph's own copy of the contract is missing or differs from `policy.json`."""
         try:
             copy = json.loads(embedded or "")
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):
             copy = None
         if not isinstance(copy, dict):
             raise RactdError(f"{self.path.parent}: the graph carries no contract; it was not written by ractd")
@@ -129,7 +131,7 @@ def _json(path: Path) -> dict[str, Any]:
         raise RactdError(
             f"{path}: not found; expected a directory that 'ractd export' wrote (policy.json and a graph)"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RactdError(f"{path}: not a readable contract ({error})") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RactdError(f"{path}: not the contract of an exported policy (its 'format' is not {FORMAT!r})")
@@ -153,7 +155,7 @@ def _graph(path: Path, content: dict[str, Any]) -> tuple[str, dict[str, bytes]]:
         raise RactdError(f"{path}: 'graph.files' doesn't name the graph's files; the file is damaged, export again")
     read = {}
     for name, entry in files.items():
-        if Path(name).name != name:
+        if Path(name).name != name or not name.isprintable():
             raise RactdError(f"{path}: graph file {name!r} is not a plain name; the file is damaged, export again")
         try:
             read[name] = (path.parent / name).read_bytes()
@@ -194,11 +196,10 @@ class _Fields:
 
     def numbers(self, where: str, length: int) -> NDArray[np.float64]:
         value = self.get(where)
-        if isinstance(value, list) and len(value) == length and all(type(item) in (int, float) for item in value):
-            array = np.array(value, np.float64)
-            if (np.abs(array) <= LARGEST).all():
-                return array
-        raise RactdError(f"{self.path}: {where} is no list of {length} numbers up to {LARGEST:g}")
+        numbers = value if isinstance(value, list) else []
+        if len(numbers) != length or not all(type(x) in (int, float) and abs(x) <= LARGEST for x in numbers):
+            raise RactdError(f"{self.path}: {where} is no list of {length} numbers up to {LARGEST:g}")
+        return np.array(numbers, np.float64)
 
     def inputs(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the graph's inputs after the batch, by name."""

@@ -48,13 +48,16 @@ def open_engine(contract: Contract, threads: int, spin: bool) -> Engine:
     try:
         engine = ENGINES[contract.graph_format](contract.graph, threads, spin)
     except ImportError as error:
-        raise RactdError(
-            f"{contract.path.parent}: needs {contract.graph_format}: pip install 'ractd-runtime[openvino]' ({error})"
-        ) from None
+        package, install = NEEDS[contract.graph_format]
+        raise RactdError(f"{contract.path.parent}: needs {package}: pip install '{install}' ({error})") from None
     except Exception as error:  # both engines have a dozen of their own
         raise RactdError(f"{contract.path.parent}: the graph can't be opened ({str(error).strip()[:300]})") from None
     contract.check_graph(engine.embedded)
     return engine
+
+
+NEEDS = {"onnx": ("onnxruntime", "ractd-runtime"), "openvino": ("openvino", "ractd-runtime[openvino]")}
+"""By a graph's format, the package that runs it, and what brings it."""
 
 
 class OnnxEngine:

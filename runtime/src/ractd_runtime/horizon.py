@@ -92,6 +92,7 @@ class Worker:
                 self._result, self._error = job(), None
             except BaseException as error:  # it belongs to whoever asks for the result
                 self._result, self._error = None, error
+            del job  # or the idle thread keeps the engine of a policy that is gone
             self._finished.set()
 
     def start(self, job: Callable[[], Any]) -> None:

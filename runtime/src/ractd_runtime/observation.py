@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import Any
 
@@ -26,7 +27,7 @@ class ObservationCheck:
         self._low, self._high = contract.observation_low, contract.observation_high
         self._one, self._full = contract.observation_shape, (contract.history, contract.observation_dim)
         self.count = 0
-        """Observations since `reset` that were far outside the data's range or not finite."""
+        """Calls since `reset` whose observations were far outside the data's range or not finite."""
         self._said: set[int] = set()
 
     def reset(self) -> None:
@@ -39,7 +40,11 @@ class ObservationCheck:
 
         Raises `RactdError` for another shape, or another dtype than float32 and float64.
         """
-        array = np.asarray(observation)
+        try:
+            array = np.asarray(observation)
+        except (TypeError, ValueError, RuntimeError):
+            what = type(observation).__name__
+            raise RactdError(f"observation is no array of numbers but {what}, expected float32 or float64") from None
         if array.dtype not in _DTYPES:
             raise RactdError(f"observation has dtype {array.dtype}, expected float32 or float64")
         if array.shape == self._one:
@@ -57,7 +62,7 @@ class ObservationCheck:
             self._answer(observation)
 
     def _answer(self, observation: NDArray[np.float32]) -> None:
-        finite = np.isfinite(observation)
+        before, finite = self.count, np.isfinite(observation)
         if not finite.all():
             self._tell(
                 "not_finite", np.flatnonzero(~finite.all(axis=(0, 1))), "observation holds NaN or infinite values"
@@ -72,6 +77,7 @@ class ObservationCheck:
                 columns,
                 f"observation[{i}] is {value:g}, far outside the training data (limits {self._low[i]:g} to {self._high[i]:g})",
             )
+        self.count = min(self.count, before + 1)
 
     def _tell(self, check: str, columns: NDArray[Any], message: str) -> None:
         answer = self._contract.checks[check]
@@ -82,4 +88,12 @@ class ObservationCheck:
             new = set(columns.tolist()) - self._said
             if new:
                 self._said |= new
-                warnings.warn(f"{message}; its actions are a guess", ObservationWarning, stacklevel=6)
+                warnings.warn(f"{message}; its actions are a guess", ObservationWarning, stacklevel=_outside())
+
+
+def _outside() -> int:
+    """Return the stack level, seen from the caller, of who called this package, in whichever way."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__package__") == __package__:
+        frame, level = frame.f_back, level + 1
+    return level

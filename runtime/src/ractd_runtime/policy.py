@@ -73,8 +73,8 @@ class Policy:
             raise RactdError(f"threads is {threads}, expected at least 1")
         contract = Contract.read(directory)
         policy = cls(contract, open_engine(contract, threads, spin), execute=execute, background=background)
-        buffers = policy._buffers_of(1)
         try:
+            buffers = policy._buffers_of(1)
             for _ in range(WARM_UP):
                 buffers.run()
         except Exception as error:
@@ -92,7 +92,12 @@ class Policy:
         return self._check.count
 
     def reset(self, seed: int = 0) -> Self:
-        """Begin an episode: restart the noise from a seed, forget the running sequence and what was counted."""
+        """Begin an episode: restart the noise from a seed, forget the running sequence and what was counted.
+
+        Raises `RactdError` for a seed below 0.
+        """
+        if seed < 0:
+            raise RactdError(f"seed is {seed}, expected 0 or more")
         self._settle()
         self._generator = np.random.default_rng(seed)
         self.queue = RecedingHorizon(self.queue.execute)

@@ -42,9 +42,11 @@ SWITCH = {"true": "", "false": "no_"}
 class Compare(Trainings):
     """Train methods on the same data, and set them side by side in one table and one report.
 
-    A method may be named with settings, METHOD:NAME=VALUE,NAME=VALUE: preset, one of the method's own section, or one of the
-    whole run; 'ractd methods' lists the methods. Options of 'ractd train' for all of them go to the end, after '--'. The same
-    command goes on where a stopped one ended. Several trainings at a time need the extra 'sweeps': pip install "ractd[sweeps]".
+    A method may be named with settings, METHOD:NAME=VALUE,NAME=VALUE: preset, one of the method's own section, or any by its
+    place, as student.reward_weight; 'ractd methods' lists the methods. Every training plays checkpoints (--evaluation.select
+    online), so that the table has the best beside the last. Options of 'ractd train' for all of them go to the end, after
+    '--'. The same command goes on where a stopped one ended. Several trainings at a time need the extra 'sweeps':
+    pip install "ractd[sweeps]".
 
     Example: ractd compare hopper-mixed --methods ractd bc:share=0.1 iql --seeds 3 --jobs 2
     """
@@ -52,7 +54,7 @@ class Compare(Trainings):
     methods: Annotated[tuple[str, ...], arg(metavar="METHOD...")] = METHODS
     """What is compared, as 'bc:share=0.1,optimization.steps=5000'."""
     also: Annotated[tuple[str, ...], arg(metavar="POLICY...")] = ()
-    """Other policies of the runs that get rows, as teacher and plain."""
+    """Other policies of the runs that get rows, as teacher and plain of ractd:preset=cpu."""
     out: Path = Path("runs/compare")
     """Directory of runs, logs, table and report."""
     report: bool = True

@@ -70,7 +70,7 @@ class Validate:
             color = "red" if finding.level == "error" else "yellow"
             say(finding.message, label=f"[{color}]{finding.level}:[/]")
         if data is not None:
-            say(f"ends: {describe_ends(data, None)}")
+            say(f"ends: {describe_ends(data, 0.0)}")
         errors = sum(finding.level == "error" for finding in findings)
         say(f"{self.dataset}: {errors} errors, {len(findings) - errors} warnings")
         if errors:

@@ -20,7 +20,8 @@ class Eval:
     run_directory: Annotated[Positional[Path], arg(name="run", metavar="RUN")]
     """A run directory."""
     policy: str | None = None
-    """Which of the run's policies, by default its main one: RACTD has student, and where it distils one teacher and plain, ..."""
+    """Which of the run's policies, by default its main one. RACTD has student, with --preset cpu also teacher and plain, with
+    --evaluation.select online also student-last."""
     episodes: int = 100
     """Episodes."""
     execute: Annotated[int | None, arg(aliases=["--replan"])] = None

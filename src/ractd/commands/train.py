@@ -43,20 +43,21 @@ class Train(Generic[S, PresetName, StageName]):
     method: Annotated[str, arg(metavar=f"{{{','.join(METHODS)}}}")] = "ractd"
     """What is trained. Each has options of its own: 'ractd train --method bc --help'."""
     preset: PresetName | None = None
-    """Where every setting below starts from; by default the method's own. RACTD's is following, without rewards or with a given
-    teacher cpu, and in a maze the planner of its size; mujoco and maze2d-... without 'cpu' are the paper's networks, for GPUs."""
+    """Where every setting below starts from; by default the method's own. RACTD's is following; it is cpu for data without rewards
+    or with a given teacher, and for a maze the planner of its size. mujoco and maze2d-... without 'cpu' are the paper's networks,
+    for GPUs."""
     out: Path | None = None
     """Run directory; by default runs/DATASET-sSEED."""
     env: str | None = None
     """Gymnasium environment to score in, where the data doesn't name one; module:Id-v0 imports a module of yours, from
     the working directory first."""
     env_steps: int | None = None
-    """Steps after which its episodes are cut, where it has no limit or another."""
+    """Cut episodes after so many steps, where the environment has no limit or another."""
     no_env: Annotated[bool, FlagCreatePairsOff] = False
     """Score nothing, make no environment: estimates only."""
     ends: TerminalsMean | None = None
-    """What the data's terminals are, where no success flags say it: failures, which cost a penalty, or successes. By default the
-    environment says it, or the data are judged."""
+    """What the data's terminals are, where no success flags say it: failures or successes. By default the environment
+    says it, or the data are judged."""
     accept: tuple[Literal["one-episode", "equal-returns"], ...] = ()
     """Train in spite of these errors about the data: one episode without an end, returns that are all equal."""
     only: StageName | None = None
@@ -69,7 +70,7 @@ class Train(Generic[S, PresetName, StageName]):
     student_network: Annotated[str | None, arg(metavar="NAME")] = None
     """Network of the student, where it is not to be its teacher's: that of a preset, or cpu-small, a smaller MLP."""
     plain: bool = True
-    """Also distil a student without reward, to compare with."""
+    """Where there is a teacher, also distil a student without reward, to compare with."""
     checkpoint_seconds: float = 30.0
     """Seconds between checkpoints; they don't change the result."""
     track: Literal["trackio", "wandb"] | None = None

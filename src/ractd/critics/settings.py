@@ -15,17 +15,18 @@ class ReturnModel:
     """The return-to-go model R(s, a) (paper, section 3.3, Table 8 and B.2)."""
 
     kind: str | None = None
-    """Which critic, a name in `critics.CRITICS`; by default that of the kind of sequence: `return-to-go`, and `goal` of plans."""
+    """Which critic: `q`, which follows the student, `return-to-go`, `sarsa` or `iql`; `goal` of plans. Where none is named, the
+    paper's: `return-to-go`, and `goal` of plans."""
     layers: tuple[Count, ...] = (32, 64, 128, 256)
-    """Widths of the Linear + Mish layers (Table 8)."""
+    """Widths of the layers: Linear + Mish (Table 8), of `q`, `sarsa` and `iql` Linear + LayerNorm + ReLU."""
     members: CountOrZero = 1
-    """Networks of these layers whose mean is the return model; their errors differ, what they learnt does not. 0 for none, as of
-    data without rewards: students are plain then, and nothing is ranked or estimated."""
+    """Networks of these layers; their mean ranks and estimates, and the student is paid less where they differ
+    (`student.pessimism`). 0 for none, as of data without rewards: students are plain then, and nothing is ranked or estimated."""
     gamma: Annotated[float, Meta(ge=0, le=1)] | None = None
-    """Discount; by default the paper's for hopper, walker2d and halfcheetah (B.2), else 0.99."""
+    """Discount. Where a preset sets none, the paper's for hopper, walker2d and halfcheetah (B.2), else 0.99."""
     termination_penalty: Annotated[float, Meta(ge=-1e12, le=1e12)] | None = None
-    """Added to the reward where an episode ends by a failure (B.2), never at a success or a time limit; 0 switches it off. By
-    default the paper's -100 for rewards of 1 to 10 a step, and at the scale of others."""
+    """Added to the reward where an episode ends by a failure (B.2), never at a success or a time limit; 0 switches it off.
+    Where a preset sets none, the paper's -100 for rewards of 1 to 10 a step, and at the scale of others."""
     action_noise: NotNegative = 0.0
     """Standard deviation of noise added to the scaled actions (a planner's: states) it is trained on: a smoother model
     misleads the student less."""

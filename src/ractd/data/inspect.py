@@ -38,7 +38,7 @@ def summarize(dataset: OfflineDataset) -> dict[str, Any]:
         "score": None if score is None else distribution(score),
         "length": distribution(dataset.episode_lengths),
         "reward": distribution(dataset.rewards),
-        "ends_mean": describe_ends(dataset, None),
+        "ends_mean": describe_ends(dataset, 0.0),
         "ends": {
             "terminal": int(terminal.sum()),
             "timeout": int(timeout.sum()),

@@ -86,7 +86,7 @@ def check_ends(data: OfflineDataset) -> Iterator[Finding]:
 
 
 def check_returns(data: OfflineDataset, asked: float | None) -> Iterator[Finding]:
-    """Yield returns that can't be computed with, don't differ, or spread less than a failure costs: as `asked`, or by default."""
+    """Yield returns that can't be computed with, don't differ, or spread less than a failure costs: as `asked`, or the paper's."""
     if not data.has_rewards:
         return
     episodes = np.add.reduceat(np.abs(data.rewards), data.episode_starts, dtype=np.float64)

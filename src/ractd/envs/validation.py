@@ -42,12 +42,13 @@ def examine(
     env_steps: int | None = None,
     ends: TerminalsMean | None = None,
     simulate: bool = True,
-    termination_penalty: float | None = None,
+    termination_penalty: float | None = 0.0,
 ) -> tuple[OfflineDataset | None, list[Finding]]:
     """Return a dataset as training takes it, None where there is an error in its layout or values, and everything found.
 
     The environment is `env_id` with the step limit `env_steps`, else the data's own; without `simulate` it is not made. `ends`
-    is what the user says that terminals are, `termination_penalty` what a failure is to cost, where that is not the default.
+    is what the user says that terminals are, `termination_penalty` what a failure is to cost: nothing,
+    as the default preset has it, or for None the paper's.
     """
     try:
         found = source_of_dataset(dataset) if isinstance(dataset, OfflineDataset) else find_source(dataset)

@@ -22,7 +22,7 @@ METHODS = {
 }
 """Every method: its name, and where it is described."""
 
-Need = Literal["rewards", "next observations"]
+Need = Literal["rewards"]
 """What a method may need of the data."""
 
 

@@ -140,6 +140,6 @@ METHOD = Method(
     ),
     networks=lambda config: (config.iql.network,),
     termination_penalty=lambda config: 0.0,
-    needs=frozenset({"rewards", "next observations"}),
+    needs=frozenset({"rewards"}),
     meanings=meanings.IQL,
 )

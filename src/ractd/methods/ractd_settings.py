@@ -81,8 +81,8 @@ class Student:
     network: Network | None = None
     """The student's backbone; by default the teacher's."""
     distilled: bool = True
-    """Start from a teacher's weights, and follow its trajectories (eq. 5). False trains no teacher: the student starts from
-    scratch, and eq. 5 has no weight."""
+    """Start from a teacher's weights, and follow its trajectories (eq. 5). Without, no teacher is trained: the student starts
+    from scratch, and eq. 5 has no weight."""
     loss: Distance = "pseudo-huber"
     """Distance of eq. 7: the paper's, or `square`, which the mean of the data minimises."""
     share: PositiveShare | Literal["auto"] = 1.0
@@ -103,9 +103,10 @@ class Student:
     reward_share: NotNegative = 0.05
     """What `auto` aims at: one value for all datasets (benchmarks/README.md says how it was chosen)."""
     pessimism: NotNegative = 0.0
-    """Standard deviations between the return model's members by which the reward stays below their mean; it needs two of them."""
+    """Standard deviations between the return model's members by which the reward stays below their mean; it needs two of them.
+    0.7071 of two is the smaller one."""
     normalize_returns: bool = True
-    """Divide the return estimate by the dataset's standard deviation of returns-to-go; False keeps the units of the rewards."""
+    """Divide the return estimate by the dataset's standard deviation of returns-to-go; else it keeps the rewards' units."""
     bound_weight: NotNegative = 1.0
     """Penalty on actions outside the bounds, which the return model never sees."""
     ctm_share: Annotated[float, Meta(ge=1e-6, le=1)] = 1.0

@@ -141,6 +141,6 @@ METHOD = Method(
     main_settings=("td3_bc.alpha", "td3_bc.gamma", "td3_bc.network.layers", *main_optimization("td3_bc")),
     networks=lambda config: (config.td3_bc.network,),
     termination_penalty=lambda config: 0.0,
-    needs=frozenset({"rewards", "next observations"}),
+    needs=frozenset({"rewards"}),
     meanings=meanings.TD3_BC,
 )

@@ -24,7 +24,7 @@ class MLP(Network):
     kind: ClassVar[str] = "mlp"
 
     width: Count = 256
-    """Width of every hidden layer."""
+    """Width of every hidden layer, of the teacher and, where nothing else is said, of the student."""
     blocks: Count = 3
     """Residual blocks, one hidden layer each."""
     embed_dim: Annotated[int, Meta(ge=4, le=LARGEST_INT)] = 64

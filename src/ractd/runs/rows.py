@@ -270,7 +270,7 @@ def check_format(content: Any, path: Path) -> None:
     if version == 1 and ("rows" in content or "evaluation" in content):
         raise RactdError(
             f"{path}: is a result of the first edition (format 1), and this ractd reads format {FORMAT_VERSION}; "
-            "train again into another directory, or use ractd 0.1 for this one"
+            "train again into another directory, use ractd 0.1 for this one, or convert it with benchmarks/convert_results.py"
         )
     raise RactdError(f"{path}: is no result of ractd in format {FORMAT_VERSION}")
 
