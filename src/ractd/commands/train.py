@@ -173,6 +173,10 @@ def _parse(words: Sequence[str], dataset: str | None) -> AnyTrain:
             spelt(place) for place in places(settings) if place.endswith(KIND) and not has(settings, place)
         )
         about += f"\n\nAnother kind of a part, which brings its own options: {kinds}."
+        refused: dict[str, list[str]] = {}
+        for place, why in settings.idle(spelt):
+            refused.setdefault(why, []).append(spelt(place))
+        about += "".join(f"\n\nRefused here: {', '.join(of)} ({why})." for why, of in refused.items())
     kind, default = of_method(method, settings, value_in(words, "--preset"))
     command: AnyTrain = read(kind, "train", left, default=default, about=about, shows=_shows(method, settings))
     check_read(places_in(left), command.config, spelt)

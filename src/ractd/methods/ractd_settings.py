@@ -221,7 +221,7 @@ class Config(Settings):
                 yield f"student.{name}", "values that follow the student are weighed in units of their own mean"
         else:
             yield "student.following", f"no values follow the student; use {spell('return_model.kind')} q"
-        if self.teacher.parametrization == "edm":
+        if self.student.distilled and self.teacher.parametrization == "edm":
             yield "teacher.ddpm", f"the teacher is none; use {spell('teacher.parametrization')} ddpm"
 
 
