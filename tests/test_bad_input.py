@@ -139,6 +139,13 @@ def test_a_recipe_that_does_not_exist(cli: Cli, tmp_path: Path) -> None:
 # Environments.
 
 
+def test_a_directory_that_is_a_file(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    answer = cli("data", "make", "hopper-mixed", "--steps", "10", "--directory", tmp_path / "mine")
+    assert_refused(answer, str(tmp_path / "mine"), "is a file")
+    assert ".partial" not in answer.err
+
+
 def test_an_unknown_environment(pendulum: Path, cli: Cli, tmp_path: Path) -> None:
     words: list[str | Path] = [pendulum, "--env", "InvertedPendulm-v5", *options()]
     assert_train_refused(cli, tmp_path, words, "'InvertedPendulm-v5'", "InvertedPendulum-v5")

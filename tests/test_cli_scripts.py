@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -365,3 +366,22 @@ def test_committed_results_are_rows_and_their_tables_are_theirs(name: str, monke
                 assert row["score_se"] == pytest.approx(read.score_se)
     module = importlib.import_module(name)
     assert module.markdown(content["runs"] if name == "samplers" else content) == path.with_suffix(".md").read_text()
+
+
+def test_every_tick_that_passed_is_counted() -> None:
+    """With a clock of its own, and a policy that takes two and a half ticks."""
+    control, now = runpy.run_path(str(ROOT / "examples/control_loop.py"))["control"], [0.0]
+
+    def advance(seconds: float) -> float:
+        now[0] += seconds
+        return now[0]
+
+    control.__globals__["time"] = SimpleNamespace(perf_counter=lambda: advance(1e-6), sleep=advance)
+
+    def act(*_: Any) -> Any:
+        advance(0.025)
+        return np.zeros(1)
+
+    policy = SimpleNamespace(contract=SimpleNamespace(history=1), act=act)
+    robot = SimpleNamespace(read=lambda: np.zeros(1), send=lambda _: None)
+    assert control(policy, robot, 100.0, None, 4)[2] == 4 * 2

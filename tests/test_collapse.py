@@ -52,6 +52,21 @@ def test_a_student_that_leaves_the_data_is_seen() -> None:
     assert after["watch_teacher_distance"] > 3 * before["watch_teacher_distance"]
 
 
+@pytest.mark.parametrize(("value", "largest", "promise"), [(3.0, 2.0, 1.5), (-3.0, -1.0, -3.0), (0.5, -1.0, 0.5)])
+def test_a_promise_is_in_units_of_the_largest_return(value: float, largest: float, promise: float) -> None:
+    data, network, R = make((30, 20, 25)), MLP(width=16, blocks=1, embed_dim=8), return_model()
+    with torch.no_grad():
+        for parameter in R.parameters():
+            parameter.zero_()
+        R.members[0][-1].bias.fill_(value)  # type: ignore[index]
+    sequence = actions_of(data, 2)
+    teacher, student = (network.build((2, 2), 3, jumps) for jumps in (False, True))
+    watch = CollapseWatch(teacher, R, sequence, sequence.samples(data), Diffusion(), largest, 0)
+    measured = watch.measure(student)
+    assert measured["watch_promise"] == pytest.approx(promise)
+    assert ("times the largest return" in str(complaint(measured))) == (promise > 1)
+
+
 def small() -> Config:
     """Three looks for collapse, at steps 50, 100 and 150."""
     config, optimization = PRESETS["cpu"], Optimization(steps=150, batch_size=16)
@@ -81,6 +96,7 @@ def test_the_checkpoint_before_a_collapse_is_kept(
     assert result.content["stages"]["student"]["collapse"]["step"] == 50 * (healthy + 1)
     said = (run / "log.txt").read_text()
     assert said.count("policy 'student' is collapsing at step") == 1
+    assert "; a smaller --student.reward-share helps" in said
     kept = run / "policy" / "student-before-collapse"
     assert kept.exists() == ("is kept as policy 'student-before-collapse'" in said) == bool(healthy)
     if healthy:

@@ -146,6 +146,9 @@ def test_help_shows_what_people_use_and_help_all_the_rest(cli: Callable[..., Ans
         assert f"--help-all' shows {len(everything) - len(shown)} more" in few
         assert {spelt(place) for place in places(method.presets["cpu"]) if not place.endswith(".kind")} <= everything
         assert ("--teacher" in few, "--student-network" in all_) == (method.reuses_teacher, method.reuses_teacher)
+        if name == "ractd":
+            refused = " ".join(all_.split()).partition("Refused here: ")[2]
+            assert "--teacher.optimization (no teacher is trained; name a preset" in refused
         assert "default: None" not in all_
         assert "{None" not in all_
         assert max(map(len, all_.splitlines())) <= 80

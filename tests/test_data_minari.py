@@ -237,7 +237,7 @@ def test_servers_that_answer_and_that_do_not(two_local: Any, monkeypatch: pytest
         raise OSError
 
     monkeypatch.setattr("requests.head", look_up)
-    assert unreachable("http://name.that.nobody.finds", -0.9) == "no answer in -0.9 s"
+    assert "no answer" in unreachable("http://name.that.nobody.finds", -0.9)
     over.set()
 
 

@@ -14,6 +14,7 @@ from dataset_factory import arrays, make, save_fields
 
 from ractd import validate
 from ractd.data import load_dataset, summarize, write_hdf5
+from ractd.data.validation import outside
 from ractd.errors import RactdError
 
 Fields = dict[str, Any]
@@ -221,3 +222,10 @@ def test_summary_facts_are_right_and_fit_json() -> None:
 def test_a_files_name_gives_it_no_score() -> None:
     assert summarize(make(name="hopper-logs"))["score"] is None
     assert summarize(make(name="hopper-medium-v2"))["score"] is not None
+
+
+def test_actions_outside_half_open_bounds_are_found() -> None:
+    data = make()
+    data.actions[4, 1] = -1.5
+    low, high = np.full(2, -1, np.float32), np.array([1, np.inf], np.float32)
+    assert np.flatnonzero(outside(data, low, high)).tolist() == [4]

@@ -222,14 +222,17 @@ def test_reduced_precision_is_close_and_smaller(tmp_path: Path, precision: Any) 
     done = exported(policy, tmp_path, precision=precision)
     assert f"what {precision} does to the score is not measured" in summary(done)
     assert done.difference.largest > 1e-5, "it is another graph"
-    assert done.difference.mean <= verify.REDUCED[precision]
     model = onnx.load(tmp_path / "out" / "policy.onnx")
     kind = {"fp16": onnx.TensorProto.FLOAT16, "int8": onnx.TensorProto.INT8}[precision]
     reduced = [tensor for tensor in model.graph.initializer if tensor.data_type == kind and len(tensor.dims) == 2]
     sizes = [tuple(sorted(tensor.dims)) for tensor in reduced]
     # int8 leaves the input and output layers alone.
     assert sorted(sizes) == [(8, 96)] * (precision == "fp16") + [(11, 96)] * (precision == "fp16") + [(96, 96)] * 2
-    assert_equal(policy, Deployed.load(tmp_path / "out"), limit=0.5)
+    seen, noise = observations(policy, 64), policy.reset(0).draw_noise(64)
+    theirs = Deployed.load(tmp_path / "out").sample(seen.numpy(), batch_first(noise, 1).numpy())
+    with torch.no_grad():
+        off = np.abs(theirs - policy.sample(seen, noise).numpy()) / policy.sequence.normalizer.half_range.numpy()
+    assert (off.mean((0, 1)) < {"fp16": 5e-3, "int8": 5e-2}[precision]).all(), "of half of each action's range"
 
 
 @pytest.mark.parametrize(
@@ -419,6 +422,11 @@ def test_export_of_a_run_with_scores(trained: Trained, tmp_path: Path) -> None:
         evaluate_policy(elsewhere, None, episodes=episodes, execute=execute, console=console, **same)
     score = contract_of(open_source(elsewhere, None, None))["score"]
     assert (score["episodes"], score["execute"]) == (9, 1), "of what the contract says to execute alone"
+    evaluate_policy(
+        elsewhere, None, episodes=20, execute=1, console=console, **same | {"env_id": "InvertedPendulum-v4"}
+    )
+    score = contract_of(open_source(elsewhere, None, None))["score"]
+    assert (score["env_id"], score["episodes"]) == ("InvertedPendulum-v5", 9)
     unscored = contract_of(open_source(trained.directory, "student", None, candidates=7))
     assert unscored["score"] is None, "nobody measured 7 candidates"
 

@@ -15,6 +15,8 @@ from test_losses import batch, critics  # noqa: F401
 from test_methods import MIDDLE, START, act, junction, walks  # noqa: F401
 from torch import Tensor, nn
 
+from ractd.critics import pessimistic
+from ractd.critics.q import QFunction, QPart
 from ractd.critics.settings import ReturnModel
 from ractd.data import OfflineDataset
 from ractd.errors import RactdError
@@ -179,6 +181,14 @@ def stopping_at(step: int) -> Any:
 def test_what_does_not_go_together_is_refused(student: dict[str, Any], said: str) -> None:
     with pytest.raises(RactdError, match=said):
         check(config_of(**student))
+
+
+def test_the_default_s_student_is_paid_the_smaller_of_both_values() -> None:
+    config = PRESETS["following"]
+    Q = QFunction(QPart((8,), True, config.return_model.members, 1.0, 0.99), 3, 2)
+    given, entry = torch.randn(50, 3), torch.randn(50, 2)
+    smaller = Q.each(given, entry).amin(0)
+    torch.testing.assert_close(pessimistic(Q, config.student.pessimism)(given, entry), smaller)
 
 
 def test_planners_and_reward_aware_teachers_have_other_critics() -> None:

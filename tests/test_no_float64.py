@@ -102,6 +102,16 @@ def planner(points: int) -> Config:
     )
 
 
+def test_a_planner_s_student_from_scratch_has_inverse_dynamics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ractd.runs.train.evaluate_run", lambda *_: None)
+    config = planner(0)
+    config = replace(config, student=replace(config.student, distilled=False, ctm_weight=0.0))
+    data = replace(make(lengths=(40, 40, 40), obs=4), env_id="ractd/maze2d-umaze")
+    ractd.train(data, out=tmp_path / "run", config=config, plain=False)
+    made = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert made == {"return", "dynamics", "student"}
+
+
 CONFIGS: dict[str, Config] = {
     "student": small(3),
     "ode anchor": replace(small(3), student=replace(small(3).student, anchor="ode")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,8 +59,8 @@ def test_places(
     out, said = {
         "long": (tmp_path / ("x" * 300), "too long"),
         "long part": (tmp_path / ("x" * 300) / "out", "too long"),
-        "below a file": (tmp_path / "file" / "out", "file"),
-        "links in a circle": (tmp_path / "circle" / "out", "circle"),
+        "below a file": (tmp_path / "file" / "out", "is a file|Not a directory"),
+        "links in a circle": (tmp_path / "circle" / "out", "lead in a circle|levels of symbolic links"),
     }[place]
     if name == "collect":
         # Its place is looked at before hours of training.
@@ -69,7 +70,7 @@ def test_places(
     lines = answer.err.splitlines()
     assert len(lines) == 1, answer.err
     assert lines[0].startswith("error: ")
-    assert said in lines[0]
+    assert re.search(said, lines[0])
     assert (tmp_path / "file").read_text() == "mine"
     assert {path.name for path in tmp_path.iterdir()} == {"file", "circle"}
 

@@ -399,7 +399,8 @@ def test_a_wrong_field_is_named(saved: Path, part: str | None, field: str, value
     with pytest.raises(RactdError, match=r"config\.json: ") as error:
         Policy.load(saved)
     named = {"schedule": "sigma_min"}.get(field, field)
-    assert named in str(error.value) or str(value) in str(error.value)
+    told = str(error.value).partition("config.json: ")[2]
+    assert named in told or (isinstance(value, str) and value in told)
 
 
 @pytest.mark.parametrize("field", ["method", "sequence", "network", "sampling", "critic", "environment", "provenance"])

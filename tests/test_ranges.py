@@ -81,10 +81,10 @@ LEGITIMATE: dict[str, Callable[[np.random.Generator, int], NDArray[Any]]] = {
 @pytest.mark.parametrize("kind", LEGITIMATE)
 @pytest.mark.parametrize("rows", [15, 1000, ROWS, 200_000])
 def test_what_a_sound_dimension_may_be_is_kept_whole(kind: str, rows: int) -> None:
+    if rows == 1000 and kind.startswith(("a noisy switch", "a switch of", "contacts")):
+        pytest.skip("skipped: in so few rows no data can tell it from a glitch")
     for seed in range(3):
         column = LEGITIMATE[kind](np.random.default_rng(seed), rows).astype(np.float32)
-        if rows == 1000 and kind.startswith(("a noisy switch", "a switch of", "contacts")):
-            continue  # in so few rows no data can tell it from a glitch
         low, high, outliers = ranges(column[:, None])
         assert (low[0], high[0], outliers[0]) == (column.min(), column.max(), 0)
 
@@ -96,7 +96,7 @@ def test_outliers_change_nothing_for_the_rest(kind: str, glitches: list[float], 
     rng = np.random.default_rng(0)
     sound = LEGITIMATE[kind](rng, rows).astype(np.float32)
     if len(glitches) > 1 and len(set(glitches)) == 1 and kind in ("constant", "a switch, on in 0.1%"):
-        return  # two levels: a switch for all that the data say
+        pytest.skip("skipped: two levels are a switch for all that the data say")
     at = rng.choice(rows, len(glitches), replace=False)
     at = at[sound[at] == np.median(sound)] if kind.startswith(("a switch", "contacts")) else at
     glitches = glitches[: len(at)]

@@ -416,7 +416,9 @@ def test_film_repeats_the_episode_it_is_given(tmp_path: Path) -> None:
     try:
         film = film_episodes("InvertedPendulum-v5", {7: np.array(actions)})[7]
     except RactdError as error:
-        pytest.skip(str(error))
+        if not re.search("EGL|OSMesa|GLFW|OpenGL|display", str(error), re.IGNORECASE):
+            raise
+        pytest.skip(f"skipped: {error}")
     assert film.returned == returned
     (tmp_path / "film.mp4").write_bytes(film.content)
     with av.open(str(tmp_path / "film.mp4")) as file:
@@ -434,7 +436,9 @@ def test_best_and_worst_episode_of_the_student_are_filmed(trained: Trained, monk
     try:
         best, worst = video.best_and_worst(read_runs([trained.directory])[0], heard.append)
     except RactdError as error:
-        pytest.skip(str(error))
+        if not re.search("EGL|OSMesa|GLFW|OpenGL|display", str(error), re.IGNORECASE):
+            raise
+        pytest.skip(f"skipped: {error}")
     returns = [float(re.findall(r"return ([\d,.]+);", clip.caption)[0].replace(",", "")) for clip in (best, worst)]
     assert returns[0] >= returns[1] > 0
     assert best.title == "Best of 3 episodes"

@@ -22,6 +22,7 @@ from ractd.report.video import film_episodes
 av = pytest.importorskip("av")
 
 LAMP = """
+import os
 import gymnasium
 import numpy as np
 
@@ -44,6 +45,12 @@ class Lamp(gymnasium.Env):
 
     def render(self):
         return self.shape and np.full(self.shape, round(255 * self.light), np.uint8)
+
+class Picky(Lamp):
+    def __init__(self, render_mode=None):
+        if os.environ["MUJOCO_GL"] != "osmesa":
+            raise ImportError("no library of it")
+        super().__init__(render_mode=render_mode)
 
 class Dark(Lamp):
     def __init__(self):
@@ -110,6 +117,12 @@ def test_what_is_no_picture_is_a_sentence(lamp: Any, shape: Any, found: str) -> 
         RactdError, match=f"^ractd/Lamp-v0 can't be filmed: its render\\(\\) gives {found}, expected a pict"
     ):
         film_episodes("ractd/Lamp-v0", ACTIONS, EnvironmentSettings({"shape": shape}))
+
+
+def test_the_next_renderer_is_tried_where_a_library_is_missing(lamp: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    gymnasium.register("ractd/Picky-v0", lamp.Picky)
+    assert film_episodes("ractd/Picky-v0", ACTIONS)[3].returned == 2.5
 
 
 def test_an_environment_without_pictures_is_a_sentence(lamp: Any) -> None:

@@ -21,7 +21,7 @@ from ractd.methods.ractd import StudentObjective
 from ractd.methods.ractd_settings import Distance, Student
 from ractd.networks.mlp import MLP
 from ractd.settings import Optimization
-from ractd.training.auto_weight import LOGGED, WEIGHT_MEMORY, RewardWeight, gradient_at_logged
+from ractd.training.auto_weight import LOGGED, RewardWeight, gradient_at_logged
 from ractd.training.loop import averaged_copy
 
 
@@ -125,9 +125,10 @@ def test_the_student_s_reward_is_the_pessimistic_one(weight: float | Literal["au
     terms = objective(draws)
     expected = (each.mean(0) - 2 * each.std(0)).mean().item()
     assert terms["estimated_return"].item() == pytest.approx(expected, rel=1e-4)
+    assert ("reward_gradient_of_data" in terms) == (weight == "auto")
     if weight == "auto":
         assert terms["reward_gradient_of_data"].item() == pytest.approx(
-            (1 - WEIGHT_MEMORY) * gradient_at_logged(R, differentiated(pessimistic(R, 2.0)), sequence, samples).item(),
+            0.01 * gradient_at_logged(R, differentiated(pessimistic(R, 2.0)), sequence, samples).item(),
             rel=1e-4,
         )
 

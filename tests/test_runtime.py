@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import hashlib
 import json
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from conftest import environment
 from export_factory import ACTIONS, OBSERVATIONS, make_policy, observations
@@ -237,13 +239,28 @@ def test_a_graph_outside_the_directory_is_refused(mine: Path, name: str) -> None
 
 
 def test_a_graph_that_is_none(mine: Path) -> None:
-    import hashlib
-
     (mine / "policy.onnx").write_bytes(b"not a graph")
     digest = hashlib.sha256(b"not a graph").hexdigest()
     edit(mine, lambda contract: contract["graph"]["files"]["policy.onnx"].update(sha256=digest))
     with pytest.raises(RactdError, match="the graph can't be opened"):
         Policy.load(mine)
+
+
+def test_a_policy_of_the_first_version_acts_as_before(deployed: Path, mine: Path) -> None:
+    graph = mine / "policy.onnx"
+    model = onnx.load(graph)
+    (entry,) = (each for each in model.metadata_props if each.key == "ractd")
+    entry.value = json.dumps(json.loads(entry.value) | {"format_version": 1})
+    onnx.save(model, graph)
+    digest = hashlib.sha256(graph.read_bytes()).hexdigest()
+
+    def change(content: dict[str, Any]) -> None:
+        content["format_version"] = 1
+        content["graph"]["files"]["policy.onnx"]["sha256"] = digest
+
+    edit(mine, change)
+    seen = np.zeros(OBSERVATIONS, np.float32)
+    np.testing.assert_array_equal(Policy.load(mine).act(seen), Policy.load(deployed).act(seen))
 
 
 @pytest.mark.parametrize("option", [{"threads": 0}, {"execute": 0}, {"execute": 5}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import signal
 import socket
@@ -145,8 +146,8 @@ def test_garbage_instead_of_a_handshake_is_dropped(strict: Running) -> None:
         sock = socket.create_connection(("127.0.0.1", strict.port), timeout=20)
         try:
             sock.sendall(garbage)
-            while sock.recv(65536):
-                pass
+            while piece := sock.recv(65536):
+                assert not piece.startswith(b"HTTP/1.1 101")
         except ConnectionError:
             pass
         sock.close()
@@ -216,8 +217,12 @@ def test_a_client_that_asks_ahead_waits_for_its_turn(tmp_path: Path) -> None:
             flood.send(request())
         polite.send(request())
         assert isinstance(polite.recv(timeout=20), bytes)
-        assert server.metric('ractd_requests_total{outcome="answered"}') < 50
-        for _ in range(100):
+        before = 0
+        with contextlib.suppress(TimeoutError):
+            while before < 100 and flood.recv(timeout=0):
+                before += 1
+        assert before < 50
+        for _ in range(100 - before):
             assert isinstance(flood.recv(timeout=20), bytes)
     assert server.end() == 0
 
@@ -308,7 +313,7 @@ def test_sighup_swaps_the_policy_under_connected_clients(tmp_path: Path) -> None
 
 
 def test_sigterm_answers_every_request_in_flight_and_turns_new_clients_away(tmp_path: Path) -> None:
-    server = start(tmp_path, {"delay": 0.4}, max_batch=4, batch_wait_ms=0)
+    server = start(tmp_path, {"delay": 2}, max_batch=6, batch_wait_ms=0)
     clients = [connect(server) for _ in range(12)]
     quiet = raw(server)
     answers: list[np.ndarray] = []
@@ -339,7 +344,7 @@ def test_sigterm_answers_every_request_in_flight_and_turns_new_clients_away(tmp_
 
 
 def test_a_second_sigterm_does_not_wait(tmp_path: Path) -> None:
-    server = start(tmp_path, {"delay": 0.5}, drain_seconds=60)
+    server = start(tmp_path, {"delay": 3}, drain_seconds=60)
     client = connect(server)
     heard: list[str] = []
 
@@ -351,7 +356,7 @@ def test_a_second_sigterm_does_not_wait(tmp_path: Path) -> None:
 
     asking = threading.Thread(target=ask)
     asking.start()
-    time.sleep(0.1)
+    time.sleep(0.5)
     server.signal(signal.SIGTERM)
     server.wait_for("draining")
     server.signal(signal.SIGTERM)

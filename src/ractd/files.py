@@ -22,6 +22,9 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise RactdError(f"{path}: a part of this path is a file and no folder; name another place") from error
+    try:
         yield partial
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())
