@@ -21,7 +21,7 @@ from rich.console import Console
 import ractd
 from ractd.commands import COMMANDS
 from ractd.commands.train import settings_of
-from ractd.commands.train_options import spelt
+from ractd.commands.train_options import dataset_in, spelt
 from ractd.data import write_hdf5
 from ractd.methods import METHODS, Method, method_named
 from ractd.methods.places import places
@@ -246,3 +246,8 @@ def test_what_a_method_has_not(words: str, said: str, tmp_path: Path, cli: Calla
     (line,) = answer.err.splitlines()
     assert said in line
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("before", [[], ["--student.distilled"], ["--no-report"], ["--seed", "1"], ["--preset=cpu"]])
+def test_the_dataset_is_found_behind_any_option(before: list[str]) -> None:
+    assert dataset_in([*before, "logs.hdf5", "--horizon", "4"], method_named("ractd")) == "logs.hdf5"

@@ -156,7 +156,7 @@ def parse(words: Sequence[str]) -> AnyTrain:
     Raises:
         RactdError: for an unknown method or preset, an option of another one, and a method that can't plan where data is a maze's.
     """
-    dataset = dataset_in(words)
+    dataset = dataset_in(words, method_in(words))
     train = _parse(words, dataset)
     # What looked like the dataset may have been the value of an option.
     return train if train.dataset == dataset else _parse(words, train.dataset)

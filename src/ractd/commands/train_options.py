@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any
 
 from ractd.commands.parsing import HELP
 from ractd.data.registry import find_source
 from ractd.errors import RactdError
 from ractd.methods import Method, method_named
-from ractd.methods.places import KIND, has, why_not, with_other_kind
+from ractd.methods.places import KIND, has, places, why_not, with_other_kind
 from ractd.methods.presets import default_preset, preset_named
 
 
@@ -46,10 +47,14 @@ SWITCHES = re.compile(r"--plain|--report|.*(--|\.)no-.*|.*=.*|[^-].*|")
 NUMBER = re.compile(r"[\d.]+(e[-+]?\d+)?")
 
 
-def dataset_in(words: Sequence[str]) -> str | None:
-    """Return the first word that is neither an option nor the value of one, nor a number of several."""
+def dataset_in(words: Sequence[str], method: Method) -> str | None:
+    """Return the first word that is neither an option of a method nor the value of one, nor a number of several."""
+    presets = method.presets.values()
+    own = {spelt(place) for each in presets for place in places(each) if isinstance(attrgetter(place)(each), bool)}
     for before, word in pairwise(["", *words]):
-        if not word.startswith("-") and SWITCHES.fullmatch(before) and not NUMBER.fullmatch(word):
+        if word.startswith("-") or NUMBER.fullmatch(word):
+            continue
+        if before in own or SWITCHES.fullmatch(before):
             return word
     return None
 
