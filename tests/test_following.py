@@ -215,7 +215,7 @@ def test_planners_and_reward_aware_teachers_have_other_critics() -> None:
         ),
         ({"student.reward_share": 0.5}, "'student.reward_share': values that follow the student are weighed in units"),
         ({"preset": "cpu", "student.following.n_step": 3}, "'student.following.n_step': no values follow the student"),
-        ({"preset": "cpu", "teacher.ddpm.timesteps": 5}, "'teacher.ddpm.timesteps': the teacher is none; use"),
+        ({"preset": "cpu", "teacher.ddpm.timesteps": 5}, "'teacher.ddpm.timesteps': the teacher is no DDPM; use"),
         ({"preset": "cpu", "return_model.kind": "goal"}, "--return-model.kind is 'goal', expected one of return-to-go"),
         (
             {"return_model.optimization.steps": 5},

@@ -222,7 +222,7 @@ class Config(Settings):
         else:
             yield "student.following", f"no values follow the student; use {spell('return_model.kind')} q"
         if self.student.distilled and self.teacher.parametrization == "edm":
-            yield "teacher.ddpm", f"the teacher is none; use {spell('teacher.parametrization')} ddpm"
+            yield "teacher.ddpm", f"the teacher is no DDPM; use {spell('teacher.parametrization')} ddpm"
 
 
 def _unet_preset(horizon: int, network: UNet) -> Config:
@@ -250,9 +250,8 @@ def _unet_planner(horizon: int, *down_dims: int) -> Config:
 def _cpu_planner(horizon: int) -> Config:
     return Config(
         horizon=horizon,
-        return_model=replace(
-            _GOAL_REWARD, layers=(64, 64)
-        ),  # it judges every state of every sample's plan: a small one
+        # It judges every state of every sample's plan: a small one.
+        return_model=replace(_GOAL_REWARD, layers=(64, 64)),
         sequence=StatesSettings(points=horizon // 8),
         teacher=Teacher(
             network=MLP(width=384, blocks=3),

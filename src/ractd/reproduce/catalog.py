@@ -167,7 +167,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "RACTD, 4 steps": Ours(BASE, "RACTD, 4 steps"),
             **{f"RACTD, {steps} jumps": _student(steps, "jumps") for steps in (2, 3, 4)},
         },
-        (*(Claim(f"RACTD, {n} steps", "RACTD, 1 step", of) for of in ("score", "ms") for n in (2, 3, 4)),),
+        tuple(Claim(f"RACTD, {n} steps", "RACTD, 1 step", of) for of in ("score", "ms") for n in (2, 3, 4)),
         columns=_TIMES,
         reference="RACTD, 1 step",
         remark="Steps denoise and add noise again, as in the paper; jumps follow the PF-ODE without new noise. "

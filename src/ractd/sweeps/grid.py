@@ -136,10 +136,8 @@ def note_commands(trials: Sequence[Trial], out: Path) -> None:
     refuse_foreign(out, "sweep", path.name)
     known = read_json(path) if path.exists() else {}
     for trial in trials:
-        command, before = (
-            list(trial.command[:-2]),
-            known.get(trial.name),
-        )  # without its --out, which may be spelt otherwise
+        # Without its --out, which may be spelt otherwise.
+        command, before = list(trial.command[:-2]), known.get(trial.name)
         if before is None and (out / trial.name).exists():
             raise RactdError(f"{out / trial.name}: was not made by this sweep; use another --out")
         if before not in (None, command, [*command, *trial.command[-2:]]):
