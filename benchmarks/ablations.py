@@ -3,13 +3,14 @@
     python benchmarks/ablations.py --data DIR            # trains what is missing; stop it and go on at will
     python benchmarks/ablations.py --data DIR --collect  # only reads the runs that are there
 
-DIR holds the datasets as HDF5 files. Each variant is one `ractd train` of the preset `following` with other options, on one thread.
+DIR holds the datasets as HDF5 files. Each variant is one `ractd train` with other options than the default's, on one thread.
 Nothing is played on the way. Writes benchmarks/results/ablations.json and ablations.md; what is known of other runs stays.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ FIXED = ("--no-plain", "--reward-weight", "auto", "--student.pessimism", "0")
 TEACHER = ("--student.distilled", "--teacher.loss", "square")
 VARIANTS: dict[str, tuple[str, ...]] = {
     "the default": (),
+    "the paper's stages": ("--preset", "cpu", "--no-plain"),
     "eq. 7 sees the best 5%": ("--student.share", "0.05"),
     "the best 10%": ("--student.share", "0.1"),
     "the best 50%": ("--student.share", "0.5"),
@@ -65,6 +67,8 @@ class Options:
     """Folder of the runs."""
     datasets: tuple[str, ...] = DATASETS
     """Which of them."""
+    variants: tuple[str, ...] = tuple(VARIANTS)
+    """Which changes, in which order."""
     seed: int = 0
     """A seed that settings are chosen on."""
     collect: bool = False
@@ -73,11 +77,7 @@ class Options:
 
 def run_of(options: Options, dataset: str, variant: str) -> Path:
     """Return where a run is kept."""
-    return (
-        options.runs
-        / f"{dataset}-s{options.seed}"
-        / variant.replace(" ", "-").replace(",", "").replace("%", "").replace(".", "")
-    )
+    return options.runs / f"{dataset}-s{options.seed}" / re.sub(r"[^\w-]", "", variant.replace(" ", "-"))
 
 
 def measured(run: Path) -> dict[str, Any] | None:
@@ -85,8 +85,7 @@ def measured(run: Path) -> dict[str, Any] | None:
     result = read_result(run) if run.exists() else None
     if result is None or not result.complete:
         return None
-    policy = result.rows[0].policy
-    one, four = (select(result.rows, policy=policy, candidates=1, steps=steps)[0].to_json() for steps in (1, 4))
+    one, four = (select(result.rows, policy="student", candidates=1, steps=steps)[0].to_json() for steps in (1, 4))
     return {
         "score": one["mean_score"],
         "se": one["score_se"],
@@ -143,12 +142,12 @@ def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     code = 0
     if not options.collect:
-        for variant, words in VARIANTS.items():
+        for variant in options.variants:
             for dataset in options.datasets:
                 run, data = run_of(options, dataset, variant), options.data / f"{dataset}.hdf5"
-                seed = ("--preset", "following", "--seed", str(options.seed), "--out", run)
                 if measured(run) is None:
-                    code = ractd("train", data, *seed, *words) or code
+                    words = ("--seed", str(options.seed), "--out", run, *VARIANTS[variant])
+                    code = ractd("train", data, *words) or code
     content = collect(options)
     path = write_result("ablations", content)
     path.with_suffix(".md").write_text(table(content["runs"]))

@@ -20,7 +20,7 @@ import numpy as np
 import onnxruntime
 import tyro
 from common import print_table, summary, write_result
-from same_numbers import ROOT, checked_out, make_data, run, train
+from same_numbers import ROOT, RUNS, checked_out, make_data, run, train
 from same_numbers import Options as Training
 from tyro.conf import Positional
 
@@ -98,7 +98,7 @@ def main() -> None:
     times: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as name, checked_out(commit, Path(name)) as before:
         folder = Path(name)
-        make_data("hopper", folder / "hopper.npz")
+        make_data(RUNS["hopper"], folder / "hopper.npz")
         processes, graphs = {}, {}
         for when, tree in (("before", before), ("now", ROOT)):
             out = folder / f"run-{when}"

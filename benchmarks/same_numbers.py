@@ -4,9 +4,10 @@
     python benchmarks/same_numbers.py COMMIT --steps 50    # shorter
 
 The data are made here: hopper-like transitions with the shapes of Hopper-v5, played there, and maze-like ones of
-ractd/maze2d-umaze. Each is trained with two seeds on one thread, every stage for the same number of steps. A commit of before is
-checked out into a folder of its own beside the runs. Exit code 1 if anything differs. Not a test: what a commit computes is another
-thing on another processor.
+ractd/maze2d-umaze. Each is trained with two seeds on one thread, every stage for the same number of steps: hopper with the paper's
+stages and with the default's student, whose critic follows it. A commit of before is checked out into a folder of its own beside
+the runs; one that has no preset `following` takes `--runs hopper maze`. Exit code 1 if anything differs. Not a test: what a commit
+computes is another thing on another processor.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ from tyro.conf import Positional
 
 ROOT = Path(__file__).resolve().parent.parent
 EPISODES, LENGTH = 60, 50
-STAGES = ("return-model", "teacher", "student")
 ACT = """
 import sys
 import numpy as np
@@ -58,6 +58,25 @@ ONE_SIDED: tuple[tuple[str, str], ...] = (
 """Arrays that one of the commits rightly lacks: pattern, and why."""
 
 
+@dataclass(frozen=True)
+class Run:
+    """What is trained on which shapes."""
+
+    env_id: str
+    observation_dim: int
+    action_dim: int
+    preset: str
+    stages: tuple[str, ...]
+    """Those that the preset trains."""
+
+
+RUNS = {
+    "hopper": Run("Hopper-v5", 11, 3, "cpu", ("return-model", "teacher", "student")),
+    "following": Run("Hopper-v5", 11, 3, "following", ("student",)),
+    "maze": Run("ractd/maze2d-umaze", 4, 2, "maze2d-umaze-cpu", ("return-model", "teacher", "student", "sequence")),
+}
+
+
 @dataclass
 class Options:
     """Which commit, and how long."""
@@ -67,23 +86,23 @@ class Options:
     steps: int = 200
     """Steps of every stage."""
     seeds: tuple[int, ...] = (0, 1)
-    """Seeds of each dataset's runs."""
-    datasets: tuple[str, ...] = ("hopper", "maze")
-    """Which of the datasets."""
+    """Seeds of each."""
+    runs: tuple[str, ...] = tuple(RUNS)
+    """Which of them."""
     options: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORDS")] = field(default_factory=tuple)
     """Further words of both commits' 'ractd train'."""
 
 
-def make_data(name: str, path: Path) -> None:
+def make_data(of: Run, path: Path) -> None:
     """Write transitions of random walks with the shapes of an environment: they are to be the same, not to be good."""
     rng = np.random.default_rng(0)
-    rows, (env_id, observation_dim, action_dim) = EPISODES * LENGTH, ENVIRONMENTS[name]
-    actions = rng.uniform(-1, 1, (rows, action_dim))
-    steps = 0.05 * rng.normal(size=(EPISODES, LENGTH, observation_dim))
-    starts = rng.uniform(1, 2, (EPISODES, 1, observation_dim))
-    observations = np.clip(starts + np.cumsum(steps, axis=1), 0.5, 3.5).reshape(rows, observation_dim)
+    rows = EPISODES * LENGTH
+    actions = rng.uniform(-1, 1, (rows, of.action_dim))
+    steps = 0.05 * rng.normal(size=(EPISODES, LENGTH, of.observation_dim))
+    starts = rng.uniform(1, 2, (EPISODES, 1, of.observation_dim))
+    observations = np.clip(starts + np.cumsum(steps, axis=1), 0.5, 3.5).reshape(rows, of.observation_dim)
     last = np.arange(rows) % LENGTH == LENGTH - 1
-    fell = np.repeat(np.arange(EPISODES) % 3 > 0, LENGTH) & last & (name == "hopper")
+    fell = np.repeat(np.arange(EPISODES) % 3 > 0, LENGTH) & last & (of.env_id == "Hopper-v5")
     np.savez(
         path,
         observations=observations.astype(np.float32),
@@ -91,30 +110,18 @@ def make_data(name: str, path: Path) -> None:
         rewards=(1 + actions[:, 0] - 0.1 * (actions**2).sum(axis=1)).astype(np.float32),
         terminals=fell,
         timeouts=last & ~fell,
-        env_id=env_id,
+        env_id=of.env_id,
     )
 
 
-ENVIRONMENTS = {"hopper": ("Hopper-v5", 11, 3), "maze": ("ractd/maze2d-umaze", 4, 2)}
-"""Environment, and entries of an observation and of an action."""
-
-
-def words(tree: Path, name: str, options: Options) -> list[str]:
-    """Return the options of a dataset's trainings with a checkout: every stage short, and few evaluations."""
-    stages = [*STAGES]
-    if name == "maze":  # the options of a planner's sequences were once named after plans
-        stages.append("sequence" if (tree / "src/ractd/sequences").is_dir() else "plan")
+def words(tree: Path, of: Run, options: Options) -> list[str]:
+    """Return the options of a training with a checkout: every stage short, and few evaluations."""
+    planned = "sequence" if (tree / "src/ractd/sequences").is_dir() else "plan"  # its older name
+    stages = [planned if stage == "sequence" else stage for stage in of.stages]
     short = [word for stage in stages for word in (f"--{stage}.optimization.steps", str(options.steps))]
     played = ["--evaluation.select", "online", "--evaluation.episodes", "3"]
     played += ["--evaluation.checkpoints", "2", "--evaluation.checkpoint-episodes", "2"]
-    return [
-        "--preset",
-        "maze2d-umaze-cpu" if name == "maze" else "cpu",
-        *short,
-        *played,
-        "--no-report",
-        *options.options,
-    ]
+    return ["--preset", of.preset, *short, *played, "--no-report", *options.options]
 
 
 def run(tree: Path, *command: str) -> None:
@@ -129,7 +136,7 @@ def run(tree: Path, *command: str) -> None:
 def train(tree: Path, data: Path, out: Path, seed: int, options: Options) -> None:
     """Train on a dataset with a checkout, and let each of the run's policies act."""
     command = ["-m", "ractd.cli", "train", str(data), "--out", str(out), "--seed", str(seed)]
-    run(tree, *command, *words(tree, data.stem, options))
+    run(tree, *command, *words(tree, RUNS[data.stem], options))
     for policy in sorted((out / "policy").iterdir()):
         run(tree, "-c", ACT, str(policy), str(out / f"actions-{policy.name}.npy"))
 
@@ -193,20 +200,18 @@ def main() -> None:
     """Train with both, compare, and say what differs."""
     options = tyro.cli(Options, description=__doc__)
     rows, differing = [], 0
-    with tempfile.TemporaryDirectory() as name, checked_out(options.commit, Path(name)) as before:
-        folder = Path(name)
-        for dataset in options.datasets:
-            make_data(dataset, folder / f"{dataset}.npz")
+    with tempfile.TemporaryDirectory() as temporary, checked_out(options.commit, Path(temporary)) as before:
+        folder = Path(temporary)
+        for name in options.runs:
+            make_data(RUNS[name], data := folder / f"{name}.npz")
             for seed in options.seeds:
-                outs = [folder / f"{dataset}-s{seed}-{when}" for when in ("before", "now")]
+                outs = [folder / f"{name}-s{seed}-{when}" for when in ("before", "now")]
                 for tree, out in zip((before, ROOT), outs, strict=True):
-                    train(tree, folder / f"{dataset}.npz", out, seed, options)
+                    train(tree, data, out, seed, options)
                 count, told = differences(*outs)
                 differing += len(told)
-                rows.append([f"{dataset}, seed {seed}", str(count), str(count - len(told))])
-                print(
-                    "\n".join([f"{dataset}, seed {seed}: {count} arrays, {len(told)} differ", *told[:20]]), flush=True
-                )
+                rows.append([f"{name}, seed {seed}", str(count), str(count - len(told))])
+                print("\n".join([f"{name}, seed {seed}: {count} arrays, {len(told)} differ", *told[:20]]), flush=True)
     print_table(
         f"{options.commit} and what is checked out, {options.steps} steps a stage", ["run", "arrays", "equal"], rows
     )
