@@ -146,8 +146,7 @@ def main() -> None:
             for dataset in options.datasets:
                 run, data = run_of(options, dataset, variant), options.data / f"{dataset}.hdf5"
                 if measured(run) is None:
-                    words = ("--seed", str(options.seed), "--out", run, *VARIANTS[variant])
-                    code = ractd("train", data, *words) or code
+                    code = ractd("train", data, "--seed", str(options.seed), "--out", run, *VARIANTS[variant]) or code
     content = collect(options)
     path = write_result("ablations", content)
     path.with_suffix(".md").write_text(table(content["runs"]))

@@ -6,7 +6,7 @@
 DIR holds the datasets as HDF5 files. Each is one `ractd compare`, with 16 checkpoints played during training: they choose nothing
 here, but say how far the last is below the best. Two and four steps and 32 candidates of the last are `ractd eval`. Writes
 benchmarks/results/goals.json, goals.md and docs/figures/goals.png; what is known of runs that are not there stays, and each
-says at which commit it was collected.
+says at which commit it was first collected.
 """
 
 from __future__ import annotations
@@ -148,9 +148,9 @@ def collect(options: Options) -> dict[str, Any]:
     for name in (*DATASETS, *UNTOUCHED):
         for title, method in METHODS.items():
             for seed in range(options.seeds):
-                found = measured(run_of(options, name, method, seed))
-                if found is not None:
-                    runs[f"{name}, {title}, seed {seed}"] = found
+                found, key = measured(run_of(options, name, method, seed)), f"{name}, {title}, seed {seed}"
+                if found is not None and found | {"commit": ""} != runs.get(key, {}) | {"commit": ""}:
+                    runs[key] = found
     return {"runs": runs}
 
 

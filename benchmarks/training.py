@@ -126,6 +126,11 @@ class Contender:
         updates = self.stage(1, Path("unused")).updates
         self.parameters = sum(weight.numel() for update in updates for weight in update.network.parameters())
 
+    @property
+    def compiles(self) -> bool:
+        """Whether torch.compile can take its losses: it can't where `auto` asks for gradients amid a loss."""
+        return getattr(getattr(self.module, "config", None), "reward_weight", 0) != "auto"
+
     @cached_property
     def flops(self) -> int:
         """Of one step's matrix multiplications and convolutions, forward and backward; of what isn't in each step, its mean."""
@@ -275,7 +280,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=400_000, help="transitions of the dataset")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--name", default="training", help="of the result's file")
-    parser.add_argument("--compile", action="store_true", help="the losses, by torch.compile")
+    parser.add_argument(
+        "--compile", action="store_true", help="the losses, by torch.compile; stages with an auto weight are left out"
+    )
     parser.add_argument("--quick", action="store_true", help="see that it works; nothing is written")
     arguments = parser.parse_args()
     if arguments.quick:
@@ -288,8 +295,10 @@ def main() -> None:
         for name, config in configurations(data, arguments.quick).items()
         for stage, contender in contenders(replace(config, precision=arguments.precision), data, accelerator).items()
     }
-    for stage in stages.values() if arguments.compile else ():
-        stage.compiled = {}
+    if arguments.compile:
+        stages = {key: stage for key, stage in stages.items() if stage.compiles}
+        for stage in stages.values():
+            stage.compiled = {}
     first_and_steps = {
         key: steps_for(arguments.seconds, lambda n, stage=stage: stage.train(n, accelerator))  # type: ignore[misc]
         for key, stage in stages.items()
