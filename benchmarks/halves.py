@@ -41,10 +41,10 @@ class Options:
 
 def halves(dataset: OfflineDataset, rng: np.random.Generator) -> OfflineDataset:
     """Cut each episode of two steps or more in the middle, and shuffle the pieces."""
-    pieces, finals, timeouts = [], [], dataset.timeouts.copy()
-    assert dataset.final_observations is not None
-    starts = np.cumsum(dataset.episode_lengths) - dataset.episode_lengths
-    for start, length, final in zip(starts, dataset.episode_lengths, dataset.final_observations, strict=True):
+    pieces, finals, timeouts, lengths = [], [], dataset.timeouts.copy(), dataset.episode_lengths
+    unknown = np.full((len(lengths), dataset.observation_dim), np.nan, np.float32)
+    ended = unknown if dataset.final_observations is None else dataset.final_observations
+    for start, length, final in zip(np.cumsum(lengths) - lengths, lengths, ended, strict=True):
         middle, end = start + length // 2, start + length
         if middle > start:
             timeouts[middle - 1] = True

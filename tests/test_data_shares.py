@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,3 +87,24 @@ def test_shares_out_of_range_are_refused(share: float) -> None:
 )
 def test_how_much_returns_spread(lengths: list[int], returns: list[float], spread: float) -> None:
     assert return_spread(paid(lengths, returns)) == pytest.approx(spread, rel=1e-6)
+
+
+def test_the_benchmarks_halves_are_the_same_transitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows a row, and whether it can be followed, is what it was; pieces of two lengths tell that they were cut."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+    whole = make((6, 1, 5), terminal=(True, False, False))
+    cut = importlib.import_module("halves").halves(whole, np.random.default_rng(0))
+    assert sorted(cut.episode_lengths) == [1, 2, 3, 3, 3]
+    place = {row.tobytes(): n for n, row in enumerate(whole.observations)}
+    rows = [place[row.tobytes()] for row in cut.observations]
+    assert sorted(rows) == list(range(12))
+    for field in ("actions", "rewards", "terminals"):
+        assert (getattr(cut, field) == getattr(whole, field)[rows]).all()
+    assert cut.final_observations is not None
+    for end, final in zip(cut.episode_ends, cut.final_observations, strict=True):
+        row = rows[end - 1]
+        if row in (5, 6, 11):
+            assert np.isnan(final).all(), "the whole episode's end says nothing of what came after"
+        else:
+            assert cut.timeouts[end - 1]
+            assert (final == whole.observations[row + 1]).all()
