@@ -4,9 +4,9 @@
     python benchmarks/goals.py --data DIR --collect      # only reads the runs that are there
 
 DIR holds the datasets as HDF5 files. Each is one `ractd compare`, with 16 checkpoints played during training: they choose nothing
-here, but say how far the last is below the best. Two and four steps and 32 candidates of the last are `ractd eval`. Writes
-benchmarks/results/goals.json, goals.md and docs/figures/goals.png; what is known of runs that are not there stays, and each
-says at which commit it was first collected.
+here, but say how far the last is below the best. Other ways to sample the last one are `ractd eval`: no noise at T, two and four
+steps, 32 candidates. Writes benchmarks/results/goals.json, goals.md and docs/figures/goals.png; what is known of runs that are not
+there stays, and each says at which commit it was first collected.
 """
 
 from __future__ import annotations
@@ -33,8 +33,14 @@ from ractd.runs.rows import Result, read_file, read_result, select
 from ractd.runs.tables import with_error
 
 METHODS = {"RACTD": "ractd:preset=following", "cloning": "bc:preset=best-tenth"}
-OTHERS = {"2 steps": ("--steps", "2"), "4 steps": ("--steps", "4"), "32 candidates": ("--candidates", "32")}
-"""Other ways to sample RACTD's last checkpoint, as options of `ractd eval`."""
+PLAIN: dict[str, Any] = {"sampler": "consistency", "steps": 1, "candidates": 1}
+OTHERS: dict[str, dict[str, Any]] = {
+    "no noise": {"sampler": "central"},
+    "2 steps": {"steps": 2},
+    "4 steps": {"steps": 4},
+    "32 candidates": {"candidates": 32},
+}
+"""Other ways to sample RACTD's last checkpoint than `PLAIN`, as options of `ractd eval`."""
 LAST = "student-last"
 DATASETS = ("hopper-medium-replay", "hopper-medium-expert", "halfcheetah-medium-replay", "walker2d-medium-replay")
 """Those that settings are chosen on; no setting was chosen on the seeds 3 and 4."""
@@ -94,16 +100,16 @@ def train(options: Options) -> int:
         for seed in range(options.seeds):
             run = run_of(options, name, METHODS["RACTD"], seed)
             for way in OTHERS.values():
-                if evaluated(run, way) is None and (code := ractd("eval", run, "--policy", LAST, *way)):
+                flags = [word for option, value in way.items() for word in (f"--{option}", str(value))]
+                if evaluated(run, way) is None and (code := ractd("eval", run, "--policy", LAST, *flags)):
                     return code
     return 0
 
 
-def evaluated(run: Path, way: tuple[str, str]) -> float | None:
+def evaluated(run: Path, way: dict[str, Any]) -> float | None:
     """Return the score of the last checkpoint, sampled in another way; None where that isn't measured."""
-    setting = {way[0].removeprefix("--"): int(way[1])}
     for path in (run / "evaluations").glob(f"{LAST}-*.json"):
-        for row in select(read_file(path, run).rows, policy=LAST, **{"steps": 1, "candidates": 1, **setting}):
+        for row in select(read_file(path, run).rows, policy=LAST, **PLAIN | way):
             score: float | None = row.to_json()["mean_score"]
             return score
     return None
@@ -181,6 +187,7 @@ LINES: dict[str, Callable[[Pair], float]] = {
     "RACTD, last": lambda pair: pair[0]["last"],
     "above cloning": lambda pair: pair[0]["last"] - pair[1]["last"],
     "last, % of the best of 16": lambda pair: 100 * pair[0]["last"] / pair[0]["best"],
+    "no noise": lambda pair: pair[0]["others"].get("no noise", np.nan) - pair[0]["last"],
     "2 steps": lambda pair: pair[0]["others"].get("2 steps", np.nan) - pair[0]["last"],
     "4 steps": lambda pair: pair[0]["others"].get("4 steps", np.nan) - pair[0]["last"],
     "32 candidates": lambda pair: pair[0]["others"].get("32 candidates", np.nan) - pair[0]["last"],

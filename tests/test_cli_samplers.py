@@ -43,7 +43,7 @@ def test_eval_takes_every_sampler_of_the_policy(trained: Trained, cli: Cli, tmp_
     evaluations = {name: evaluate(cli, run, "teacher", name, 5).nfe for name in SAMPLERS["teacher"]}
     assert evaluations == {"heun": 7, "euler": 4, "euler-ancestral": 4, "dpmpp-2m": 4, "ddim": 4}
     evaluations = {name: evaluate(cli, run, "student", name, 3).nfe for name in SAMPLERS["student"]}
-    assert evaluations == {"consistency": 3, "jumps": 3}
+    assert evaluations == {"consistency": 3, "central": 3, "jumps": 3}
 
 
 def test_the_result_says_how_each_row_sampled(trained: Trained) -> None:
@@ -55,12 +55,13 @@ def test_the_result_says_how_each_row_sampled(trained: Trained) -> None:
 @pytest.mark.parametrize(
     ("policy", "words", "named"),
     [
-        ("student", ["--sampler", "magic"], ["'magic'", "expected one of consistency, jumps for a student"]),
-        ("student", ["--sampler", "heun"], ["'heun' (a teacher's)", "consistency, jumps"]),
+        ("student", ["--sampler", "magic"], ["'magic'", "expected one of consistency, central, jumps for a student"]),
+        ("student", ["--sampler", "heun"], ["'heun' (a teacher's)", "consistency, central, jumps"]),
         ("teacher", ["--sampler", "consistency"], ["(a student's)", "heun, euler, euler-ancestral, dpmpp-2m, ddim"]),
         ("teacher", ["--sampler", "euler", "--steps", "0"], ["steps is 0", "2 to 1000", "euler"]),
         ("teacher", ["--steps", "-5"], ["steps is -5", "2 to 1000", "heun"]),
         ("student", ["--steps", "0"], ["steps is 0", "1 to 1000", "consistency"]),
+        ("student", ["--sampler", "central", "--candidates", "2"], ["candidates is 2, expected 1", "draws no noise"]),
         ("student", ["--sampler", "jumps", "--steps", "-1"], ["steps is -1", "jumps"]),
     ],
 )

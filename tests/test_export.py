@@ -72,6 +72,19 @@ def test_the_graph_with_folded_times_is_the_policy(network: Network, steps: int,
             )
 
 
+@pytest.mark.parametrize("network", [TINY_MLP, TINY_UNET], ids=["mlp", "unet"])
+def test_the_graph_of_a_policy_that_draws_nothing_takes_no_noise(network: Network) -> None:
+    policy = make_policy(network, sampler="central")
+    assert isinstance(graph_of(policy), OneStepGraph if network is TINY_MLP else PolicyGraph)
+    seen, noise = observations(policy, 5), policy.draw_noise(5)
+    assert not noise.numel()
+    with torch.inference_mode():
+        expected = policy.sample(seen, noise)
+        assert expected.std() > 0.01
+        for graph in (PolicyGraph(policy), graph_of(policy)):
+            torch.testing.assert_close(graph(seen), expected, rtol=0, atol=1e-5)
+
+
 def test_only_one_step_of_an_mlp_has_its_scales_folded() -> None:
     assert isinstance(graph_of(make_policy()), OneStepGraph)
     others = (
@@ -141,11 +154,12 @@ def test_a_ddpm_teacher_is_refused(tmp_path: Path) -> None:
     ("network", "options"),
     [
         (TINY_MLP, {"steps": 4, "candidates": 8, "history": 2, "return_members": 3}),
+        (TINY_MLP, {"sampler": "central"}),
         pytest.param(TINY_MLP, {"steps": 2, "sampler": "jumps"}, marks=pytest.mark.slow),
         pytest.param(TINY_UNET, {"candidates": 3}, marks=pytest.mark.slow),
         pytest.param(TINY_UNET, {"steps": 4, "candidates": 8}, marks=pytest.mark.slow),
     ],
-    ids=["mlp", "mlp-jumps", "unet", "unet-long"],
+    ids=["mlp", "mlp-central", "mlp-jumps", "unet", "unet-long"],
 )
 def test_onnx_equals_pytorch(tmp_path: Path, network: Network, options: dict[str, Any]) -> None:
     policy = make_policy(network, **options)
@@ -316,8 +330,9 @@ class Wrong(OneStepGraph):
     def __init__(self, policy: Policy) -> None:
         super().__init__(policy, cast(FoldsScales, denoisers(policy.sampling, policy.network)[0]))
 
-    def forward(self, observation: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    def forward(self, observation: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
         actions = super().forward(observation, noise)
+        assert noise is not None
         return actions + 1e-4 * (noise[:, 0, 0, :1, :1] > 2)
 
 

@@ -46,7 +46,7 @@ def calls(policy: Policy) -> list[int]:
 
 
 @NETWORKS
-@pytest.mark.parametrize("sampler", ["consistency", "jumps"])
+@pytest.mark.parametrize("sampler", ["consistency", "central", "jumps"])
 @pytest.mark.parametrize("steps", [1, 3, FEW + 1])
 def test_a_folded_policy_is_the_policy(network: MLP | UNet, sampler: str, steps: int) -> None:
     policy = make(network=network, sampler=sampler, steps=steps)

@@ -213,8 +213,12 @@ def test_impossible_sampling_is_refused(change: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("kind", "sampler", "expected"),
     [
-        ("student", "heun", r"sampler is 'heun' \(a teacher's\), expected one of consistency, jumps for a student"),
-        ("student", "ddpm", r"\(a DDPM teacher's\), expected one of consistency, jumps for a student"),
+        (
+            "student",
+            "heun",
+            r"sampler is 'heun' \(a teacher's\), expected one of consistency, central, jumps for a student",
+        ),
+        ("student", "ddpm", r"\(a DDPM teacher's\), expected one of consistency, central, jumps for a student"),
         ("teacher", "jumps", r"\(a student's\), expected one of heun, euler, euler-ancestral, dpmpp-2m, ddim for a t"),
         ("teacher", "magic", r"sampler is 'magic', expected one of heun, euler, "),
         ("DDPM teacher", "heun", r"\(a teacher's\), expected one of ddpm, ddim for a DDPM teacher"),

@@ -30,7 +30,7 @@ class Eval:
     candidates: int | None = None
     """Sequences drawn for each action, of which the return model's favourite is executed."""
     sampler: str | None = None
-    """How it samples. A student: consistency (its default), jumps. A teacher: heun (its default), euler, euler-ancestral,
+    """How it samples. A student: consistency (its default), central, jumps. A teacher: heun (its default), euler, euler-ancestral,
     dpmpp-2m, ddim. A DDPM teacher: ddpm (its default), ddim."""
     steps: int | None = None
     """Sampling steps: network evaluations of a student or a DDPM teacher; bins of a teacher's schedule."""

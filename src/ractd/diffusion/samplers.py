@@ -232,6 +232,11 @@ def _consistency(g: StudentNetwork, noise: Tensor, condition: Tensor, diffusion:
     return few_step(to_clean(g), noise, sigmas, condition)
 
 
+def _central(g: StudentNetwork, noise: Tensor, condition: Tensor, diffusion: Diffusion, steps: int) -> Tensor:
+    """Start at `x_T = 0`, the likeliest noise, and go on like `_consistency`: one step draws nothing."""
+    return _consistency(g, torch.cat([noise.new_zeros(1, *noise.shape[1:]), noise]), condition, diffusion, steps)
+
+
 def _jumps(g: StudentNetwork, noise: Tensor, condition: Tensor, diffusion: Diffusion, steps: int) -> Tensor:
     sigmas = noise.new_tensor([warp(diffusion, i / steps) for i in range(steps)])
     return jumps(g, sigmas[0] * noise[0], torch.cat([sigmas, sigmas.new_zeros(1)]), condition)
@@ -269,6 +274,7 @@ def _levels(schedule: DDPM) -> tuple[int, int]:
 
 STUDENT: dict[str, Sampler[StudentNetwork, Diffusion]] = {
     "consistency": Sampler(_consistency, draws=_each, evaluations=_each, limits=_any),
+    "central": Sampler(_central, draws=_between, evaluations=_each, limits=_any),
     "jumps": Sampler(_jumps, draws=_one, evaluations=_each, limits=_any),
 }
 TEACHER: dict[str, Sampler[Denoiser, Diffusion]] = {

@@ -35,7 +35,8 @@ class PolicyGraph(nn.Module):
         )
 
     def forward(self, observation: Tensor, noise: Tensor | None = None) -> Tensor | tuple[Tensor, ...]:
-        draws = observation.new_zeros(0) if noise is None else draws_first(noise)
+        none = observation.new_zeros(0, observation.shape[0], *self.policy.sequence.shape)
+        draws = none if noise is None else draws_first(noise)
         outputs = tuple(self.policy.outputs(observation, draws).values())
         return outputs if len(outputs) > 1 else outputs[0]
 
@@ -53,12 +54,15 @@ class OneStepGraph(nn.Module):
         half = ((n.action_high - n.action_low) / 2).repeat(sequence.horizon)
         std, middle = n.observation_std.repeat(sequence.history), n.action_low.repeat(sequence.horizon) + half
         self.scale = nn.Buffer(denoiser.fold_scales(schedule.sigma_max, std, half, middle))
-        self.denoiser = denoiser
+        self.denoiser, self.shape = denoiser, sequence.shape
 
-    def forward(self, observation: Tensor, noise: Tensor) -> Tensor:
-        x, n = noise.flatten(1), self.normalizer
-        scaled: Tensor = self.scale * x + self.denoiser(x, (n.limited(observation) - n.observation_mean).flatten(1))
-        actions: Tensor = scaled.unflatten(1, noise.shape[3:]).clamp(n.action_low, n.action_high)  # type: ignore[no-untyped-call]
+    def forward(self, observation: Tensor, noise: Tensor | None = None) -> Tensor:
+        n = self.normalizer
+        x = observation.new_zeros(observation.shape[0], len(self.scale)) if noise is None else noise.flatten(1)
+        scaled: Tensor = self.denoiser(x, (n.limited(observation) - n.observation_mean).flatten(1))
+        if noise is not None:
+            scaled = scaled + self.scale * x
+        actions: Tensor = scaled.unflatten(1, self.shape).clamp(n.action_low, n.action_high)  # type: ignore[no-untyped-call]
         return actions
 
 

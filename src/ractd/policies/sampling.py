@@ -96,3 +96,7 @@ class Sampling:
             raise RactdError(f"steps is {self.steps}, expected {least} to {most} for the {self.sampler} sampler")
         if not 1 <= self.candidates <= MOST_CANDIDATES:
             raise RactdError(f"candidates is {self.candidates}, expected 1 to {MOST_CANDIDATES}")
+        if self.candidates > 1 and not self.draws:
+            raise RactdError(
+                f"candidates is {self.candidates}, expected 1: the {self.sampler} sampler draws no noise, so they would be alike"
+            )
