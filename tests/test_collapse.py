@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -33,6 +35,21 @@ def test_what_is_a_complaint() -> None:
         ("watch_teacher_distance", 4.0, "4.0 times as far from the teacher's"),
     ):
         assert said in str(complaint(FINE | {name: value}))
+        assert (complaint(FINE | {name: value}, followed=True) is None) == (name == "watch_out_of_bounds")
+
+
+@pytest.mark.parametrize("follows", [False, True])
+def test_bounds_condemn_no_student_that_a_critic_follows(follows: bool, tmp_path: Path) -> None:
+    leaving = SimpleNamespace(
+        critic=SimpleNamespace(fitted_before=not follows), measure=lambda student: FINE | {"watch_out_of_bounds": 0.13}
+    )
+    stage: Any = SimpleNamespace(directory=tmp_path, record={}, steps=1, name="student")
+    said: list[str] = []
+    look = collapse.watch_for_collapse(
+        cast(CollapseWatch, leaving), stage, torch.nn.Linear(1, 1), cast(Any, SimpleNamespace(say=said.append)), ""
+    )
+    assert look(1, {})["watch_out_of_bounds"] == 0.13
+    assert bool(said) == ("collapse" in stage.record) == (not follows)
 
 
 def test_a_student_that_leaves_the_data_is_seen() -> None:

@@ -21,7 +21,10 @@ STATES = 128
 SAMPLES = 16
 BINS = 20
 MAX_OUT_OF_BOUNDS = 0.1
-"""Share of one-step action entries beyond the bounds; a working student has 2 to 3%, a collapsed one 17% (design brief)."""
+"""Share of one-step action entries beyond the bounds; a working student has 2 to 3%, a collapsed one 17% (design brief).
+
+Of students that a critic follows it says nothing: good ones have 4 to 13%, collapsed ones 4% (docs/method.md).
+"""
 MAX_DISTANCE = 3.0
 """Distance to the nearest teacher sample, in the teacher's own distances between samples."""
 WATCH_EVERY = 500
@@ -83,9 +86,9 @@ class CollapseWatch:
         return dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))
 
 
-def complaint(measured: dict[str, float]) -> str | None:
-    """Return what looks like collapse in a measurement, as half a sentence, or None."""
-    if measured["watch_out_of_bounds"] > MAX_OUT_OF_BOUNDS:
+def complaint(measured: dict[str, float], followed: bool = False) -> str | None:
+    """Return what looks like collapse in a measurement, as half a sentence, or None; bounds say nothing of `followed` students."""
+    if not followed and measured["watch_out_of_bounds"] > MAX_OUT_OF_BOUNDS:
         return f"{measured['watch_out_of_bounds']:.0%} of its action entries are out of bounds (a working student has 2% to 3%)"
     if measured.get("watch_promise", 0) > 1:
         return f"its mean return estimate is {measured['watch_promise']:.1f} times the largest return in the data"
@@ -99,12 +102,13 @@ def watch_for_collapse(
 ) -> Callable[[int, dict[str, float]], dict[str, float]]:
     """Return a hook of a student's stage that looks for collapse, says so and what helps once, and keeps the weights before it."""
     healthy = stage.directory / "healthy.safetensors"
+    followed = watch.critic is not None and not watch.critic.fitted_before
 
     def look(step: int, metrics: dict[str, float]) -> dict[str, float]:
         if step % WATCH_EVERY and step != stage.steps:
             return {}
         measured = watch.measure(average)
-        why = complaint(measured)
+        why = complaint(measured, followed)
         if "collapse" not in stage.record:
             if why is None:
                 write_tensors(healthy, average.state_dict(), {"step": step})
