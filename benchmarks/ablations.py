@@ -85,11 +85,14 @@ def measured(run: Path) -> dict[str, Any] | None:
     result = read_result(run) if run.exists() else None
     if result is None or not result.complete:
         return None
-    one, four = (select(result.rows, policy="student", candidates=1, steps=steps)[0].to_json() for steps in (1, 4))
+    (one,) = (row.to_json() for row in select(result.rows, policy="student", candidates=1, steps=1))
+    four = [
+        row.to_json()["mean_score"] for row in select(result.rows, policy="student", steps=4)
+    ]  # none without reward
     return {
         "score": one["mean_score"],
         "se": one["score_se"],
-        "four_steps": four["mean_score"],
+        "four_steps": four[0] if four else None,
         "episodes": len(one["returns"]),
         "processor_seconds": one["processor_seconds"],
         "collapse": (result.content["stages"].get("student") or {}).get("collapse"),
@@ -128,7 +131,9 @@ def table(runs: dict[str, Any]) -> str:
         cells = [
             ""
             if of is None
-            else f"{with_error(of['score'], of['se'])}; {of['four_steps']:.1f}{', condemned' if of['collapse'] else ''}"
+            else with_error(of["score"], of["se"])
+            + (f"; {of['four_steps']:.1f}" if of["four_steps"] is not None else "")
+            + (", condemned" if of["collapse"] else "")
             for of in found
         ]
         seconds = [of["processor_seconds"] for of in found if of is not None]
