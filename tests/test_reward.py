@@ -162,3 +162,38 @@ def test_the_data_term_is_the_one_step_sample_s_at_T_and_half_of_the_batch_s_bel
     below = torch.stack([term(x0 + t[:, None, None] * noise, t, row) for row in range(5)])
     expected = 0.3 * at_T.mean() + 0.7 * below.mean()
     assert objective(draws)["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_refinement_holds_a_sample_to_its_own_second_step() -> None:
+    """Its gradient is the one-step sample's alone, towards what the averaged student makes of it at 0.1 sigma_data."""
+    data, diffusion = make((30, 20)), Diffusion()
+    sequence = actions_of(data, 2)
+    torch.manual_seed(0)
+    network = MLP(width=16, blocks=1, embed_dim=8).build((2, 2), 3, True)
+    nn.init.normal_(network.output.weight, std=0.3)  # type: ignore[arg-type, union-attr]
+    average = averaged_copy(network)
+    with torch.no_grad():
+        average.output.bias.add_(0.5)  # type: ignore[union-attr, operator]
+
+    def objective(weight: float) -> StudentObjective:
+        config = Student(distilled=False, ctm_weight=0, loss="square", reward_weight=0.0, refinement_weight=weight)
+        return StudentObjective(network, average, None, None, sequence, sequence.samples(data), diffusion, config)
+
+    draws = objective(0).draw(torch.Generator().manual_seed(1), Optimization(steps=1, batch_size=6))
+    (without, plain), (found, terms) = (
+        (torch.cat([g.flatten() for g in torch.autograd.grad(terms["loss"], [*network.parameters()])]), terms)
+        for terms in (objective(weight)(draws) for weight in (0.0, 0.7))
+    )
+    condition, _ = sequence.samples(data).gather(draws)
+    _, noise, noise_T = draws["noise"].unbind(1)
+    sample = one_step(Preconditioned(network, diffusion), noise_T, condition, diffusion)
+    t, s = torch.full((6,), 0.1 * diffusion.sigma_data), torch.zeros(6)
+    with torch.no_grad():
+        second = Preconditioned(average, diffusion)(sample + t[:, None, None] * noise, t, condition, s)
+    T, sigma_data = diffusion.sigma_max, diffusion.sigma_data
+    w = (T**2 + sigma_data**2) / (T * sigma_data) ** 2  # of a squared distance, the inverse of EDM's c_out squared
+    expected = w * (second - sample).square().mean()
+    assert terms["refinement"].item() == pytest.approx(expected.item(), rel=1e-4)
+    assert "refinement" not in plain
+    gradient = torch.cat([g.flatten() for g in torch.autograd.grad(0.7 * expected, [*network.parameters()])])
+    torch.testing.assert_close(found - without, gradient, rtol=1e-3, atol=1e-4)

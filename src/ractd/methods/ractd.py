@@ -30,7 +30,7 @@ from ractd.diffusion.edm import (
     weighted_pseudo_huber,
     weighted_square,
 )
-from ractd.diffusion.samplers import to_clean
+from ractd.diffusion.samplers import refinement_levels, to_clean
 from ractd.diffusion.settings import Diffusion
 from ractd.errors import RactdError
 from ractd.methods import Method, meanings
@@ -194,6 +194,9 @@ class StudentObjective(nn.Module):
         if config.anchor == "ode":
             dsm = dsm + ctm.ode_loss(self.D, sample, noise_T, condition, self.diffusion)
         loss, terms = config.ctm_weight * loss + config.dsm_weight * dsm, {**terms, "dsm": dsm.detach()}
+        if config.refinement_weight:
+            refinement = self.refinement_loss(sample, noise_dsm, condition)
+            loss, terms = loss + config.refinement_weight * refinement, {**terms, "refinement": refinement.detach()}
 
         entries = self.sequence.decode(sample, condition)
         if self.critic is not None:
@@ -230,6 +233,13 @@ class StudentObjective(nn.Module):
             weights = self.weights[draws["index"]]
             at_T, below = weights * at_T, weights[half] * below
         return SHARE_AT_T * at_T.mean() + (1 - SHARE_AT_T) * below.mean()
+
+    def refinement_loss(self, sample: Tensor, noise: Tensor, condition: Tensor) -> Tensor:
+        """Return the distance of one-step samples to what a second step of the averaged student makes of them (paper, 5.3)."""
+        T, t = sample.new_tensor(refinement_levels(self.diffusion, 2)).split(1)
+        with torch.no_grad():
+            refined = to_clean(self.g_target)(sample + t * noise, t, condition)
+        return DISTANCES[self.config.loss](refined, sample, T, self.diffusion).mean()
 
     def reward_loss(self, critic: Critic, condition: Tensor, x0: Tensor, sample: Tensor, entries: Tensor) -> Losses:
         """Return the reward of one-step samples (eq. 8), weighted as configured or in proportion to the data's gradient."""

@@ -95,6 +95,9 @@ class Student:
     """alpha of eq. 9."""
     dsm_weight: NotNegative = 1.0
     """beta of eq. 9."""
+    refinement_weight: NotNegative = 0.0
+    """Weight of the distance of the one-step sample to what a second step (5.3) makes of it, which the reward doesn't pull; the
+    paper has none."""
     reward_weight: NotNegative | Literal["auto"] | None = None
     """sigma of eq. 9, for returns in units of their standard deviation; `auto` holds the reward gradient on the one-step
     sample at `reward_share` of the data gradient there; 0 is plain distillation. None, as in the paper's presets, is the paper's
