@@ -78,7 +78,7 @@ def test_the_server_samples_it(tmp_path: Path) -> None:
 
 
 def test_candidates_and_estimates_are_refused_in_a_sentence() -> None:
-    with pytest.raises(RactdError, match="candidates is 4, expected 1: the policy has no critic"):
+    with pytest.raises(RactdError, match="candidates is 4, expected 1: the mean sampler draws no noise"):
         direct().configured(candidates=4)
     with pytest.raises(RactdError, match="there is no estimate of returns: the policy has no critic"):
         direct().estimate_return(np.zeros((1, OBSERVATIONS)), np.zeros((1, 2)))
