@@ -20,6 +20,7 @@ import tyro
 from common import RESULTS, machine, write_result
 from goals import DATASETS, ractd
 
+from ractd.registry import unknown
 from ractd.results.tables import markdown_table
 from ractd.runs.rows import read_result, select
 from ractd.runs.tables import with_error
@@ -145,6 +146,9 @@ def table(runs: dict[str, Any]) -> str:
 def main() -> None:
     """Train what is missing, then write the table."""
     options = tyro.cli(Options, description=__doc__)
+    for name in options.variants:
+        if name not in VARIANTS:
+            sys.exit(str(unknown("variant", name, VARIANTS)))
     code = 0
     if not options.collect:
         for variant in options.variants:

@@ -29,6 +29,8 @@ from common import print_table
 from safetensors.numpy import load_file
 from tyro.conf import Positional
 
+from ractd.registry import unknown
+
 ROOT = Path(__file__).resolve().parent.parent
 EPISODES, LENGTH = 60, 50
 ACT = """
@@ -199,6 +201,9 @@ def differences(before: Path, after: Path) -> tuple[int, list[str]]:
 def main() -> None:
     """Train with both, compare, and say what differs."""
     options = tyro.cli(Options, description=__doc__)
+    for name in options.runs:
+        if name not in RUNS:
+            sys.exit(str(unknown("run", name, RUNS)))
     rows, differing = [], 0
     with tempfile.TemporaryDirectory() as temporary, checked_out(options.commit, Path(temporary)) as before:
         folder = Path(temporary)
